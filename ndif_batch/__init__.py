@@ -1,0 +1,1 @@
+"""Runs interpretability experiments in bulk: intervention graphs of many users in one forward pass."""

@@ -1,0 +1,1 @@
+"""The Zarr stores with the results: written whole, read by anyone."""

@@ -1,0 +1,1 @@
+"""Turns tasks into saved tensors on a loaded model: plan, pack, interpret."""

@@ -1,0 +1,147 @@
+"""The one tree of errors: each has a stable code, says what was wrong, where, and what to do.
+
+NdifBatchError
+├── UsageError            the caller's input is wrong                         exit 2
+│   ├── GraphError        a graph breaks a rule of its schema (names the node)
+│   ├── ShapeError        an operation cannot take the shapes it gets
+│   ├── TraceError        an experiment cannot be recorded as a graph
+│   ├── SweepError        a sweep or parameter space is wrong
+│   ├── ModelError        a model, its tokenizer or a module path is wrong
+│   └── SettingsError     a setting is wrong
+├── NotFoundError         no such job, model, file, result                    exit 3
+├── NotAllowedError       the caller may not do this                          exit 4
+├── TimedOutError         waited as long as asked                             exit 5
+├── UnavailableError      a database, disk or server cannot serve now         exit 6
+├── ConflictError         the state no longer permits the change              exit 2
+├── IntegrityError        stored data is damaged                              exit 1
+└── TaskError             one task failed while it ran (names the node)       exit 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class NdifBatchError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+
+class UsageError(NdifBatchError):
+    """The caller's input is wrong."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class GraphError(UsageError):
+    """A graph breaks a rule; ``node`` is the offending node's id and ``rule`` the rule's stable name."""
+
+    code = "graph"
+
+    def __init__(self, message: str, *, rule: str, node: int | None = None, hint: str | None = None) -> None:
+        where = "" if node is None else f"node {node}: "
+        super().__init__(f"{where}{message} [{rule}]", hint=hint)
+        self.node = node
+        self.rule = rule
+
+
+class ShapeError(UsageError):
+    """An operation cannot take the shapes or types it gets."""
+
+    code = "shape"
+
+
+class TraceError(UsageError):
+    """An experiment cannot be recorded as a graph."""
+
+    code = "trace"
+
+
+class SweepError(UsageError):
+    """A sweep or a parameter space is wrong."""
+
+    code = "sweep"
+
+
+class ModelError(UsageError):
+    """A model, its tokenizer or a module path is wrong."""
+
+    code = "model"
+
+
+class SettingsError(UsageError):
+    """A setting is wrong."""
+
+    code = "settings"
+
+
+class ConflictError(UsageError):
+    """The state no longer permits the change."""
+
+    code = "conflict"
+
+
+class NotFoundError(NdifBatchError):
+    """There is no such job, model, file or result."""
+
+    code = "not_found"
+    exit_code = 3
+
+
+class NotAllowedError(NdifBatchError):
+    """The caller may not do this."""
+
+    code = "not_allowed"
+    exit_code = 4
+
+
+class TimedOutError(NdifBatchError):
+    """Waited as long as asked."""
+
+    code = "timed_out"
+    exit_code = 5
+
+
+class UnavailableError(NdifBatchError):
+    """A database, disk or server cannot serve now."""
+
+    code = "unavailable"
+    exit_code = 6
+
+
+class IntegrityError(NdifBatchError):
+    """Stored data is damaged."""
+
+    code = "integrity"
+
+
+class TaskError(NdifBatchError):
+    """One task failed while it ran; ``node`` is the graph node that raised, if one did."""
+
+    code = "task"
+
+    def __init__(self, message: str, *, node: int | None = None) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+def nearest(name: str, known: Iterable[str], *, limit: int = 8) -> str:
+    """A hint for a wrong ``name``: the nearest known name, else a few that exist."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+    return f"there is {shown}" if names else "there is none"

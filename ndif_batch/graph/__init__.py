@@ -1,0 +1,1 @@
+"""The intervention graph: pure data, its operations, its meaning before any model runs."""

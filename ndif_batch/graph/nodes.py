@@ -1,0 +1,146 @@
+"""The intervention graph as frozen data: runs of a model, and nodes that read, compute, write and save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import EllipsisType
+from typing import TypeAlias
+
+VERSION = 1
+
+
+class ParamType(StrEnum):
+    """What a parameter may be bound to. A string bound to an ``int`` stands for its one token's id."""
+
+    PROMPT = "prompt"
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    STR = "str"
+    TENSOR = "tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRef:
+    """The value of an earlier node."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParamRef:
+    """The value that a task binds to a parameter."""
+
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A constant tensor that travels beside the graph, named by the digest of its content."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SliceArg:
+    """``start:stop:step`` inside an index; each part may be an argument itself."""
+
+    start: Arg = None
+    stop: Arg = None
+    step: Arg = None
+
+
+Literal: TypeAlias = bool | int | float | str | None
+Arg: TypeAlias = "Literal | EllipsisType | NodeRef | ParamRef | TensorRef | SliceArg | tuple[Arg, ...]"
+Value: TypeAlias = bool | int | float | str | tuple[int, ...] | TensorRef
+"""What a parameter can be bound to; a tuple of ints is a prompt given as token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One forward pass over one prompt, as the graph sees it."""
+
+    name: str
+    prompt: ParamRef | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation; its id is its place in ``Graph.nodes``.
+
+    ``run`` and ``site`` are set on boundary operations; ``index`` only on ``write``; ``name`` on ``save`` and
+    ``log``; ``dims`` (names of the saved value's own dimensions) optionally on ``save``. A site is a module path
+    and ``input`` or ``output``; ``{layer}`` inside it stands for a parameter.
+    """
+
+    op: str
+    args: tuple[Arg, ...] = ()
+    kwargs: tuple[tuple[str, Arg], ...] = ()
+    run: int | None = None
+    site: str | None = None
+    index: tuple[Arg, ...] | None = None
+    name: str | None = None
+    dims: tuple[str, ...] | None = None
+
+    def arguments(self) -> Iterator[Arg]:
+        """Every argument: the index, the positional and the keyword arguments."""
+        yield from self.index or ()
+        yield from self.args
+        for _, value in self.kwargs:
+            yield value
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A program over named runs of one model. ``params`` keeps its order of declaration."""
+
+    params: Mapping[str, ParamType]
+    runs: tuple[Run, ...]
+    nodes: tuple[Node, ...]
+    version: int = VERSION
+
+    def saves(self) -> dict[str, int]:
+        """Name of each saved array and the id of its ``save`` node."""
+        return {node.name: i for i, node in enumerate(self.nodes) if node.op == "save" and node.name is not None}
+
+
+def map_arg(arg: Arg, leaf: Callable[[Arg], Arg]) -> Arg:
+    """``arg`` with ``leaf`` applied to everything inside it that is not a slice or a tuple."""
+    if isinstance(arg, tuple):
+        return tuple(map_arg(item, leaf) for item in arg)
+    if isinstance(arg, SliceArg):
+        return SliceArg(map_arg(arg.start, leaf), map_arg(arg.stop, leaf), map_arg(arg.step, leaf))
+    return leaf(arg)
+
+
+def leaves(arg: Arg) -> Iterator[Arg]:
+    """Everything inside ``arg`` that is not a slice or a tuple."""
+    if isinstance(arg, tuple):
+        for item in arg:
+            yield from leaves(item)
+    elif isinstance(arg, SliceArg):
+        yield from leaves(arg.start)
+        yield from leaves(arg.stop)
+        yield from leaves(arg.step)
+    else:
+        yield arg
+
+
+def inputs(node: Node) -> Iterator[int]:
+    """Ids of the nodes whose values ``node`` takes."""
+    for arg in node.arguments():
+        for leaf in leaves(arg):
+            if isinstance(leaf, NodeRef):
+                yield leaf.node
+
+
+def map_node(node: Node, leaf: Callable[[Arg], Arg]) -> Node:
+    """``node`` with ``leaf`` applied to the leaves of all its arguments."""
+    return replace(
+        node,
+        args=tuple(map_arg(arg, leaf) for arg in node.args),
+        kwargs=tuple((key, map_arg(arg, leaf)) for key, arg in node.kwargs),
+        index=None if node.index is None else tuple(map_arg(arg, leaf) for arg in node.index),
+    )

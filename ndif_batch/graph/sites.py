@@ -1,0 +1,110 @@
+"""The site map: where a graph can touch a model, in the order of execution, and which axis there is the tokens'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from ndif_batch.errors import ModelError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTensor:
+    """One tensor of a site. ``shape`` as one run alone sees it, with ``None`` at every axis as long as the prompt."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def token_axes(self) -> tuple[int, ...]:
+        """The axes that follow the number of tokens."""
+        return tuple(i for i, size in enumerate(self.shape) if size is None)
+
+    def at(self, tokens: int) -> tuple[int, ...]:
+        """The shape that a run of ``tokens`` tokens sees."""
+        return tuple(tokens if size is None else size for size in self.shape)
+
+
+SiteValue: TypeAlias = "SiteTensor | tuple[SiteValue, ...] | None"
+"""What a module takes or gives: a tensor, a tuple of such values, or something that is no tensor (``None``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A module path and ``input`` or ``output``.
+
+    ``order`` is the place in the order of execution of one forward pass; ``refused`` says why graphs may not touch
+    the site (called several times in one pass, say), else ``None``.
+    """
+
+    path: str
+    order: int
+    value: SiteValue
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class SiteMap:
+    """Every site, module path and weight of one model, measured by a probe.
+
+    ``weights`` maps a parameter's path to its shape and dtype. ``head`` is the path of the output embedding
+    (``lm_head``), if there is one.
+    """
+
+    sites: Mapping[str, Site]
+    modules: tuple[str, ...]
+    weights: Mapping[str, tuple[tuple[int, ...], str]]
+    vocabulary: int
+    max_tokens: int
+    head: str | None = None
+
+    def site(self, path: str) -> Site:
+        """The site at ``path``; ``ModelError`` with the nearest name if there is none or it is refused."""
+        found = self.sites.get(path)
+        if found is None:
+            raise ModelError(f"the model has no site {path!r}", hint=nearest(path, self.sites))
+        if found.refused is not None:
+            raise ModelError(f"site {path!r} cannot be used: {found.refused}")
+        return found
+
+    @cached_property
+    def last_order(self) -> int:
+        """The order of the last site of a pass."""
+        return max(site.order for site in self.sites.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return {
+            "sites": [[s.path, s.order, _value_to_json(s.value), s.refused] for s in self.sites.values()],
+            "modules": list(self.modules),
+            "weights": {path: [list(shape), dtype] for path, (shape, dtype) in self.weights.items()},
+            "vocabulary": self.vocabulary,
+            "max_tokens": self.max_tokens,
+            "head": self.head,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SiteMap:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            sites={p: Site(p, order, _value_from_json(value), refused) for p, order, value, refused in data["sites"]},
+            modules=tuple(data["modules"]),
+            weights={path: (tuple(shape), dtype) for path, (shape, dtype) in data["weights"].items()},
+            vocabulary=data["vocabulary"],
+            max_tokens=data["max_tokens"],
+            head=data["head"],
+        )
+
+
+def _value_to_json(value: SiteValue) -> Any:
+    if isinstance(value, SiteTensor):
+        return {"shape": list(value.shape), "dtype": value.dtype}
+    return None if value is None else [_value_to_json(item) for item in value]
+
+
+def _value_from_json(data: Any) -> SiteValue:
+    if isinstance(data, dict):
+        return SiteTensor(tuple(data["shape"]), data["dtype"])
+    return None if data is None else tuple(_value_from_json(item) for item in data)

@@ -1,0 +1,1 @@
+"""The SQL queue: jobs, shards, leases, events."""

@@ -1,0 +1,1 @@
+"""Parameter spaces: axes, tasks, tiles, and the YAML that describes them."""

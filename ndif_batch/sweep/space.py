@@ -1,0 +1,127 @@
+"""The parameter space of a job: axes and constants; one point of it is one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from ndif_batch.errors import SweepError
+from ndif_batch.graph.nodes import TensorRef, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One dimension of the space. Several parameters in ``columns`` vary together along it (``zip``, prompt pairs)."""
+
+    name: str
+    columns: Mapping[str, Sequence[Value]]
+
+    def __post_init__(self) -> None:
+        lengths = {param: len(values) for param, values in self.columns.items()}
+        if not lengths or 0 in lengths.values():
+            raise SweepError(f"axis {self.name!r} has no values")
+        if len(set(lengths.values())) > 1:
+            raise SweepError(f"axis {self.name!r} ties parameters of different lengths: {lengths}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Axes in order (the first varies slowest) and parameters that never vary. Task ids count points in C order."""
+
+    axes: tuple[Axis, ...] = ()
+    constants: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [param for axis in self.axes for param in axis.columns] + list(self.constants)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SweepError(f"parameter {twice[0]!r} is given twice")
+        axis_names = [axis.name for axis in self.axes]
+        if len(set(axis_names)) < len(axis_names):
+            raise SweepError(f"two axes have the same name: {axis_names}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return tuple(len(axis) for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Number of tasks."""
+        return prod(self.shape)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Every parameter that the space binds."""
+        return (*(param for axis in self.axes for param in axis.columns), *self.constants)
+
+    def point(self, task: int) -> tuple[int, ...]:
+        """Position of a task along each axis."""
+        if not 0 <= task < self.size:
+            raise SweepError(f"task {task} is outside the space of {self.size} tasks")
+        where = []
+        for length in reversed(self.shape):
+            task, along = divmod(task, length)
+            where.append(along)
+        return tuple(reversed(where))
+
+    def bindings(self, task: int) -> dict[str, Value]:
+        """What a task binds to each parameter."""
+        bound = dict(self.constants)
+        for axis, along in zip(self.axes, self.point(task), strict=True):
+            for param, values in axis.columns.items():
+                bound[param] = values[along]
+        return bound
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back. Ranges stay ranges."""
+        return {
+            "axes": [
+                {"name": axis.name, "columns": {p: _column_to_json(values) for p, values in axis.columns.items()}}
+                for axis in self.axes
+            ],
+            "constants": {param: value_to_json(value) for param, value in self.constants.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Space:
+        """The inverse of :meth:`to_json`."""
+        axes = tuple(
+            Axis(axis["name"], {p: _column_from_json(values) for p, values in axis["columns"].items()})
+            for axis in data["axes"]
+        )
+        return cls(axes, {param: value_from_json(value) for param, value in data["constants"].items()})
+
+
+def value_to_json(value: Value) -> Any:
+    """A bound value as JSON: token ids as a list, a tensor as ``{"tensor": digest}``."""
+    if isinstance(value, TensorRef):
+        return {"tensor": value.digest}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def value_from_json(data: Any) -> Value:
+    """The inverse of :func:`value_to_json`."""
+    if isinstance(data, dict):
+        return TensorRef(data["tensor"])
+    if isinstance(data, list):
+        return tuple(data)
+    value: Value = data
+    return value
+
+
+def _column_to_json(values: Sequence[Value]) -> Any:
+    if isinstance(values, range):
+        return {"range": [values.start, values.stop, values.step]}
+    return [value_to_json(value) for value in values]
+
+
+def _column_from_json(data: Any) -> Sequence[Value]:
+    if isinstance(data, dict):
+        return range(*data["range"])
+    return [value_from_json(value) for value in data]

@@ -1,0 +1,1 @@
+"""Records experiments written in Python as intervention graphs."""
