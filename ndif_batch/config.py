@@ -53,6 +53,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then the settings file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
 
