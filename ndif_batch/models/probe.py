@@ -1,0 +1,172 @@
+"""Measures the site map: two short passes of different length show the order of the sites and the tokens' axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from ndif_batch.errors import ModelError
+from ndif_batch.graph.sites import Site, SiteMap, SiteTensor, SiteValue
+
+LENGTHS = (7, 11)
+"""Two coprime token counts: an axis that is 7 long in one pass and 11 in the other is the tokens'."""
+
+SHAPES_ONLY = "ndif_batch_shapes"
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """One time that a pass went through a site."""
+
+    path: str
+    value: Any
+
+
+def measure_sites(model: PreTrainedModel) -> SiteMap:
+    """The site map of a model on any device, the meta device included.
+
+    ``ModelError`` if the model cannot run on token ids alone.
+    """
+    try:
+        short, long = (_trail(model, tokens) for tokens in LENGTHS)
+    except Exception as error:
+        raise ModelError(f"the model does not run on token ids alone: {error}") from error
+    config = model.config.get_text_config()
+    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return SiteMap(
+        sites=_join(short, long),
+        modules=tuple(name for name, _ in model.named_modules() if name),
+        weights={
+            name: (tuple(weight.shape), dtype_name(weight.dtype))
+            for name, weight in model.named_parameters(remove_duplicate=False)
+        },
+        vocabulary=config.vocab_size,
+        max_tokens=getattr(config, "max_position_embeddings", None) or 2**31,
+        head=None if head is None else next((n for n, module in model.named_modules() if module is head), None),
+    )
+
+
+def measure_empty(model: PreTrainedModel) -> SiteMap:
+    """The site map of a model on the meta device, whose attention only has to give the right shapes."""
+    before = model.config._attn_implementation
+    experts = getattr(model.config, "_experts_implementation", None)
+    AttentionInterface.register(SHAPES_ONLY, _shapes_only)
+    AttentionMaskInterface.register(SHAPES_ONLY, lambda *args, **kwargs: None)
+    model.set_attn_implementation(SHAPES_ONLY)
+    if experts is not None:
+        model.set_experts_implementation("batched_mm")
+    try:
+        return measure_sites(model)
+    finally:
+        model.set_attn_implementation(before)
+        if experts is not None:
+            model.set_experts_implementation(experts)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """What ``input`` means: a module's first argument, by position or else by keyword."""
+    return args[0] if args else next(iter(kwargs.values()), None)
+
+
+def _shapes_only(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    return query.new_empty(*query.shape[:-1], value.shape[-1]).transpose(1, 2), None
+
+
+def _trail(model: PreTrainedModel, tokens: int) -> list[Touch]:
+    device = next(model.parameters()).device
+    ids = torch.arange(tokens, device=device)[None] % model.config.get_text_config().vocab_size
+    with _recording(model) as trail, torch.no_grad():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return trail
+
+
+@contextmanager
+def _recording(model: nn.Module) -> Iterator[list[Touch]]:
+    trail: list[Touch] = []
+    handles = []
+
+    def watch(path: str, module: nn.Module) -> None:
+        def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            trail.append(Touch(f"{path}.input", _outline(first_argument(args, kwargs))))
+
+        def left(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            trail.append(Touch(f"{path}.output", _outline(output)))
+
+        handles.append(module.register_forward_pre_hook(entered, with_kwargs=True))
+        handles.append(module.register_forward_hook(left))
+
+    for path, module in model.named_modules():
+        if path:
+            watch(path, module)
+    try:
+        yield trail
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _outline(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), dtype_name(value.dtype)
+    if type(value) in (tuple, list):
+        return [_outline(item) for item in value]
+    return None
+
+
+def _join(short: list[Touch], long: list[Touch]) -> dict[str, Site]:
+    other = {touch.path: touch.value for touch in long}
+    times: dict[str, int] = {}
+    for touch in short:
+        times[touch.path] = times.get(touch.path, 0) + 1
+    sites: dict[str, Site] = {}
+    for order, touch in enumerate(short):
+        if touch.path in sites:
+            continue
+        refused = None
+        value: SiteValue = None
+        try:
+            value = _follow(touch.value, other.get(touch.path))
+        except ValueError as error:
+            refused = str(error)
+        if times[touch.path] > 1:
+            refused = f"its module is called {times[touch.path]} times in one forward pass"
+        elif refused is None and not _holds_tensor(value):
+            refused = "it holds no tensor"
+        sites[touch.path] = Site(touch.path, order, value, refused)
+    return sites
+
+
+def _holds_tensor(value: SiteValue) -> bool:
+    return any(_holds_tensor(item) for item in value) if isinstance(value, tuple) else value is not None
+
+
+def _follow(short: Any, long: Any) -> SiteValue:
+    if short is None or long is None:
+        return None
+    if isinstance(short, list):
+        return tuple(_follow(a, b) for a, b in zip(short, long, strict=True))
+    (a_shape, dtype), (b_shape, _) = short, long
+    if len(a_shape) != len(b_shape):
+        raise ValueError("its shape has another number of axes for another prompt")
+    return SiteTensor(tuple(_axis(a, b) for a, b in zip(a_shape, b_shape, strict=True)), dtype)
+
+
+def _axis(short: int, long: int) -> int | None:
+    if short == long:
+        return short
+    if (short, long) == LENGTHS:
+        return None
+    raise ValueError("the length of one of its axes depends on the prompt in a way that is not its token count")

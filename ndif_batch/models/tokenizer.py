@@ -1,0 +1,103 @@
+"""Text to token ids: prompts, and strings that stand for one token of the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import tokenizers
+
+from ndif_batch.errors import ModelError, NotFoundError
+from ndif_batch.graph.bind import bind
+from ndif_batch.graph.nodes import Graph, ParamType, Value
+from ndif_batch.graph.sites import SiteMap
+
+FILE = "tokenizer.json"
+
+
+class Tokenizer:
+    """A model's own tokenizer, without its framework."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self.encode = lru_cache(maxsize=65_536)(self._encode)
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """The tokenizer of a model entry; ``NotFoundError`` if the model has none."""
+        file = directory / FILE
+        if not file.is_file():
+            raise NotFoundError(f"the model in {directory} has no tokenizer", hint="give prompts as lists of token ids")
+        return cls(tokenizers.Tokenizer.from_file(str(file)))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a prompt, with the special tokens that the model's tokenizer adds."""
+        return tuple(self._backend.encode(text).ids)
+
+    def token(self, text: str) -> int:
+        """The id of the one token that ``text`` is; ``ModelError`` if it is none or several."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        if len(ids) == 1:
+            return int(ids[0])
+        pieces = self.pieces(ids)
+        raise ModelError(
+            f"{text!r} is {len(ids)} tokens {pieces}, not one",
+            hint=f"a word inside a sentence begins with a space: {' ' + text!r}" if text[:1] != " " else None,
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself."""
+        return [self.decode([token]) for token in ids]
+
+
+def resolve(
+    params: Mapping[str, ParamType], bindings: Mapping[str, Value], tokenizer: Tokenizer | None
+) -> dict[str, Value]:
+    """``bindings`` with prompt text as token ids and, for ``int`` parameters, a string as the id of its one token."""
+    resolved: dict[str, Value] = {}
+    for name, value in bindings.items():
+        kind = params.get(name)
+        if isinstance(value, str) and kind in (ParamType.PROMPT, ParamType.INT):
+            if tokenizer is None:
+                raise ModelError(f"parameter {name!r} is text but the model has no tokenizer", hint="give token ids")
+            value = tokenizer.encode(value) if kind is ParamType.PROMPT else tokenizer.token(value)
+        resolved[name] = value
+    return resolved
+
+
+def concrete(graph: Graph, bindings: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> Graph:
+    """The graph that one task runs: no parameters left, every prompt a checked tuple of token ids."""
+    bound = bind(graph, resolve(graph.params, bindings, tokenizer))
+    runs = []
+    for run in bound.runs:
+        prompt = run.prompt
+        if isinstance(prompt, str):
+            if tokenizer is None:
+                raise ModelError(f"run {run.name!r} is text but the model has no tokenizer", hint="give token ids")
+            prompt = tokenizer.encode(prompt)
+        if isinstance(prompt, tuple):
+            check_prompt(run.name, prompt, sites)
+        runs.append(replace(run, prompt=prompt))
+    return replace(bound, runs=tuple(runs))
+
+
+def check_prompt(run: str, ids: Sequence[object], sites: SiteMap) -> None:
+    """``ModelError`` if a prompt is empty, too long, or has an id outside the vocabulary."""
+    if not ids:
+        raise ModelError(f"the prompt of run {run!r} has no tokens", hint="a prompt needs at least one token")
+    if len(ids) > sites.max_tokens:
+        raise ModelError(f"the prompt of run {run!r} has {len(ids)} tokens; the model takes {sites.max_tokens}")
+    for token in ids:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < sites.vocabulary:
+            raise ModelError(
+                f"the prompt of run {run!r} holds {token!r}, which is no token id of the model",
+                hint=f"ids go from 0 to {sites.vocabulary - 1}",
+            )
