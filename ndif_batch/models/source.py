@@ -96,7 +96,7 @@ def _convert_gguf(path: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
     folder, file = str(path.parent), path.name
     model: Any = AutoModelForCausalLM.from_pretrained(
