@@ -1,0 +1,76 @@
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The first Python that is at least 3.11.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+# Debian keeps venv apart from Python; asked for only where it is absent.
+APT_PACKAGES := python3-venv
+
+# The machine with the GPU has its own Python with torch and no network.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+
+.PHONY: help setup demo model test lint types bench gpu docs clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.installed ## create .venv and install the package with its development tools
+
+demo: setup ## run a real patching sweep, from the command line to the heat map
+	@$(BIN)/ndif-batch demo
+
+test: setup model ## run the whole test suite
+	@$(BIN)/pytest
+
+lint: setup ## check style, formatting and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: setup ## check the types
+	$(BIN)/mypy
+
+bench: setup model $(PEERS)/.installed ## measure patching against raw hooks and nnsight
+	$(BIN)/python benchmarks/patching.py --peers $(PEERS)/bin/python
+
+gpu: ## run the tests and benchmarks that need CUDA
+	$(GPU_PYTHON) -m pytest -m gpu
+	$(GPU_PYTHON) benchmarks/patching.py --device cuda
+
+docs: setup ## write the generated reference pages
+	$(BIN)/python docs/generate.py
+
+clean: ## remove caches and build products
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find ndif_batch jobs migrations tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+
+model: setup
+	@$(BIN)/python -c 'from ndif_batch.config import load_settings as settings; \
+		from ndif_batch.models import demo; demo.add(settings().model_cache)'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call new-venv,$(VENV))
+	@echo "Installing into $(VENV): a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(PEERS)/.installed: benchmarks/peers.txt
+	$(call new-venv,$(PEERS))
+	@echo "Installing into $(PEERS)"
+	@$(PEERS)/bin/python -m pip install --quiet -r benchmarks/peers.txt
+	@touch $@
+
+define new-venv
+@test -n "$(PYTHON)" || { echo "ndif_batch needs Python 3.11 or later; none was found" >&2; exit 2; }
+@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -qq -y $(APT_PACKAGES); }
+@$(PYTHON) -m venv $(1)
+endef
