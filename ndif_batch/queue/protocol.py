@@ -1,0 +1,42 @@
+"""The worker's side of the queue: what a process that drains shards may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ndif_batch.queue.records import HeartbeatReply, Lease, TaskFailure
+
+MAX_SHARDS = 64
+"""The most shards one lease gives unless told otherwise."""
+
+
+class WorkerQueue(Protocol):
+    """Leases shards and takes their outcome. An outcome counts only under the shard's current epoch."""
+
+    def register_worker(self, model: str, host: str, pid: int) -> int:
+        """A new worker's id; it is ``STARTING`` until its first lease."""
+
+    def lease(
+        self, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int = MAX_SHARDS
+    ) -> list[Lease]:
+        """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits; none while draining.
+
+        Leases that ran out come back first. A shard that is suspected of killing its workers comes alone, and
+        only to a worker that holds nothing else; while it is held the worker gets nothing more.
+        """
+
+    def heartbeat(self, worker_id: int, lease_seconds: float, progress: Mapping[int, int]) -> HeartbeatReply:
+        """Renew the leases that ``progress`` names (shard id → tasks done so far): it must name every shard held."""
+
+    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = ()) -> bool:
+        """The shard's results are on disk, except for ``failures``. False if the lease is no longer the caller's."""
+
+    def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool) -> bool:
+        """The whole shard failed; a ``retryable`` one waits and is tried again up to its job's ``max_retries``."""
+
+    def give_back(self, shard_id: int, epoch: int) -> bool:
+        """Return a shard unfinished; no attempt is counted."""
+
+    def stop_worker(self, worker_id: int) -> None:
+        """The worker ends in good order; what it still holds is given back."""
