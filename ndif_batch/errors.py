@@ -70,9 +70,24 @@ class TraceError(UsageError):
 
 
 class SweepError(UsageError):
-    """A sweep or a parameter space is wrong."""
+    """A sweep or a parameter space is wrong; ``file``, ``line`` (from 1) and ``key`` say where, if it was read."""
 
     code = "sweep"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        where = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(": ".join(part for part in (where, key, message) if part), hint=hint)
+        self.file = file
+        self.line = line
+        self.key = key
 
 
 class ModelError(UsageError):

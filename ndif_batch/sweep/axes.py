@@ -1,0 +1,127 @@
+"""Builds the parameter space that a sweep file describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from ndif_batch.errors import SweepError
+from ndif_batch.graph.nodes import Value
+from ndif_batch.sweep.config import Cell, Entry, FileAxis, Method, RangeAxis, Row, SweepConfig, ValuesAxis, split_names
+from ndif_batch.sweep.marked import Document, Location
+from ndif_batch.sweep.rows import cell, read_columns
+from ndif_batch.sweep.space import Axis, Space
+
+SEED_AXIS = "seed"
+"""The axis that ``seeds: N`` adds, last and so fastest; its value is a task's seed, not a parameter of the graph."""
+
+POINT_AXIS = "point"
+"""The one axis of a zipped or listed space."""
+
+MAX_TASKS = 2**40
+
+Find: TypeAlias = Callable[[Location, str], Path]
+
+
+def space_of(config: SweepConfig, document: Document, find: Find) -> Space:
+    """The space of a sweep file; ``find`` gives the path of a file that it names. Axes keep the order of the file."""
+    constants: dict[str, Value] = {}
+    if isinstance(config.parameters, list):
+        axes = [_listed(config.parameters, document)]
+    else:
+        axes, constants = _entries(config.parameters, document, find)
+        if config.method is Method.ZIP and axes:
+            axes = [_zipped(axes, document)]
+    if config.seeds is not None:
+        axes.append(Axis(SEED_AXIS, {SEED_AXIS: range(config.seeds)}))
+    try:
+        space = Space(tuple(axes), constants)
+    except SweepError as error:
+        raise document.error(error.message, ("parameters",)) from None
+    if space.size > MAX_TASKS:
+        raise document.error(f"the sweep has {space.size:,} tasks; at most {MAX_TASKS:,} are possible", ("parameters",))
+    return space
+
+
+def _entries(entries: Mapping[str, Entry], document: Document, find: Find) -> tuple[list[Axis], dict[str, Value]]:
+    axes: list[Axis] = []
+    constants: dict[str, Value] = {}
+    for key, entry in entries.items():
+        names, at = split_names(key), ("parameters", key)
+        if isinstance(entry, bool | int | float | str):
+            if len(names) > 1:
+                raise document.error("tied parameters need rows", at, hint="use values: [[…], …] or file:")
+            constants[names[0]] = entry
+            continue
+        columns = _columns(names, entry, at, document, find)
+        named = None if isinstance(entry, list) else entry.axis
+        axes.append(Axis(named or names[0], columns))
+    return axes, constants
+
+
+def _columns(
+    names: tuple[str, ...], entry: Entry, at: Location, document: Document, find: Find
+) -> Mapping[str, Sequence[Value]]:
+    if isinstance(entry, FileAxis):
+        return read_columns(find((*at, "file"), entry.file), names)
+    if isinstance(entry, RangeAxis):
+        return {names[0]: _range(names, entry.range, (*at, "range"), document)}
+    if isinstance(entry, ValuesAxis):
+        return _rows(names, entry.values, (*at, "values"), document)
+    assert isinstance(entry, list)
+    return _rows(names, entry, at, document)
+
+
+def _range(names: tuple[str, ...], bounds: list[int], at: Location, document: Document) -> range:
+    if len(names) > 1:
+        raise document.error("a range gives one parameter; tied parameters need rows", at, hint="use values or file")
+    if len(bounds) == 3 and bounds[2] == 0:
+        raise document.error("the step must not be 0", at)
+    numbers = range(*bounds)
+    if not numbers:
+        raise document.error(f"the range {bounds} is empty", at, hint="the stop is not included")
+    return numbers
+
+
+def _rows(
+    names: tuple[str, ...], rows: Sequence[Cell | Row], at: Location, document: Document
+) -> dict[str, list[Value]]:
+    columns: dict[str, list[Value]] = {name: [] for name in names}
+    for i, row in enumerate(rows):
+        cells = row if len(names) > 1 else [row]
+        if not isinstance(cells, list) or len(cells) != len(names):
+            raise document.error(f"a row must have {len(names)} values: {', '.join(names)}", (*at, i))
+        for name, data in zip(names, cells, strict=True):
+            try:
+                columns[name].append(cell(data))
+            except ValueError as error:
+                raise document.error(str(error), (*at, i)) from None
+    return columns
+
+
+def _zipped(axes: Sequence[Axis], document: Document) -> Axis:
+    lengths = {axis.name: len(axis) for axis in axes}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise document.error(f"method zip needs lists of one length: {told}", ("parameters",))
+    columns: dict[str, Sequence[Value]] = {}
+    for axis in axes:
+        for name, values in axis.columns.items():
+            if name in columns:
+                raise document.error(f"parameter {name!r} is given twice", ("parameters",))
+            columns[name] = values
+    return Axis(POINT_AXIS, columns)
+
+
+def _listed(points: Sequence[Mapping[str, Cell]], document: Document) -> Axis:
+    names = tuple(points[0])
+    if not names:
+        raise document.error("a point binds at least one parameter", ("parameters", 0))
+    for i, point in enumerate(points):
+        if set(point) != set(names):
+            raise document.error(
+                f"every point binds the same parameters: {', '.join(names)}; this one {', '.join(point) or 'none'}",
+                ("parameters", i),
+            )
+    return Axis(POINT_AXIS, {name: [cell(point[name]) for point in points] for name in names})

@@ -1,0 +1,144 @@
+"""The sweep file, version 1: what its YAML may say, as pydantic models that also give its JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from ndif_batch.sweep.rows import cell
+
+SCHEMA_ID = "urn:ndif-batch:sweep:v1"
+
+LATER = ("exclude", "include", "save", "resources", "schedule", "retention_days", "samples", "distribution")
+"""Keys of the design that no released version reads yet."""
+
+
+class Method(StrEnum):
+    """How parameters make up the space: every combination, row by row, or the points as they are listed."""
+
+    GRID = "grid"
+    ZIP = "zip"
+    LIST = "list"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _checked_cell(data: Any) -> Any:
+    try:
+        cell(data)
+    except ValueError as error:
+        raise PydanticCustomError("cell", "{why}", {"why": str(error)}) from None
+    return data
+
+
+def _checked_names(text: str) -> str:
+    for name in split_names(text):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise PydanticCustomError("name", "{name} is not a name: use letters, digits and _", {"name": repr(name)})
+    return text
+
+
+def split_names(key: str) -> tuple[str, ...]:
+    """The parameters that a key of ``parameters`` names: ``"clean,corrupted"`` ties two of them."""
+    return tuple(name.strip() for name in key.split(","))
+
+
+Scalar: TypeAlias = bool | int | float | str
+Cell: TypeAlias = Annotated[bool | int | float | str | list[int], BeforeValidator(_checked_cell)]
+Constant: TypeAlias = Annotated[Scalar, BeforeValidator(_checked_cell)]
+Row: TypeAlias = list[Cell]
+Names: TypeAlias = Annotated[str, AfterValidator(_checked_names)]
+AxisName: TypeAlias = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name of the axis in the results.")
+]
+
+
+class RangeAxis(_Strict):
+    """Whole numbers as Python's ``range`` counts them: the stop is not included."""
+
+    range: Annotated[list[int], Field(min_length=2, max_length=3, description="[start, stop] or [start, stop, step].")]
+    axis: AxisName | None = None
+
+
+class ValuesAxis(_Strict):
+    """Values one by one; for tied parameters a list of rows."""
+
+    values: Annotated[list[Cell | Row], Field(min_length=1)]
+    axis: AxisName | None = None
+
+
+class FileAxis(_Strict):
+    """Columns of a JSONL, JSON, CSV or YAML file; a path is looked for beside the sweep file, then above it."""
+
+    file: str
+    axis: AxisName | None = None
+
+
+def _entry_tag(data: Any) -> str | None:
+    if isinstance(data, list):
+        return "<items>"
+    if not isinstance(data, dict):
+        return "<constant>"
+    return next((f"<{kind}>" for kind in ("range", "values", "file") if kind in data), None)
+
+
+Entry: TypeAlias = Annotated[
+    Annotated[RangeAxis, Tag("<range>")]
+    | Annotated[ValuesAxis, Tag("<values>")]
+    | Annotated[FileAxis, Tag("<file>")]
+    | Annotated[Annotated[list[Cell | Row], Field(min_length=1)], Tag("<items>")]
+    | Annotated[Constant, Tag("<constant>")],
+    Discriminator(
+        _entry_tag,
+        custom_error_type="entry",
+        custom_error_message="a parameter is a constant, a list, or one of range, values, file",
+    ),
+]
+"""What varies (a range, values, a file, a plain list), or a constant."""
+
+Parameters: TypeAlias = Annotated[
+    Annotated[dict[Names, Entry], Tag("<axes>")]
+    | Annotated[Annotated[list[dict[Names, Cell]], Field(min_length=1)], Tag("<points>")],
+    Discriminator(lambda data: "<points>" if isinstance(data, list) else "<axes>"),
+]
+
+
+class SweepConfig(_Strict):
+    """An experiment, a model, and the values of the experiment's parameters."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the job.")]
+    model: Annotated[str, Field(min_length=1, description="A model's name, as `ndif-batch model ls` shows it.")]
+    job: Annotated[str, Field(min_length=1, description="A Python file with build(lm).")] | None = None
+    graph: Annotated[str, Field(min_length=1, description="A graph in JSON.")] | None = None
+    method: Annotated[Method, Field(strict=False, description="How parameters make up the space.")] = Method.GRID
+    parameters: Parameters = Field(default_factory=dict)
+    seeds: (
+        Annotated[int, Field(ge=1, description="Repeats every point with seeds 0, 1, …: one more axis, `seed`.")] | None
+    ) = None
+    variables: Annotated[dict[Names, Constant], Field(description="What ${name} stands for; -S sets it.")] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _one_experiment(self) -> SweepConfig:
+        if (self.job is None) == (self.graph is None):
+            raise PydanticCustomError("experiment", "give either job: FILE.py or graph: FILE.json")
+        if (self.method is Method.LIST) != isinstance(self.parameters, list):
+            want = "a list of points" if self.method is Method.LIST else "a mapping of names"
+            raise PydanticCustomError(
+                "points", "with method {method}, parameters is {want}", {"method": self.method.value, "want": want}
+            )
+        return self
+
+
+def sweep_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a sweep file."""
+    schema = SweepConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}

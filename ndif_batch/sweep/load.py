@@ -1,0 +1,179 @@
+"""Reads a sweep file: where its experiment lies, which model it runs on, and its parameter space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ndif_batch.errors import NotFoundError, SweepError, nearest
+from ndif_batch.graph.nodes import ParamType
+from ndif_batch.sweep.axes import SEED_AXIS, space_of
+from ndif_batch.sweep.config import LATER, FileAxis, RangeAxis, SweepConfig, split_names
+from ndif_batch.sweep.marked import Document, Location, load_yaml
+from ndif_batch.sweep.space import Space
+
+_WORDS = {
+    "Input should be": "must be",
+    "a valid dictionary": "a mapping",
+    "a valid list": "a list",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+}
+
+_VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep file, read: ``experiment`` is the ``.py`` or ``.json`` file that holds the graph."""
+
+    name: str
+    model: str
+    experiment: Path
+    space: Space
+    document: Document
+
+    def check(self, params: Mapping[str, ParamType]) -> None:
+        """``SweepError`` if the space names a parameter that the graph lacks, or leaves one of the graph's out."""
+        for name in self.space.params:
+            if name not in params and name != SEED_AXIS:
+                raise self.document.error(
+                    f"the experiment has no parameter {name!r}", self._where(name), hint=nearest(name, params)
+                )
+        for name in params:
+            if name not in self.space.params:
+                raise self.document.error(
+                    f"the experiment's parameter {name!r} has no value", ("parameters",), hint=f"add `{name}: …`"
+                )
+
+    def _where(self, name: str) -> Location:
+        entries = self.document.data.get("parameters", {})
+        if isinstance(entries, list):
+            return ("parameters", 0, name)
+        return ("parameters", next((key for key in entries if name in split_names(key)), name))
+
+
+def load_sweep(path: Path, variables: Mapping[str, Any] | None = None) -> Sweep:
+    """Read a sweep file; ``variables`` take the place of those that it declares under ``variables:``."""
+    document = _substituted(load_yaml(path), variables or {})
+    config = _validated(document)
+    key, experiment = ("job", config.job) if config.job is not None else ("graph", config.graph or "")
+    return Sweep(
+        name=config.name,
+        model=config.model,
+        experiment=_found(document, (key,), experiment, path.parent),
+        space=space_of(config, document, lambda at, name: _found(document, at, name, path.parent)),
+        document=document,
+    )
+
+
+def _found(document: Document, at: Location, name: str, folder: Path) -> Path:
+    """The file ``name``: absolute, beside the sweep file, or in the nearest directory above that has it."""
+    for base in (folder, *folder.resolve().parents):
+        if (base / name).is_file():
+            return base / name
+    error = document.error(f"there is no file {name!r}", at, hint=f"looked in {folder} and every directory above it")
+    raise NotFoundError(error.message, hint=error.hint)
+
+
+def _substituted(document: Document, given: Mapping[str, Any]) -> Document:
+    data = document.data
+    if not isinstance(data, dict):
+        raise document.error("a sweep file is a mapping of keys", (), hint="start with `version: 1`")
+    declared = data.get("variables", {})
+    if not isinstance(declared, dict):
+        raise document.error("must be a mapping of names to values", ("variables",))
+    for name in given:
+        if name not in declared:
+            raise SweepError(
+                f"the sweep declares no variable {name!r}", file=document.file, hint=nearest(name, declared)
+            )
+    declared = {**declared, **given}
+    scalars = {key: value for key, value in data.items() if not isinstance(value, dict | list)}
+    names = {**scalars, **declared}
+    body = {
+        key: value if key == "variables" else _filled(value, (key,), names, document) for key, value in data.items()
+    }
+    return Document(document.file, {**body, **({"variables": declared} if declared else {})}, document.lines)
+
+
+def _filled(data: Any, at: Location, names: Mapping[str, Any], document: Document) -> Any:
+    if isinstance(data, dict):
+        return {key: _filled(value, (*at, key), names, document) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_filled(item, (*at, i), names, document) for i, item in enumerate(data)]
+    if not isinstance(data, str):
+        return data
+
+    def value(found: re.Match[str]) -> Any:
+        escaped, name = found.groups()
+        if escaped:
+            return found.group()[1:]
+        if name not in names:
+            raise document.error(f"there is no variable {name!r}", at, hint=nearest(name, names))
+        return names[name]
+
+    whole = _VARIABLE.fullmatch(data)
+    return value(whole) if whole else _VARIABLE.sub(lambda found: str(value(found)), data)
+
+
+def _validated(document: Document) -> SweepConfig:
+    try:
+        return SweepConfig.model_validate(document.data)
+    except ValidationError as error:
+        raise _readable(document, error.errors(include_url=False)) from None
+
+
+def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
+    """The first error of the file, in the order of its lines."""
+    placed = [(_location(document.data, error["loc"]), error) for error in errors]
+    at, error = min(placed, key=lambda pair: document.line(pair[0]))
+    match error["type"]:
+        case "extra_forbidden":
+            return _unknown_key(document, at)
+        case "missing":
+            return document.error(f"the key {error['loc'][-1]!r} is missing", at)
+        case "enum" if error["input"] == "random":
+            return document.error("method random is not available in this version", at, hint="use grid, zip or list")
+        case "entry" if isinstance(error["input"], dict) and error["input"]:
+            key = next(iter(error["input"]))
+            return document.error(error["msg"], (*at, key), hint=nearest(key, _entry_keys()))
+    return document.error(_plainly(error["msg"]), at)
+
+
+def _plainly(message: str) -> str:
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
+
+
+def _unknown_key(document: Document, at: Location) -> SweepError:
+    key = str(at[-1])
+    if len(at) == 1 and key in LATER:
+        return document.error("this key is not available in this version", at, hint="remove it")
+    known = SweepConfig.model_fields if len(at) == 1 else _entry_keys()
+    return document.error(f"unknown key {key!r}", at, hint=nearest(key, known))
+
+
+def _entry_keys() -> tuple[str, ...]:
+    return (*RangeAxis.model_fields, "values", *FileAxis.model_fields)
+
+
+def _location(data: Any, loc: Sequence[str | int]) -> Location:
+    """pydantic's location without the parts that name a branch of a union."""
+    at: list[str | int] = []
+    for part in loc:
+        if isinstance(data, dict) and part in data:
+            data = data[str(part)]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            continue
+        at.append(part)
+    return tuple(at)
