@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,25 +85,17 @@ def _shapes_only(
     return query.new_empty(*query.shape[:-1], value.shape[-1]).transpose(1, 2), None
 
 
-def _trail(model: PreTrainedModel, tokens: int) -> list[Touch]:
-    device = next(model.parameters()).device
-    ids = torch.arange(tokens, device=device)[None] % model.config.get_text_config().vocab_size
-    with _recording(model) as trail, torch.no_grad():
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return trail
-
-
 @contextmanager
-def _recording(model: nn.Module) -> Iterator[list[Touch]]:
-    trail: list[Touch] = []
+def watching(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None]:
+    """Inside the block, ``seen`` gets path and value of every site that a pass goes through, in order."""
     handles = []
 
     def watch(path: str, module: nn.Module) -> None:
         def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            trail.append(Touch(f"{path}.input", _outline(first_argument(args, kwargs))))
+            seen(f"{path}.input", first_argument(args, kwargs))
 
         def left(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            trail.append(Touch(f"{path}.output", _outline(output)))
+            seen(f"{path}.output", output)
 
         handles.append(module.register_forward_pre_hook(entered, with_kwargs=True))
         handles.append(module.register_forward_hook(left))
@@ -112,10 +104,19 @@ def _recording(model: nn.Module) -> Iterator[list[Touch]]:
         if path:
             watch(path, module)
     try:
-        yield trail
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _trail(model: PreTrainedModel, tokens: int) -> list[Touch]:
+    device = next(model.parameters()).device
+    ids = torch.arange(tokens, device=device)[None] % model.config.get_text_config().vocab_size
+    trail: list[Touch] = []
+    with watching(model, lambda path, value: trail.append(Touch(path, _outline(value)))), torch.no_grad():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return trail
 
 
 def _outline(value: Any) -> Any:

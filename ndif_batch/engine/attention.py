@@ -1,0 +1,156 @@
+"""Attention over a pack: each run attends to itself alone, in blocks of equal length without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from ndif_batch.engine.pack import Pack
+
+NAME = "ndif_batch_packed"
+
+WITHOUT_MEANING = frozenset(
+    {
+        "position_ids",
+        "position_embeddings",
+        "use_cache",
+        "cache_position",
+        "past_key_values",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "is_causal",
+        "sliding_window",
+    }
+)
+"""Keywords that say nothing which the mask pattern does not say already."""
+
+_current: ContextVar[Pack | None] = ContextVar("pack", default=None)
+
+
+@contextmanager
+def attending(pack: Pack) -> Iterator[None]:
+    """Attention inside the block is over ``pack``."""
+    token = _current.set(pack)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Pattern:
+    """Which earlier or later tokens of its own run a token may attend to, as transformers' mask function says."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], device: torch.device) -> None:
+        self._function = function
+        self._device = device
+        self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
+
+    def mask(self, length: int) -> tuple[torch.Tensor | None, bool]:
+        """For runs of ``length`` tokens: a mask ``[length, length]`` (``None`` if all may), and whether it is causal."""
+        if length not in self._masks:
+            self._masks[length] = self._measure(length)
+        return self._masks[length]
+
+    def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
+        place = torch.arange(length, device=self._device)
+        zero = torch.zeros((), dtype=torch.long, device=self._device)
+        allowed = self._function(zero, zero, place[:, None], place[None, :])
+        allowed = allowed.expand(length, length)
+        if bool(allowed.all()):
+            return None, False
+        if torch.equal(allowed, torch.ones_like(allowed).tril()):
+            return None, True
+        return allowed, False
+
+
+def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device, **_: Any) -> Pattern:
+    return Pattern(mask_function, torch.device(device))
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Pattern | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **keywords: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention for transformers' ``AttentionInterface``.
+
+    ``query`` is ``[1, heads, tokens, width]``, ``key`` and ``value`` have their own number of heads; the result is
+    ``[1, tokens, heads, width]``. ``TypeError`` for a keyword whose meaning is not known here.
+    """
+    unknown = [name for name, given in keywords.items() if given is not None and name not in WITHOUT_MEANING]
+    if unknown:
+        raise TypeError(f"packed attention does not know {unknown}")
+    if not isinstance(attention_mask, Pattern):
+        raise TypeError("packed attention needs a mask pattern from transformers")
+    pack = _current.get()
+    if pack is None:
+        raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    parts = []
+    for group in pack.groups:
+        q, k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (query, key, value))
+        mask, causal = attention_mask.mask(group.length)
+        if softcap is None and s_aux is None:
+            part = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            )
+        else:
+            part = _explicit(q, k, v, mask, causal, scale, softcap, s_aux)
+        parts.append(part.transpose(1, 2).reshape(1, group.rows * group.length, *_heads_width(part)))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
+
+
+def _heads_width(part: torch.Tensor) -> tuple[int, int]:
+    return part.shape[1], part.shape[3]
+
+
+def _rows(tensor: torch.Tensor, first: int, rows: int, length: int) -> torch.Tensor:
+    block = tensor[0, :, first : first + rows * length]
+    return block.reshape(block.shape[0], rows, length, block.shape[2]).transpose(0, 1)
+
+
+def _explicit(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    scale: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Soft caps as in Gemma 2, a sink logit for each head as in gpt-oss; neither is in SDPA."""
+    repeat = query.shape[1] // key.shape[1]
+    key, value = (tensor.repeat_interleave(repeat, dim=1) for tensor in (key, value))
+    logits = query @ key.transpose(2, 3) * scale
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    if causal:
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
+    if mask is not None:
+        logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    if sinks is None:
+        weights = torch.softmax(logits, dim=-1, dtype=torch.float32)
+    else:
+        column = sinks.reshape(1, -1, 1, 1).expand(logits.shape[0], -1, logits.shape[2], 1)
+        weights = torch.softmax(torch.cat([logits, column], dim=-1).float(), dim=-1)[..., :-1]
+    return weights.to(value.dtype) @ value
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _pattern)

@@ -1,0 +1,108 @@
+"""Measures whether a model can run packed: a pack of random prompts against each prompt alone, site by site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ndif_batch.engine import attention
+from ndif_batch.engine.pack import Pack, Segment
+from ndif_batch.engine.views import view
+from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
+from ndif_batch.models.probe import watching
+
+LENGTHS = (5, 9, 5, 2)
+"""Prompt lengths of the trial: two equal ones share a block, the others do not."""
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+"""Largest deviation of a packed value, as a share of the largest value of its site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How runs of a model go together: ``packed`` side by side, or each in its own pass for the ``reason`` given.
+
+    ``alone`` are the sites at which a pack does not hold each run's own values: their tasks run alone.
+    """
+
+    packed: bool
+    reason: str | None = None
+    alone: frozenset[str] = field(default_factory=frozenset)
+
+
+def forward(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Any:
+    """One pass over a pack; ``packed`` says that attention is ours and positions start again with each run."""
+    ids = pack.token_ids
+    if not packed:
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    with attention.attending(pack):
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=pack.positions, use_cache=False)
+
+
+def measure_layout(model: PreTrainedModel, sites: SiteMap) -> Layout:
+    """Tries the packed layout, leaves the model set up for the layout that was found, and says which it is."""
+    native = model.config._attn_implementation
+    runs = _random_prompts(sites.vocabulary)
+    device = next(model.parameters()).device
+    alone = [_values(model, Pack.of([run], device), packed=False) for run in runs]
+    try:
+        model.set_attn_implementation(attention.NAME)
+        pack = Pack.of(runs, device)
+        together = _values(model, pack, packed=True)
+        if model.config._attn_implementation != attention.NAME:
+            raise TypeError("its attention cannot be replaced")
+    except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it cannot be packed
+        model.set_attn_implementation(native)
+        return Layout(packed=False, reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
+    mixed = frozenset(_mixed(sites, pack, alone, together))
+    last = max((site for site in sites.sites.values() if site.refused is None), key=lambda site: site.order).path
+    if last in mixed:
+        model.set_attn_implementation(native)
+        return Layout(packed=False, reason=f"packed runs differ from runs alone at {last}")
+    return Layout(packed=True, alone=mixed)
+
+
+def _random_prompts(vocabulary: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    with watching(model, values.__setitem__), torch.no_grad():
+        forward(model, pack, packed=packed)
+    return values
+
+
+def _mixed(sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together: dict[str, Any]) -> Iterator[str]:
+    for path, site in sites.sites.items():
+        if site.refused is not None:
+            continue
+        for segment, own in zip(pack.segments, alone, strict=True):
+            if path not in together or not _equal(site.value, segment, own.get(path), together[path]):
+                yield path
+                break
+
+
+def _equal(shape: SiteValue, segment: Segment, alone: Any, together: Any) -> bool:
+    if isinstance(shape, tuple):
+        return len(together) == len(shape) and all(
+            _equal(part, segment, a, b) for part, a, b in zip(shape, alone, together, strict=True)
+        )
+    if not isinstance(shape, SiteTensor):
+        return True
+    if len(shape.token_axes) > 1 or not isinstance(together, torch.Tensor):
+        return False
+    try:
+        seen = view(together, shape, segment)
+    except RuntimeError:
+        return False
+    if seen.shape != alone.shape:
+        return False
+    scale = float(alone.abs().max()) if alone.numel() else 0.0
+    allowed = TOLERANCE.get(alone.dtype, 0.0) * scale
+    return bool((seen.double() - alone.double()).abs().max() <= allowed) if alone.numel() else True

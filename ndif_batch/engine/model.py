@@ -1,0 +1,93 @@
+"""A model with its weights on a device, and what was measured of it: its sites and the layout that it can take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ndif_batch.engine.layout import Layout, measure_layout
+from ndif_batch.errors import UsageError
+from ndif_batch.graph.sites import SiteMap
+from ndif_batch.models.architecture import model_class, read_config, torch_dtype
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.probe import measure_sites
+from ndif_batch.models.tokenizer import Tokenizer
+
+
+class Device(StrEnum):
+    """Where to put a model; ``auto`` is CUDA where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run. ``load_seconds`` is what reading and probing took."""
+
+    module: PreTrainedModel
+    sites: SiteMap
+    layout: Layout
+    tokenizer: Tokenizer | None = None
+    load_seconds: float = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        embedding: nn.Module = self.module.get_input_embeddings()
+        return next(embedding.parameters()).device
+
+    def submodule(self, path: str) -> nn.Module:
+        """The module at ``path``."""
+        return self.module.get_submodule(path)
+
+
+def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedModel:
+    """Measures a model that is in memory already."""
+    started = time.perf_counter()
+    module.eval().requires_grad_(False)
+    sites = measure_sites(module)
+    layout = measure_layout(module, sites)
+    return LoadedModel(module, sites, layout, tokenizer, time.perf_counter() - started)
+
+
+def load(info: ModelInfo, device: Device | str = Device.AUTO) -> LoadedModel:
+    """Reads a model entry's safetensors onto ``device`` and measures it."""
+    started = time.perf_counter()
+    loaded = wrap(_read(info, _device(device)), info.tokenizer)
+    return LoadedModel(loaded.module, loaded.sites, loaded.layout, loaded.tokenizer, time.perf_counter() - started)
+
+
+def _device(wanted: Device | str) -> torch.device:
+    try:
+        choice = Device(wanted)
+    except ValueError:
+        raise UsageError(f"there is no device {wanted!r}", hint=f"one of {', '.join(Device)}") from None
+    if choice is Device.AUTO:
+        choice = Device.CUDA if torch.cuda.is_available() else Device.CPU
+    if choice is Device.CUDA and not torch.cuda.is_available():
+        raise UsageError("torch sees no CUDA device here", hint="use the device 'cpu' or 'auto'")
+    return torch.device(choice)
+
+
+def _read(info: ModelInfo, device: torch.device) -> PreTrainedModel:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    factory: Any = model_class(read_config(info.weights))
+    model: PreTrainedModel = factory.from_pretrained(
+        str(info.weights),
+        dtype=torch_dtype(info.dtype),
+        device_map={"": device},
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    return model
