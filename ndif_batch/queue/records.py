@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeAlias
 
 Json: TypeAlias = dict[str, Any]
@@ -95,7 +96,8 @@ class JobContent:
     """What a user submits and the queue gives back unchanged.
 
     ``graph`` and ``space`` are their JSON; ``arrays`` describes the saved arrays; ``tokens_per_task`` is what one
-    task adds to a pass. A higher ``priority`` is leased first. ``key`` makes a submission idempotent for its user.
+    task adds to a pass; ``archive`` is the root of the stores. A higher ``priority`` is leased first. ``key`` makes a
+    submission idempotent for its user.
     """
 
     name: str
@@ -137,6 +139,11 @@ class JobRecord(JobContent):
     tasks_done: int
     tasks_failed: int
     reason: str | None
+
+    @property
+    def store(self) -> Path:
+        """Where the job's results lie, beneath the root that its row names."""
+        return Path(self.archive) / self.user / f"{self.id}.zarr"
 
 
 @dataclass(frozen=True, slots=True)
