@@ -9,8 +9,9 @@ from typing import Any
 import nnsight
 import torch
 from nnsight import LanguageModel
-from nnsight_model import clean_residuals, wrap
-from protocol import Problem, Values, compete, read
+
+from contenders.nnsight_model import clean_residuals, wrap
+from contenders.protocol import Problem, Values, compete, read
 
 INVOKES = 32
 

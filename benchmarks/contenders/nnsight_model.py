@@ -7,8 +7,9 @@ from typing import Any
 import nnsight
 import torch
 from nnsight import LanguageModel
-from protocol import Problem, load_model
 from transformers import AutoTokenizer
+
+from contenders.protocol import Problem, load_model
 
 
 def wrap(problem: Problem) -> LanguageModel:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from nnsight import LanguageModel
-from nnsight_model import clean_residuals, wrap
-from protocol import Problem, Values, compete, read
+
+from contenders.nnsight_model import clean_residuals, wrap
+from contenders.protocol import Problem, Values, compete, read
 
 
 @torch.inference_mode()

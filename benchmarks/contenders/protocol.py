@@ -19,12 +19,12 @@ Values = list[list[float]]
 class Problem:
     """Patch the residual of every layer and position of ``clean`` into ``corrupted``, one run each.
 
-    ``weights`` is a directory with config and safetensors, ``model`` its name in the model cache; prompts are token
+    ``weights`` is a directory with config and safetensors, ``entry`` its entry in the model cache; prompts are token
     ids of equal number; the measured value of a run is ``logit(answer) - logit(distractor)`` at its last token.
     """
 
     weights: str
-    model: str
+    entry: str
     layers: int
     clean: list[int]
     corrupted: list[int]
@@ -32,7 +32,6 @@ class Problem:
     distractor: int
     device: str
     threads: int
-    repeats: int
 
     @property
     def positions(self) -> range:
@@ -46,9 +45,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of each repeat and the values of the last."""
+    """Seconds of the sweep, the values that it gave, and with which versions."""
 
-    seconds: list[float]
+    seconds: float
     values: Values
     versions: dict[str, str]
 
@@ -61,12 +60,9 @@ def read() -> Problem:
 def compete(problem: Problem, patch: Callable[[Sequence[int]], Values], libraries: Sequence[str]) -> None:
     """Warms ``patch`` (layers → values) up on one layer, times it on all of them, prints the answer."""
     patch([0])
-    seconds: list[float] = []
-    values: Values = []
-    for _ in range(problem.repeats):
-        begun = time.perf_counter()
-        values = patch(range(problem.layers))
-        seconds.append(time.perf_counter() - begun)
+    begun = time.perf_counter()
+    values = patch(range(problem.layers))
+    seconds = time.perf_counter() - begun
     versions = {"python": platform.python_version()} | {name: version(name) for name in libraries}
     print(json.dumps(asdict(Measured(seconds, values, versions))))
 
@@ -83,4 +79,5 @@ def load_model(problem: Problem) -> Any:
 
     torch.set_num_threads(problem.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
-    return AutoModelForCausalLM.from_pretrained(problem.weights, dtype=torch.float32).to(problem.device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(problem.weights, dtype=torch.float32)
+    return model.to(problem.device).eval()

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from protocol import Problem, Values, compete, load_model, read
+
+from contenders.protocol import Problem, Values, compete, load_model, read
 
 
 @torch.inference_mode()
