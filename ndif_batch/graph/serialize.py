@@ -69,11 +69,12 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
         "version": graph.version,
         "params": {name: str(kind) for name, kind in graph.params.items()},
         "runs": [{"name": run.name, "prompt": _arg_to_json(run.prompt, None)} for run in graph.runs],
-        "nodes": [_node_to_json(node, i) for i, node in enumerate(graph.nodes)],
+        "nodes": [node_to_json(node, i) for i, node in enumerate(graph.nodes)],
     }
 
 
-def _node_to_json(node: Node, i: int) -> dict[str, Any]:
+def node_to_json(node: Node, i: int | None = None) -> dict[str, Any]:
+    """One node as a JSON object; ``i`` is its id for error messages."""
     data: dict[str, Any] = {"op": node.op}
     if node.args:
         data["args"] = [_arg_to_json(arg, i) for arg in node.args]

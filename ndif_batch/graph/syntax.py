@@ -1,11 +1,10 @@
-"""The syntax of a graph's words: names, sites, digests, and the fields that each operation's node has."""
+"""The syntax of a graph's words: names, sites, digests; and how a message shows a value that may be anything."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from reprlib import Repr
 
-LONGEST_NAME = 64
 LONGEST_SITE = 512
 
 _SEGMENT = r"(?!__)(?:[A-Za-z0-9_]|\{[A-Za-z_][A-Za-z0-9_]*\})+"
@@ -15,34 +14,11 @@ SITE = rf"{PATH}\.(?:input|output)"
 PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 RUN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 SAVE_NAME = r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}"
+DIM_NAME = PARAM_NAME
 DIGEST = r"[0-9a-f]{64}"
+PLACEHOLDER = r"\{([A-Za-z_][A-Za-z0-9_]*)\}"
 RESERVED_SAVES = ("task_status", "zarr.json")
 """What the archive itself puts next to the saved arrays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """The node fields of one operation besides its arguments."""
-
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-
-
-FIELDS = {
-    "read": Fields(("run", "site")),
-    "write": Fields(("run", "site"), ("index",)),
-    "weight": Fields(("site",)),
-    "call": Fields(("site",)),
-    "skip": Fields(("run", "site")),
-    "stop": Fields(("run",)),
-    "steps": Fields(("run",)),
-    "save": Fields(("name",), ("dims",)),
-    "log": Fields(("name",)),
-}
-"""Operations that are not here have none."""
-
-NO_VALUE = frozenset({"write", "skip", "stop", "steps", "backward", "save", "log"})
-"""Operations whose result no other node can take (only ``grad`` takes a ``backward``)."""
 
 
 class _ShortRepr(Repr):
@@ -59,3 +35,11 @@ _REPR.maxstring = _REPR.maxother = 60
 def shown(value: object) -> str:
     """``value`` as a message shows it: short, on one line, without control characters."""
     return _REPR.repr(value)
+
+
+def is_storable(text: str) -> bool:
+    """Whether ``text`` can be encoded as UTF-8 and kept in a database: no NUL, no half of a surrogate pair."""
+    return _UNSTORABLE.search(text) is None
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
