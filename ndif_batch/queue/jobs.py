@@ -1,0 +1,109 @@
+"""What users do to jobs, and how a job's state follows from its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
+
+from ndif_batch.errors import ConflictError, NotFoundError
+from ndif_batch.queue import states
+from ndif_batch.queue.database import Transaction
+from ndif_batch.queue.records import EventKind, JobRecord, ShardRecord, ShardState
+from ndif_batch.queue.rows import job_query, job_record, with_failed_tasks
+from ndif_batch.queue.tables import job, shard, task_error
+from ndif_batch.queue.transitions import move_jobs, move_shards
+
+
+def some(tx: Transaction, where: ColumnElement[bool]) -> list[JobRecord]:
+    """The jobs of ``where``."""
+    return [job_record(row) for row in tx.connection.execute(job_query().where(where)).mappings()]
+
+
+def get(tx: Transaction, job_id: int) -> JobRecord:
+    """One job; ``NotFoundError`` if there is none."""
+    found = some(tx, job.c.id == job_id)
+    if not found:
+        raise NotFoundError(f"there is no job {job_id}")
+    return found[0]
+
+
+def hold(tx: Transaction, job_id: int, actor: str) -> None:
+    """Lease no more of it; what is leased goes on."""
+    _require(tx, job_id, EventKind.JOB_HELD)
+    _move(tx, job_id, EventKind.JOB_HELD, actor=actor)
+
+
+def release(tx: Transaction, job_id: int, actor: str) -> None:
+    """End a hold."""
+    held = _require(tx, job_id, EventKind.JOB_RELEASED)
+    _move(tx, job_id, EventKind.JOB_RELEASED, actor=actor, target=states.started(held.started_at is not None))
+
+
+def cancel(tx: Transaction, job_id: int, actor: str) -> None:
+    """End it now; what is leased is taken from its workers, what is saved stays."""
+    _require(tx, job_id, EventKind.JOB_CANCELLED)
+    move_shards(tx, EventKind.SHARD_CANCELLED, shard.c.job_id == job_id, actor=actor)
+    reason = f"cancelled by {actor}"
+    _move(tx, job_id, EventKind.JOB_CANCELLED, actor=actor, reason=reason, values={"shards_left": 0})
+
+
+def retry(tx: Transaction, job_id: int, actor: str) -> None:
+    """Put every shard back that failed or that holds failed tasks; its attempts count from zero again."""
+    _require(tx, job_id, EventKind.JOB_RETRIED)
+    again = with_failed_tasks(job_id)
+    totals = select(func.count(), func.sum(shard.c.tasks_done), func.sum(shard.c.tasks_failed)).where(again)
+    count, done, failed = tx.connection.execute(totals).one()
+    if not count:
+        raise ConflictError(f"job {job_id} has no failed tasks to retry")
+    moved = move_shards(tx, EventKind.SHARD_RETRIED, again, actor=actor, values={"attempts": 0, "deaths": 0})
+    ids = select(shard.c.id).where(shard.c.job_id == job_id, shard.c.state == ShardState.PENDING)
+    tx.connection.execute(delete(task_error).where(task_error.c.job_id == job_id, task_error.c.shard_id.in_(ids)))
+    begun = exists().where(shard.c.job_id == job_id, shard.c.state.in_([ShardState.LEASED, ShardState.DONE]))
+    target = states.started(bool(tx.connection.scalar(select(begun))))
+    counts = {
+        "shards_left": job.c.shards_left + len(moved),
+        "tasks_done": job.c.tasks_done - int(done),
+        "tasks_failed": job.c.tasks_failed - int(failed),
+    }
+    _move(tx, job_id, EventKind.JOB_RETRIED, actor=actor, target=target, values=counts)
+
+
+def settle(tx: Transaction, moved: Iterable[ShardRecord]) -> None:
+    """Count the shards among ``moved`` that have ended, and end each job of which it was the last."""
+    over = [one for one in moved if one.state in (ShardState.DONE, ShardState.FAILED)]
+    by_job = attrgetter("job_id")
+    for job_id, group in groupby(sorted(over, key=by_job), key=by_job):
+        _settle_job(tx, job_id, list(group))
+
+
+def _settle_job(tx: Transaction, job_id: int, ended: Sequence[ShardRecord]) -> None:
+    counted = (
+        update(job)
+        .where(job.c.id == job_id)
+        .values(
+            shards_left=job.c.shards_left - len(ended),
+            tasks_done=job.c.tasks_done + sum(one.tasks_done for one in ended),
+            tasks_failed=job.c.tasks_failed + sum(one.tasks_failed for one in ended),
+        )
+        .returning(job.c.shards_left, job.c.tasks_failed, job.c.tasks)
+    )
+    left, failed, tasks = tx.connection.execute(counted).one()
+    if not left:
+        reason = f"{failed} of {tasks} tasks failed" if failed else None
+        move_jobs(tx, states.ended(failed), [job_id], reason=reason)
+
+
+def _require(tx: Transaction, job_id: int, kind: EventKind) -> JobRecord:
+    found = get(tx, job_id)
+    if found.state not in states.JOB[kind].sources:
+        raise ConflictError(f"job {job_id} is {found.state} and cannot be {kind.removeprefix('job.')}")
+    return found
+
+
+def _move(tx: Transaction, job_id: int, kind: EventKind, **change: Any) -> None:
+    if not move_jobs(tx, kind, [job_id], **change):
+        _require(tx, job_id, kind)

@@ -1,0 +1,83 @@
+"""What faces show: lists of jobs, shards, failures, events and workers."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from ndif_batch.errors import NotFoundError
+from ndif_batch.queue import jobs
+from ndif_batch.queue.database import Transaction
+from ndif_batch.queue.records import (
+    EventRecord,
+    JobRecord,
+    JobState,
+    Json,
+    ShardRecord,
+    ShardState,
+    TaskFailure,
+    WorkerRecord,
+)
+from ndif_batch.queue.rows import event_record, job_query, job_record, shard_records, with_failed_tasks, worker_record
+from ndif_batch.queue.tables import event, graph, job, shard, task_error, worker
+
+
+def newest_jobs(
+    tx: Transaction, user: str | None, state: JobState | None, limit: int, before: int | None
+) -> list[JobRecord]:
+    """Jobs, newest first, of one user or state if given; ``before`` is the id to go on from."""
+    query = job_query().order_by(job.c.id.desc()).limit(limit)
+    if user is not None:
+        query = query.where(job.c.user == user)
+    if state is not None:
+        query = query.where(job.c.state == state)
+    if before is not None:
+        query = query.where(job.c.id < before)
+    return [job_record(row) for row in tx.connection.execute(query).mappings()]
+
+
+def graph_body(tx: Transaction, digest: str) -> Json:
+    """A stored graph as JSON; ``NotFoundError`` if there is none."""
+    body: Json | None = tx.connection.scalar(select(graph.c.body).where(graph.c.digest == digest))
+    if body is None:
+        raise NotFoundError(f"there is no graph {digest}")
+    return body
+
+
+def shards(tx: Transaction, job_id: int) -> list[ShardRecord]:
+    """All shards of a job in order."""
+    jobs.get(tx, job_id)
+    query = select(shard).where(shard.c.job_id == job_id).order_by(shard.c.index)
+    return shard_records(tx.connection.execute(query).mappings())
+
+
+def failures(tx: Transaction, job_id: int, limit: int) -> list[TaskFailure]:
+    """The first ``limit`` failed tasks of a job, by task; those of a failed shard each tell the shard's reason."""
+    jobs.get(tx, job_id)
+    columns = (task_error.c.task, task_error.c.code, task_error.c.message, task_error.c.node)
+    single = select(*columns).where(task_error.c.job_id == job_id).order_by(task_error.c.task).limit(limit)
+    whole = (
+        select(shard.c.first_task, shard.c.tasks, shard.c.code, shard.c.reason)
+        .where(with_failed_tasks(job_id), shard.c.state == ShardState.FAILED)
+        .order_by(shard.c.first_task)
+        .limit(limit)
+    )
+    found = [TaskFailure(*row) for row in tx.connection.execute(single)]
+    for first, tasks, code, reason in tx.connection.execute(whole):
+        found += [TaskFailure(task, code, reason) for task in range(first, first + min(tasks, limit))]
+    return sorted(found, key=lambda failure: failure.task)[:limit]
+
+
+def events(tx: Transaction, job_id: int | None, limit: int) -> list[EventRecord]:
+    """The newest ``limit`` events, of one job if given, oldest first."""
+    query = select(event).order_by(event.c.id.desc()).limit(limit)
+    if job_id is not None:
+        jobs.get(tx, job_id)
+        query = query.where(event.c.job_id == job_id)
+    rows = tx.connection.execute(query).mappings().all()
+    return [event_record(row) for row in reversed(rows)]
+
+
+def workers(tx: Transaction) -> list[WorkerRecord]:
+    """All workers, newest first."""
+    query = select(worker).order_by(worker.c.id.desc())
+    return [worker_record(row) for row in tx.connection.execute(query).mappings()]

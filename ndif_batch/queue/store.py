@@ -1,0 +1,182 @@
+"""The queue as every other room sees it: one method a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from ndif_batch.queue import jobs, leasing, models, outcomes, reading, schema, submission, workers
+from ndif_batch.queue.database import Clock, Database
+from ndif_batch.queue.protocol import MAX_SHARDS
+from ndif_batch.queue.records import (
+    EventRecord,
+    HeartbeatReply,
+    JobRecord,
+    JobSpec,
+    JobState,
+    Json,
+    Lease,
+    ModelRecord,
+    ShardRecord,
+    TaskFailure,
+    WorkerRecord,
+)
+
+
+class Queue:
+    """Jobs, shards and leases in one database. Threads may share it; a forked process opens its own.
+
+    Every method is one transaction: all of it happens or none. ``UnavailableError`` if the database cannot serve.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str, clock: Clock | None = None) -> Queue:
+        """The queue at ``url``; ``UnavailableError`` with what to do if its schema is missing, old or too new.
+
+        Time is the database's clock unless a test passes a ``clock``.
+        """
+        schema.require(url)
+        return cls(Database(url, clock))
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._database.close()
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add_model(self, model: ModelRecord) -> ModelRecord:
+        """Register a model, or update where it lies; ``ConflictError`` if its name stands for other weights."""
+        with self._database.write() as tx:
+            return models.add(tx, model)
+
+    def models(self) -> list[ModelRecord]:
+        """All models by name."""
+        with self._database.read() as tx:
+            return models.every(tx)
+
+    def model(self, name: str) -> ModelRecord:
+        """One model; ``NotFoundError`` with the nearest name if there is none."""
+        with self._database.read() as tx:
+            return models.get(tx, name)
+
+    def submit(self, spec: JobSpec) -> JobRecord:
+        """A new job, or the one that its user submitted under the same key; errors: see :func:`submission.submit`."""
+        with self._database.write() as tx:
+            return submission.submit(tx, spec)
+
+    def job(self, job_id: int) -> JobRecord:
+        """One job; ``NotFoundError`` if there is none."""
+        with self._database.read() as tx:
+            return jobs.get(tx, job_id)
+
+    def jobs(
+        self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
+    ) -> list[JobRecord]:
+        """Jobs, newest first; ``before`` is the id to go on from."""
+        with self._database.read() as tx:
+            return reading.newest_jobs(tx, user, state, limit, before)
+
+    def graph(self, digest: str) -> Json:
+        """A stored graph as JSON; ``NotFoundError`` if there is none."""
+        with self._database.read() as tx:
+            return reading.graph_body(tx, digest)
+
+    def cancel(self, job_id: int, actor: str) -> JobRecord:
+        """End a job now: its leased shards are taken from their workers. ``ConflictError`` if it has ended."""
+        with self._database.write() as tx:
+            jobs.cancel(tx, job_id, actor)
+            return jobs.get(tx, job_id)
+
+    def hold(self, job_id: int, actor: str) -> JobRecord:
+        """Lease no more of a job; what is leased goes on. ``ConflictError`` unless it waits or runs."""
+        with self._database.write() as tx:
+            jobs.hold(tx, job_id, actor)
+            return jobs.get(tx, job_id)
+
+    def release(self, job_id: int, actor: str) -> JobRecord:
+        """End a hold; ``ConflictError`` if there is none."""
+        with self._database.write() as tx:
+            jobs.release(tx, job_id, actor)
+            return jobs.get(tx, job_id)
+
+    def retry(self, job_id: int, actor: str) -> JobRecord:
+        """Run the shards again that failed or hold failed tasks; ``ConflictError`` if there are none."""
+        with self._database.write() as tx:
+            jobs.retry(tx, job_id, actor)
+            return jobs.get(tx, job_id)
+
+    def shards(self, job_id: int) -> list[ShardRecord]:
+        """All shards of a job in order."""
+        with self._database.read() as tx:
+            return reading.shards(tx, job_id)
+
+    def failures(self, job_id: int, limit: int = 100) -> list[TaskFailure]:
+        """The first ``limit`` failed tasks of a job; those of a failed shard each tell the shard's reason."""
+        with self._database.read() as tx:
+            return reading.failures(tx, job_id, limit)
+
+    def events(self, job_id: int | None = None, limit: int = 100) -> list[EventRecord]:
+        """The newest ``limit`` events, of one job if given, oldest first."""
+        with self._database.read() as tx:
+            return reading.events(tx, job_id, limit)
+
+    def workers(self) -> list[WorkerRecord]:
+        """All workers, newest first."""
+        with self._database.read() as tx:
+            return reading.workers(tx)
+
+    def drain_worker(self, worker_id: int, actor: str) -> None:
+        """Ask a worker, by its next heartbeat, to finish what it holds and stop."""
+        with self._database.write() as tx:
+            workers.drain(tx, worker_id, actor)
+
+    def lose_worker(self, worker_id: int, *, died: bool, reason: str, actor: str) -> None:
+        """A worker is known to be gone: take its shards back now, counting a death of each if it ``died``."""
+        with self._database.write() as tx:
+            leasing.lose_worker(tx, worker_id, died=died, reason=reason, actor=actor)
+
+    def register_worker(self, model: str, host: str, pid: int) -> int:
+        """See :class:`ndif_batch.queue.protocol.WorkerQueue`, as for the methods below."""
+        with self._database.write() as tx:
+            return workers.register(tx, model, host, pid)
+
+    def lease(
+        self, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int = MAX_SHARDS
+    ) -> list[Lease]:
+        """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits."""
+        with self._database.write() as tx:
+            return leasing.lease(tx, worker_id, model, max_tokens, lease_seconds, max_shards)
+
+    def heartbeat(self, worker_id: int, lease_seconds: float, progress: Mapping[int, int]) -> HeartbeatReply:
+        """Renew the leases of all shards that ``progress`` names (shard id → tasks done)."""
+        with self._database.write() as tx:
+            return leasing.heartbeat(tx, worker_id, lease_seconds, progress)
+
+    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = ()) -> bool:
+        """The shard's results are on disk, except for ``failures``. False if the lease is lost."""
+        with self._database.write() as tx:
+            return outcomes.commit(tx, shard_id, epoch, failures)
+
+    def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool) -> bool:
+        """The whole shard failed. False if the lease is lost."""
+        with self._database.write() as tx:
+            return outcomes.fail(tx, shard_id, epoch, code, message, retryable)
+
+    def give_back(self, shard_id: int, epoch: int) -> bool:
+        """Return a shard unfinished, no attempt counted. False if the lease is lost."""
+        with self._database.write() as tx:
+            return outcomes.give_back(tx, shard_id, epoch)
+
+    def stop_worker(self, worker_id: int) -> None:
+        """The worker ends in good order; what it still holds is given back."""
+        with self._database.write() as tx:
+            leasing.stop_worker(tx, worker_id)
