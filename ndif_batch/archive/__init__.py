@@ -1,1 +1,54 @@
-"""The Zarr stores with the results: written whole, read by anyone."""
+"""The Zarr stores with the results: written whole, read by anyone.
+
+``ArchiveSpec`` and its parts are plain data; Zarr is imported when something is written or read.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ndif_batch.archive.size import ArchiveSize, archive_size
+from ndif_batch.archive.spec import ArchiveSpec, ArraySpec, AxisSpec, TaskStatus, distinct_dims
+
+if TYPE_CHECKING:
+    from ndif_batch.archive.exporting import ExportFormat, export
+    from ndif_batch.archive.integrity import Problem
+    from ndif_batch.archive.lifecycle import clean, create, finish
+    from ndif_batch.archive.results import Results
+    from ndif_batch.archive.writer import write_shard
+
+__all__ = [
+    "ArchiveSize",
+    "ArchiveSpec",
+    "ArraySpec",
+    "AxisSpec",
+    "ExportFormat",
+    "Problem",
+    "Results",
+    "TaskStatus",
+    "archive_size",
+    "clean",
+    "create",
+    "distinct_dims",
+    "export",
+    "finish",
+    "write_shard",
+]
+
+_HOMES = {
+    "ExportFormat": "exporting",
+    "Problem": "integrity",
+    "Results": "results",
+    "clean": "lifecycle",
+    "create": "lifecycle",
+    "export": "exporting",
+    "finish": "lifecycle",
+    "write_shard": "writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

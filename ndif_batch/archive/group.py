@@ -1,0 +1,58 @@
+"""The archive's group as files: its metadata document, its attributes, its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ndif_batch.archive import files
+from ndif_batch.archive.layout import layouts
+from ndif_batch.archive.spec import OWN_KEY, STATUS, ArchiveSpec
+from ndif_batch.errors import IntegrityError, NotFoundError
+
+FORMAT = 1
+GROUP = "zarr.json"
+# Beneath an array: Zarr's readers warn of a strange file in a group, but look only for chunks in an array.
+MANIFEST = f"{STATUS}/SHA256SUMS"
+
+
+def group_attributes(spec: ArchiveSpec) -> dict[str, Any]:
+    """The attributes of a new archive: the spec's, the archive's own, and what CF readers take as coordinates."""
+    saves = {array.name for array in spec.arrays}
+    labels = [name for axis in spec.axes for name in axis.coordinates]
+    beside_saves = [name for name in layouts(spec) if name not in saves]
+    own = {
+        "format": FORMAT,
+        "digest": spec.digest,
+        "axes": [{"name": a.name, "length": len(a), "coordinates": a.coordinates} for a in spec.axes],
+        "tile": list(spec.tile),
+        "arrays": [array.to_json() for array in spec.arrays],
+    }
+    return {**spec.attributes, OWN_KEY: own, "coordinates": " ".join(labels + beside_saves)}
+
+
+def read_group(path: Path) -> dict[str, Any]:
+    """The group's metadata document. ``NotFoundError`` without an archive there, ``IntegrityError`` for a damaged one."""
+    try:
+        group: dict[str, Any] = json.loads((path / GROUP).read_bytes())
+        if group["attributes"][OWN_KEY]["format"] != FORMAT:
+            raise NotFoundError(f"the archive at {path} has another format than {FORMAT}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"there is no archive at {path}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} is no archive, or its metadata is damaged: {error!r}") from None
+    return group
+
+
+def archive_files(path: Path) -> list[str]:
+    """Every file of the archive that counts, relative to it, sorted: not the manifest, not unfinished writes."""
+    found = (file for file in path.rglob("*") if file.is_file() and not files.is_temporary(file))
+    return sorted(name for file in found if (name := file.relative_to(path).as_posix()) != MANIFEST)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,103 @@
+"""Finds what is damaged in an archive, and which tasks that touches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from ndif_batch.archive.grid import Grid
+from ndif_batch.archive.group import GROUP, MANIFEST, archive_files, file_digest
+from ndif_batch.archive.layout import shard_key
+from ndif_batch.archive.spec import STATUS
+from ndif_batch.archive.store import open_array
+
+MISSING = "missing"
+CHANGED = "changed since the job was finished"
+UNLISTED = "not in the manifest"
+CHECKSUM = "does not match its checksum"
+UNREADABLE = "not readable"
+DAMAGE = (ValueError, RuntimeError, KeyError, TypeError, IndexError, OSError)
+"""What Zarr's decoders raise for damaged bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One file, relative to the archive, what is wrong with it, and the ids of the tasks whose results it touches."""
+
+    path: str
+    what: str
+    tasks: range
+
+    def __str__(self) -> str:
+        which = "task" if len(self.tasks) == 1 else "tasks"
+        span = str(self.tasks.start) if len(self.tasks) == 1 else f"{self.tasks.start} to {self.tasks.stop - 1}"
+        return f"{self.path}: {self.what} ({which} {span})"
+
+
+def find_problems(path: Path, grid: Grid, coordinates: Collection[str]) -> list[Problem]:
+    """Compare every file with the manifest; before there is one, check each shard's CRC32C and that none is missing.
+
+    ``coordinates`` are the names of the arrays that belong to axes and not to tasks.
+    """
+    found = _by_manifest(path) if (path / MANIFEST).exists() else _by_checksum(path, grid, coordinates)
+    return [Problem(name, what, _tasks_of(name, grid, coordinates)) for name, what in found]
+
+
+def _tasks_of(name: str, grid: Grid, coordinates: Collection[str]) -> range:
+    array, _, key = name.rpartition("/")
+    start, *numbers = key.split(".")
+    index = tuple(int(number) for number in numbers[: len(grid.shape)] if number.isdigit())
+    if start != "c" or array in coordinates or not grid.has(index):
+        return range(grid.size)
+    return grid.tasks(index)
+
+
+def _by_manifest(path: Path) -> Iterator[tuple[str, str]]:
+    lines = (path / MANIFEST).read_text(errors="replace").splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    there = set(archive_files(path))
+    for name in sorted(listed.keys() | there):
+        if name not in there:
+            yield name, MISSING
+        elif name not in listed:
+            yield name, UNLISTED
+        elif file_digest(path / name) != listed[name]:
+            yield name, CHANGED
+
+
+def _by_checksum(path: Path, grid: Grid, coordinates: Collection[str]) -> Iterator[tuple[str, str]]:
+    arrays = [name for name in sorted(child.name for child in path.iterdir()) if (path / name).is_dir()]
+    written = {index for index in grid.indices() if (path / STATUS / shard_key(index, len(index))).exists()}
+    for name in arrays:
+        try:
+            array = open_array(path, name)
+            shape = array.shape
+        except DAMAGE:
+            yield f"{name}/{GROUP}", UNREADABLE
+            continue
+        if name in coordinates:
+            yield from _unreadable(array, f"{name}/{shard_key((0,), 1)}", (...,))
+        elif 0 not in shape:
+            yield from _damaged_shards(path, array, grid, written)
+
+
+def _damaged_shards(
+    path: Path, array: zarr.Array[Any], grid: Grid, written: Collection[tuple[int, ...]]
+) -> Iterator[tuple[str, str]]:
+    for index in grid.indices():
+        name = f"{array.basename}/{shard_key(index, array.ndim)}"
+        if (path / name).exists():
+            yield from _unreadable(array, name, (*grid.region(index), ...))
+        elif index in written:
+            yield name, MISSING
+
+
+def _unreadable(array: zarr.Array[Any], name: str, region: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
+    try:
+        _ = array[region]
+    except DAMAGE:
+        yield name, CHECKSUM

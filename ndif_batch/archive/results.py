@@ -1,0 +1,142 @@
+"""Reads an archive: a lazy mapping from saved name to Zarr array, with its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from ndif_batch.archive.grid import Grid
+from ndif_batch.archive.group import read_group
+from ndif_batch.archive.integrity import Problem, find_problems
+from ndif_batch.archive.selection import select
+from ndif_batch.archive.spec import OWN_KEY, RESERVED, STATUS, ArraySpec, TaskStatus
+from ndif_batch.archive.store import open_array
+from ndif_batch.errors import IntegrityError, NotFoundError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from torch import Tensor
+
+
+class NoSuchSaveError(NotFoundError, KeyError):
+    """The archive has no save of that name; a ``KeyError`` because :class:`Results` is a mapping."""
+
+
+class Results(Mapping[str, "zarr.Array[Any]"]):
+    """The saves of one archive by name, sorted. Values are read when indexed; a running job's as they come."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the archive at ``path``; ``NotFoundError`` when there is none, ``IntegrityError`` for a damaged one."""
+        self.path = Path(path)
+        own = read_group(self.path)["attributes"][OWN_KEY]
+        try:
+            self.arrays = {array.name: array for array in map(ArraySpec.from_json, own["arrays"])}
+            self.grid = Grid(tuple(axis["length"] for axis in own["axes"]), tuple(own["tile"]))
+            self.axes: tuple[str, ...] = tuple(axis["name"] for axis in own["axes"])
+            self._coordinates = {name: axis["name"] for axis in own["axes"] for name in axis["coordinates"]}
+            self._params = {name: param for axis in own["axes"] for name, param in axis["coordinates"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+            raise IntegrityError(f"the metadata of {self.path} is damaged: {error!r}") from error
+
+    def __getitem__(self, name: str) -> zarr.Array[Any]:
+        if name not in self.arrays:
+            raise NoSuchSaveError(f"the job saved nothing called {name!r}", hint=nearest(name, self.arrays))
+        return open_array(self.path, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.arrays))
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __repr__(self) -> str:
+        axes = dict(zip(self.axes, self.grid.shape, strict=True))
+        return f"Results({str(self.path)!r}, saves={list(self)}, axes={axes})"
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What is known of the job: graph, model, versions. Read anew each time, as a running job may add to them."""
+        found = read_group(self.path)["attributes"]
+        return {key: value for key, value in found.items() if key not in RESERVED}
+
+    def status(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The :class:`TaskStatus` of every task, shape: the axes."""
+        return np.asarray(open_array(self.path, STATUS)[...], dtype=np.uint8)
+
+    def failed(self) -> list[int]:
+        """Ids of the tasks that failed."""
+        ids: list[int] = np.flatnonzero(self.status() == TaskStatus.FAILED).tolist()
+        return ids
+
+    def xarray(self) -> xr.Dataset:
+        """Every save with its dimensions and coordinates, as ``xarray.open_zarr`` reads it; nothing loaded yet."""
+        import xarray
+
+        data: xr.Dataset = xarray.open_zarr(self.path, consolidated=False, chunks=None)
+        return data[list(self)]
+
+    def torch(self, name: str, /, *, at: Mapping[str, Any] | None = None, **labels: Any) -> Tensor:
+        """A save, or a part of it, in the dtype in which it was saved; shape: axes that are left, then its own.
+
+        ``labels`` select by label (``layer=5``, ``prompt="The…"``; positions along dimensions without labels), ``at``
+        by position (``at={"layer": -1}``); a list or a slice of positions keeps the dimension. Where nothing was
+        saved stand NaN, ``False`` or the integer that the array's attribute ``sentinel`` names.
+        """
+        import torch
+
+        array = self[name]
+        dims = dict(zip((*self.axes, *self.arrays[name].dims), array.shape, strict=True))
+        parts = select(dims, self._coordinates, self._labels, labels, at or {})
+        values = np.array(array.oindex[parts] if parts else array[...])
+        source = self.arrays[name].source_dtype
+        return torch.from_numpy(values == 1 if source == "bool" else values).to(getattr(torch, source))
+
+    def dataframe(self) -> pd.DataFrame:
+        """Single numbers as a long table: a row a task, a column a parameter, a save, and ``task_status`` in words.
+
+        ``attrs["skipped"]`` names the saves that are larger than one number.
+        """
+        import pandas
+
+        columns: dict[str, Any] = {}
+        for name, dim in self._coordinates.items():
+            columns[self._params[name] or name] = self._along_tasks(dim, self._labels(name))
+        status = self.status().reshape(-1)
+        missing = ~np.isin(status, (TaskStatus.SAVED, TaskStatus.REUSED))
+        for name in self:
+            if not self.arrays[name].dims:
+                columns[name] = _nullable(np.asarray(self[name][...]).reshape(-1), self.arrays[name], missing)
+        words = np.array([status.name.lower() for status in TaskStatus], dtype=object)
+        frame = pandas.DataFrame(
+            {**columns, STATUS: words[status]}, index=pandas.RangeIndex(self.grid.size, name="task")
+        )
+        frame.attrs["skipped"] = [name for name in self if self.arrays[name].dims]
+        return frame
+
+    def verify(self) -> list[Problem]:
+        """Every damaged or missing file and the tasks it touches: by the manifest once finished, until then by CRC."""
+        return find_problems(self.path, self.grid, self._coordinates)
+
+    def _labels(self, name: str) -> np.ndarray[Any, Any]:
+        values = np.asarray(open_array(self.path, name)[...])
+        return values.astype(object) if values.dtype.kind == "T" else values
+
+    def _along_tasks(self, dim: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        axis = self.axes.index(dim)
+        shape = [1] * len(self.axes)
+        shape[axis] = -1
+        return np.broadcast_to(values.reshape(shape), self.grid.shape).reshape(-1)
+
+
+def _nullable(values: np.ndarray[Any, Any], array: ArraySpec, missing: np.ndarray[Any, Any]) -> Any:
+    """A column in which what is missing is missing: floats have NaN for it, the others pandas' own types."""
+    from pandas.arrays import BooleanArray, IntegerArray
+
+    if array.source_dtype == "bool":
+        return BooleanArray(values == 1, missing)
+    return values if values.dtype.kind == "f" else IntegerArray(values, missing)

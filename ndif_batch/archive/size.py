@@ -1,0 +1,32 @@
+"""How large an archive will be, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from ndif_batch.archive.layout import layouts
+from ndif_batch.archive.spec import ArchiveSpec
+from ndif_batch.graph.abstract import ITEM_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSize:
+    """``bytes`` of all values before compression (an upper bound on the disk's), and ``files`` when complete."""
+
+    bytes: int
+    files: int
+
+
+def archive_size(spec: ArchiveSpec) -> ArchiveSize:
+    """The size of a complete archive; coordinates count as eight bytes a label."""
+    arrays = layouts(spec).values()
+    labels = [(len(axis), len(axis.coordinates)) for axis in spec.axes]
+    values = sum(prod(layout.shape) * ITEM_BYTES[layout.dtype] for layout in arrays)
+    shards = sum(spec.grid.tiles for layout in arrays if prod(layout.shape))
+    coordinates = sum(count for _, count in labels)
+    group_and_manifest = 2
+    return ArchiveSize(
+        bytes=values + sum(8 * length * count for length, count in labels),
+        files=group_and_manifest + len(arrays) + shards + 2 * coordinates,
+    )
