@@ -1,1 +1,75 @@
-"""Runs interpretability experiments in bulk: intervention graphs of many users in one forward pass."""
+"""Runs interpretability experiments in bulk: intervention graphs of many users in one forward pass.
+
+Names are imported when they are first used: importing the package alone brings in no model framework, no array store
+and no database.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ndif_batch.client import Client, JobHandle, LanguageModel, Plan
+    from ndif_batch.config import Settings
+    from ndif_batch.errors import (
+        ConflictError,
+        GraphError,
+        IntegrityError,
+        ModelError,
+        NdifBatchError,
+        NotAllowedError,
+        NotFoundError,
+        SettingsError,
+        ShapeError,
+        SweepError,
+        TaskError,
+        TimedOutError,
+        TraceError,
+        UnavailableError,
+        UsageError,
+    )
+    from ndif_batch.trace import param
+
+__all__ = [
+    "Client",
+    "ConflictError",
+    "GraphError",
+    "IntegrityError",
+    "JobHandle",
+    "LanguageModel",
+    "ModelError",
+    "NdifBatchError",
+    "NotAllowedError",
+    "NotFoundError",
+    "Plan",
+    "Settings",
+    "SettingsError",
+    "ShapeError",
+    "SweepError",
+    "TaskError",
+    "TimedOutError",
+    "TraceError",
+    "UnavailableError",
+    "UsageError",
+    "param",
+]
+
+_HOMES = {
+    "Client": "client",
+    "JobHandle": "client",
+    "LanguageModel": "client",
+    "Plan": "client",
+    "Settings": "config",
+    "param": "trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,9 +12,7 @@ from ndif_batch.sweep.config import Cell, Entry, FileAxis, Method, RangeAxis, Ro
 from ndif_batch.sweep.marked import Document, Location
 from ndif_batch.sweep.rows import cell, read_columns
 from ndif_batch.sweep.space import Axis, Space
-
-SEED_AXIS = "seed"
-"""The axis that ``seeds: N`` adds, last and so fastest; its value is a task's seed, not a parameter of the graph."""
+from ndif_batch.sweep.task import SEED_AXIS
 
 POINT_AXIS = "point"
 """The one axis of a zipped or listed space."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -59,6 +60,12 @@ class Space:
     def params(self) -> tuple[str, ...]:
         """Every parameter that the space binds."""
         return (*(param for axis in self.axes for param in axis.columns), *self.constants)
+
+    def tensors(self) -> set[str]:
+        """Digests of the constant tensors that tasks bind."""
+        columns = [values for axis in self.axes for values in axis.columns.values()]
+        bound = chain(self.constants.values(), *(values for values in columns if not isinstance(values, range)))
+        return {value.digest for value in bound if isinstance(value, TensorRef)}
 
     def point(self, task: int) -> tuple[int, ...]:
         """Position of a task along each axis."""

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from ndif_batch.graph.nodes import Graph, Value
+from ndif_batch.sweep.space import Space
+
+SEED_AXIS = "seed"
+"""The axis that ``seeds: N`` adds to a space, last and so fastest. Its value seeds the task.
+
+It is no parameter of the graph, unless the graph has one of that name.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +24,18 @@ class Task:
     bindings: Mapping[str, Value] = field(default_factory=dict)
     seed: int = 0
     id: int = 0
+
+
+def make_task(graph: Graph, space: Space, job_seed: int, task: int) -> Task:
+    """Task number ``task`` of a job. Tasks at one place of the seed axis, if there is one, share their seed."""
+    bindings = space.bindings(task)
+    drawn: Value = task
+    if SEED_AXIS in bindings and SEED_AXIS not in graph.params:
+        drawn = bindings.pop(SEED_AXIS)
+    return Task(graph, bindings, task_seed(job_seed, drawn), task)
+
+
+def task_seed(job_seed: int, drawn: Value) -> int:
+    """A seed from 0 to 2⁶³ - 1 that is the same on every machine (BLAKE2b of both values)."""
+    digest = blake2b(f"{job_seed}/{drawn}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

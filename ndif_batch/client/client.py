@@ -1,0 +1,181 @@
+"""The client: the models, the queue and the archive of one set of settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ndif_batch import blobs
+from ndif_batch.client import plan as planning
+from ndif_batch.client.handle import JobHandle
+from ndif_batch.client.here import Here
+from ndif_batch.client.language_model import LanguageModel
+from ndif_batch.client.plan import Plan
+from ndif_batch.config import Settings, load_settings
+from ndif_batch.errors import SettingsError
+from ndif_batch.graph.nodes import Graph, Value
+from ndif_batch.graph.serialize import digest, graph_to_json
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.queue.records import JobRecord, JobSpec, JobState, ModelRecord
+from ndif_batch.sweep.space import Space
+
+if TYPE_CHECKING:
+    from ndif_batch.queue import Queue
+
+USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}")
+
+
+class Client:
+    """Prepares and submits jobs, and finds them again. Settings not given come from the environment.
+
+    The queue is opened when it is first needed; ``UnavailableError`` then says what to do about a missing one.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        self._here = Here(self.settings.max_batch_tokens)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The queue that the settings name."""
+        from ndif_batch.queue import Queue
+
+        return Queue.open(self.settings.database)
+
+    def add_model(self, source: str, name: str, *, dtype: str = "float32", revision: str | None = None) -> ModelInfo:
+        """Bring a model (directory, hub id or GGUF file) into the model cache and tell the queue of it."""
+        from ndif_batch.models.source import add
+
+        info = add(source, name, self.settings.model_cache, dtype, revision)
+        self.queue.add_model(
+            ModelRecord(
+                name=info.name,
+                source=info.source,
+                path=str(info.directory),
+                revision=info.revision,
+                dtype=info.dtype,
+                digest=info.digest,
+                info=info.sites.to_json(),
+            )
+        )
+        return info
+
+    def model_info(self, name: str) -> ModelInfo:
+        """What is known of a model; ``NotFoundError`` with the nearest name if the queue has none of that name."""
+        return ModelInfo.read(Path(self.queue.model(name).path))
+
+    def language_model(self, name: str) -> LanguageModel:
+        """A model to trace experiments on, which run and are submitted through this client."""
+        return LanguageModel(name, client=self)
+
+    def prepare(
+        self,
+        graph: Graph,
+        space: Space,
+        model: str | ModelInfo,
+        *,
+        constants: Mapping[str, Any] | None = None,
+    ) -> Plan:
+        """Check an experiment and find what it saves, without loading the model or queueing anything.
+
+        ``constants`` are the tensors that the graph names, by digest; those stored before may be left out. Raises
+        ``GraphError``, ``SweepError``, ``ModelError`` or ``ShapeError``; one of a single task names its bindings.
+        """
+        info = self.model_info(model) if isinstance(model, str) else model
+        return planning.prepare(graph, space, info, constants or {}, self.settings.blobs)
+
+    def submit(
+        self,
+        plan: Plan,
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        hold: bool = False,
+        key: str | None = None,
+        priority: int = 0,
+        max_retries: int = 2,
+        nan: Literal["allow", "error"] = "allow",
+        layout: Literal["auto", "solo"] = "auto",
+    ) -> JobHandle:
+        """Queue a plan as a job; the same ``key`` gives the same job again.
+
+        ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
+        task shares a pass.
+        """
+        blobs.store(self.settings.blobs, plan.constants)
+        spec = JobSpec(
+            name=name or "-".join(plan.graph.saves()),
+            user=self._user(),
+            model=plan.model.name,
+            graph=graph_to_json(plan.graph),
+            graph_digest=digest(plan.graph),
+            space=plan.space.to_json(),
+            seed=seed,
+            tasks=plan.tasks,
+            tile=plan.tile,
+            arrays=[array.to_json() for array in plan.arrays],
+            options={"nan": nan, "layout": layout},
+            tokens_per_task=plan.prompts.tokens_per_task,
+            archive=str(self.settings.archive.absolute()),
+            priority=priority,
+            max_retries=max_retries,
+            key=key,
+            shards=[(tasks.start, len(tasks)) for tasks in plan.shards],
+            hold=hold,
+        )
+        return self._handle(self.queue.submit(spec))
+
+    def run(
+        self,
+        graph: Graph,
+        bindings: Mapping[str, Value],
+        model: str | ModelInfo,
+        *,
+        seed: int = 0,
+        constants: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        """Run one task in this process, without queue or archive; its saved torch tensors by name.
+
+        The model is loaded at the first call and kept. Errors as for :meth:`prepare`, and ``TaskError`` for what only
+        shows while it runs.
+        """
+        plan = self.prepare(graph, Space((), bindings), model, constants=constants)
+        given = {digest: blobs.decode(blobs.encode(tensor)) for digest, tensor in plan.constants.items()}
+        return self._here.run(plan, seed, given | blobs.load(self.settings.blobs, plan.stored))
+
+    def job(self, job_id: int) -> JobHandle:
+        """A job by its number; ``NotFoundError`` if there is none."""
+        return self._handle(self.queue.job(job_id))
+
+    def jobs(
+        self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
+    ) -> list[JobHandle]:
+        """Jobs, newest first; ``before`` is the id to go on from."""
+        return [self._handle(record) for record in self.queue.jobs(user, state, limit, before)]
+
+    def close(self) -> None:
+        """Close the queue's connections."""
+        if "queue" in vars(self):
+            self.queue.close()
+            del self.queue
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _handle(self, record: JobRecord) -> JobHandle:
+        return JobHandle(self.queue, record, self.settings.user)
+
+    def _user(self) -> str:
+        user = self.settings.user
+        if not USER.fullmatch(user):
+            raise SettingsError(f"setting 'user': {user!r} cannot name a directory", hint="set NDIF_BATCH_USER")
+        return user

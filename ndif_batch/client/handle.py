@@ -1,0 +1,106 @@
+"""A submitted job as its user holds it: how far it is, what failed, what it saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+from ndif_batch.errors import NotFoundError, TimedOutError
+from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
+
+if TYPE_CHECKING:
+    from ndif_batch.archive import Results
+    from ndif_batch.queue import Queue
+
+POLL_SECONDS = 0.2
+
+
+class JobHandle:
+    """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again."""
+
+    def __init__(self, queue: Queue, record: JobRecord, actor: str) -> None:
+        self.record = record
+        self._queue = queue
+        self._actor = actor
+
+    @property
+    def id(self) -> int:
+        """The job's number."""
+        return self.record.id
+
+    @property
+    def state(self) -> JobState:
+        """The state at the last look."""
+        return self.record.state
+
+    def refresh(self) -> JobHandle:
+        """Look at the job again."""
+        self.record = self._queue.job(self.id)
+        return self
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        on_look: Callable[[JobRecord], None] = lambda record: None,
+        pause: Callable[[float], None] = sleep,
+        clock: Callable[[], float] = monotonic,
+    ) -> JobHandle:
+        """Return when the job has ended, whichever way; ``TimedOutError`` after ``timeout`` seconds.
+
+        ``on_look`` is called with the record every ``poll_seconds``, when the database is asked.
+        """
+        deadline = None if timeout is None else clock() + timeout
+        while True:
+            on_look(self.refresh().record)
+            if self.state.final:
+                return self
+            if deadline is not None and clock() >= deadline:
+                raise TimedOutError(f"job {self.id} is still {self.state} after {timeout:g} s", hint=self._waits_for())
+            pause(poll_seconds)
+
+    def results(self) -> Results:
+        """What was saved so far, lazily; ``NotFoundError`` before the first of its tasks was taken by a worker."""
+        from ndif_batch.archive import Results
+
+        if not self.record.store.is_dir():
+            raise NotFoundError(
+                f"job {self.id} has no results yet: it is {self.refresh().state}", hint=self._waits_for()
+            )
+        return Results(self.record.store)
+
+    def failures(self, limit: int = 100) -> list[TaskFailure]:
+        """The tasks that failed and why, the first ``limit`` by task."""
+        return self._queue.failures(self.id, limit)
+
+    def cancel(self) -> JobHandle:
+        """End the job; what was saved stays readable. ``ConflictError`` if it has ended already."""
+        self._queue.cancel(self.id, self._actor)
+        return self.refresh()
+
+    def hold(self) -> JobHandle:
+        """Let no worker take more of the job until :meth:`release`."""
+        self._queue.hold(self.id, self._actor)
+        return self.refresh()
+
+    def release(self) -> JobHandle:
+        """Undo :meth:`hold`."""
+        self._queue.release(self.id, self._actor)
+        return self.refresh()
+
+    def retry(self) -> JobHandle:
+        """Run again what failed."""
+        self._queue.retry(self.id, self._actor)
+        return self.refresh()
+
+    def __repr__(self) -> str:
+        record = self.record
+        failed = f", {record.tasks_failed} failed" if record.tasks_failed else ""
+        return f"<job {self.id} {record.name!r} {self.state} {record.tasks_done}/{record.tasks} tasks{failed}>"
+
+    def _waits_for(self) -> str | None:
+        if self.state in (JobState.PENDING, JobState.RUNNING):
+            return f"a worker runs it: `ndif-batch worker run --model {self.record.model}`"
+        return f"let it go: `ndif-batch release {self.id}`" if self.state is JobState.HELD else None

@@ -1,0 +1,38 @@
+"""Runs single tasks in this process, on models that are loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ndif_batch.client.plan import Plan
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.sweep.task import make_task
+
+if TYPE_CHECKING:
+    from ndif_batch.engine import Engine
+
+
+class Here:
+    """The engines of this process, one for each model directory."""
+
+    def __init__(self, max_batch_tokens: int) -> None:
+        self._max_batch_tokens = max_batch_tokens
+        self._engines: dict[tuple[str, str], Engine] = {}
+
+    def run(self, plan: Plan, seed: int, constants: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The saved tensors of the first task of ``plan``; raises its ``TaskError``. ``constants`` are torch's."""
+        engine = self._engine(plan.model)
+        task = make_task(plan.graph, plan.space, seed, 0)
+        outcome = next(iter(engine.run([task], constants=constants)))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.saves
+
+    def _engine(self, model: ModelInfo) -> Engine:
+        from ndif_batch.engine import Engine, load
+
+        key = (str(model.directory), model.digest)
+        if key not in self._engines:
+            self._engines[key] = Engine(load(model), self._max_batch_tokens)
+        return self._engines[key]

@@ -1,0 +1,105 @@
+"""What a job will run, save and need, known before it is queued and without loading the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ndif_batch import blobs
+from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, archive_size, distinct_dims
+from ndif_batch.client.resolved import Prompts, check_parameters, count_prompts, resolve_space
+from ndif_batch.client.shapes import Saved, shapes
+from ndif_batch.errors import ShapeError
+from ndif_batch.graph.abstract import AbstractTensor
+from ndif_batch.graph.nodes import Graph
+from ndif_batch.graph.validate import check_constants, validate
+from ndif_batch.graph.validate import constants as named_constants
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.sweep.space import Space
+from ndif_batch.sweep.tiles import tile_shape, tile_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked submission.
+
+    ``shards`` are the task ids of each shard. ``bytes`` are those of all saved values, uncompressed; ``files`` those
+    of the archive; ``cost`` the most FLOPs of the graph's own operations in one task (the model's come on top).
+    ``constants`` are the tensors to be stored at submission, by digest; ``stored`` those that are already.
+    """
+
+    graph: Graph
+    space: Space
+    model: ModelInfo
+    arrays: tuple[ArraySpec, ...]
+    tile: tuple[int, ...]
+    shards: tuple[range, ...]
+    prompts: Prompts
+    bytes: int
+    files: int
+    cost: int
+    constants: Mapping[str, Any]
+    stored: frozenset[str]
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return self.space.size
+
+
+def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str, Any], blobs_directory: Path) -> Plan:
+    """Checks a graph, what its parameters are bound to, and the shapes of every task.
+
+    A constant tensor is among ``constants`` or stored already. Raises ``GraphError``, ``SweepError``, ``ModelError``
+    or ``ShapeError``, and ``NotFoundError`` for a missing constant; an error of one task names its bindings.
+    """
+    validate(graph)
+    check_parameters(graph, space)
+    resolved = resolve_space(graph, space, model)
+    given, stored = _constants(graph, space, constants, blobs_directory)
+    check_constants(graph, {digest: tensor.bytes for digest, tensor in (given | stored).items()})
+    found = shapes(graph, space, resolved, model, given | stored)
+    axes = tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes)
+    arrays = distinct_dims(axes, [_array(graph, name, saved) for name, saved in found.saves.items()])
+    tile = tile_shape(space.shape, sum(array.bytes_per_task for array in arrays))
+    size = archive_size(ArchiveSpec(axes, tile, arrays))
+    return Plan(
+        graph=graph,
+        space=space,
+        model=model,
+        arrays=arrays,
+        tile=tile,
+        shards=tuple(tile_tasks(space.shape, tile)),
+        prompts=count_prompts(graph, resolved, model),
+        bytes=size.bytes,
+        files=size.files,
+        cost=found.cost,
+        constants={digest: constants[digest] for digest in given},
+        stored=frozenset(stored),
+    )
+
+
+def _constants(
+    graph: Graph, space: Space, given: Mapping[str, Any], directory: Path
+) -> tuple[dict[str, AbstractTensor], dict[str, AbstractTensor]]:
+    """Shape and dtype of each constant tensor that is needed: of those given, and of those stored before."""
+    needed = named_constants(graph) | space.tensors()
+    described = {
+        digest: AbstractTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for digest, tensor in given.items()
+        if digest in needed
+    }
+    return described, {digest: AbstractTensor(*blobs.describe(directory, digest)) for digest in needed - set(described)}
+
+
+def _array(graph: Graph, name: str, saved: Saved) -> ArraySpec:
+    node = graph.saves()[name]
+    dims = graph.nodes[node].dims
+    if dims is not None and len(dims) != len(saved.shape):
+        raise ShapeError(
+            f"node {node} (save): {name!r} has the shape {list(saved.shape)}, which {len(dims)} names do not fit",
+            hint=f"dims names {', '.join(dims)}",
+        )
+    return ArraySpec.saved(name, saved.dtype, saved.shape, dims, saved.ragged)

@@ -1,0 +1,108 @@
+"""A job's parameter space checked against its graph, with text as token ids and each distinct text read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import ceil
+
+from ndif_batch.errors import ModelError, SweepError, nearest
+from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, TensorRef, Value
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.tokenizer import check_prompt, resolve
+from ndif_batch.sweep.space import Axis, Space
+from ndif_batch.sweep.task import SEED_AXIS
+
+ACCEPTS: Mapping[ParamType, tuple[type, ...]] = {
+    ParamType.PROMPT: (str, tuple),
+    ParamType.INT: (int, str),
+    ParamType.FLOAT: (float, int),
+    ParamType.BOOL: (bool,),
+    ParamType.STR: (str,),
+    ParamType.TENSOR: (TensorRef,),
+}
+TEXT = (ParamType.PROMPT, ParamType.INT)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """How many different prompts the tasks of a job run, and how many tokens: of all tasks, and of one on average."""
+
+    distinct: int
+    tokens: int
+    tokens_per_task: int
+
+
+def check_parameters(graph: Graph, space: Space) -> None:
+    """``SweepError`` unless the space binds exactly the graph's parameters, each to values of its type."""
+    for name in space.params:
+        if name not in graph.params and name != SEED_AXIS:
+            raise SweepError(f"the graph has no parameter {name!r}", hint=nearest(name, graph.params))
+    for name in graph.params:
+        if name not in space.params:
+            raise SweepError(f"parameter {name!r} of the graph has no value", hint="make it an axis or a constant")
+    for name, values in _columns(space):
+        if name not in graph.params:
+            continue
+        for value in values[:1] if isinstance(values, range) else values:
+            _check_type(name, graph.params[name], value)
+
+
+def resolve_space(graph: Graph, space: Space, model: ModelInfo) -> Space:
+    """``space`` with prompts as checked token ids and strings of ``int`` parameters as the ids of their one token.
+
+    Raises ``ModelError`` that names the parameter.
+    """
+    runs = {run.prompt.param: run.name for run in graph.runs if isinstance(run.prompt, ParamRef)}
+    known: dict[tuple[str, Value], Value] = {}
+
+    def resolved(name: str, value: Value) -> Value:
+        try:
+            found = resolve(graph.params, {name: value}, model.tokenizer)[name]
+        except ModelError as error:
+            raise ModelError(f"parameter {name!r}: {error.message}", hint=error.hint) from None
+        if isinstance(found, tuple):
+            check_prompt(runs.get(name, name), found, model.sites)
+        return found
+
+    def column(name: str, values: Sequence[Value]) -> Sequence[Value]:
+        if graph.params.get(name) not in TEXT or isinstance(values, range):
+            return values
+        for value in dict.fromkeys(values):
+            known[name, value] = resolved(name, value)
+        return [known[name, value] for value in values]
+
+    axes = tuple(Axis(axis.name, {n: column(n, values) for n, values in axis.columns.items()}) for axis in space.axes)
+    return Space(axes, {name: column(name, (value,))[0] for name, value in space.constants.items()})
+
+
+def count_prompts(graph: Graph, space: Space, model: ModelInfo) -> Prompts:
+    """The prompts of all tasks of a resolved ``space``; a prompt that an axis does not vary is the same in each."""
+    values = dict(_columns(space))
+    runs = [
+        _ids(values[run.prompt.param] if isinstance(run.prompt, ParamRef) else (run.prompt,), model)
+        for run in graph.runs
+    ]
+    tokens = sum(sum(map(len, prompts)) * space.size // len(prompts) for prompts in runs)
+    distinct = len(set(chain.from_iterable(runs)))
+    return Prompts(distinct, tokens, max(1, ceil(tokens / space.size)))
+
+
+def _ids(prompts: Sequence[Value | str | tuple[int, ...]], model: ModelInfo) -> list[tuple[int, ...]]:
+    tokenizer = model.tokenizer
+    encoded = [tokenizer.encode(p) if isinstance(p, str) and tokenizer is not None else p for p in prompts]
+    return [ids for ids in encoded if isinstance(ids, tuple)]
+
+
+def _columns(space: Space) -> Iterator[tuple[str, Sequence[Value]]]:
+    for axis in space.axes:
+        yield from axis.columns.items()
+    for name, value in space.constants.items():
+        yield name, (value,)
+
+
+def _check_type(name: str, kind: ParamType, value: Value) -> None:
+    wrong_bool = isinstance(value, bool) and kind is not ParamType.BOOL
+    if wrong_bool or not isinstance(value, ACCEPTS[kind]):
+        raise SweepError(f"parameter {name!r} is of type {kind.value} and cannot be {value!r}")

@@ -1,0 +1,83 @@
+"""Tells the queue that a worker lives and how far it is, and learns which of its shards it has lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Event, Lock, Thread
+from types import TracebackType
+
+import structlog
+
+from ndif_batch.errors import UnavailableError
+from ndif_batch.queue.protocol import WorkerQueue
+from ndif_batch.queue.records import Lease
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Heartbeat:
+    """Holds the worker's leases; as a context it renews them from a thread of its own.
+
+    ``draining`` is set when the queue, or a signal, asks the worker to end.
+    """
+
+    def __init__(self, queue: WorkerQueue, worker_id: int, *, lease_seconds: float, every_seconds: float) -> None:
+        self.draining = Event()
+        self._queue = queue
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._every_seconds = every_seconds
+        self._held: dict[int, int] = {}
+        self._lock = Lock()
+        self._ended = Event()
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def lease(self, model: str, max_tokens: int) -> Sequence[Lease]:
+        """New leases from the queue. No beat comes between: it would not name the new shards."""
+        with self._lock:
+            leases = self._queue.lease(self._worker_id, model, max_tokens, self._lease_seconds)
+            self._held |= {lease.shard.id: 0 for lease in leases}
+            return leases
+
+    def holds(self, shard_id: int) -> bool:
+        """Whether the shard is still the worker's, as far as the last beat knows."""
+        return shard_id in self._held
+
+    def progress(self, shard_id: int, tasks_done: int) -> None:
+        """How many tasks of a held shard are done, for the next beat."""
+        with self._lock:
+            if shard_id in self._held:
+                self._held[shard_id] = tasks_done
+
+    def release(self, shard_id: int) -> None:
+        """Forget a shard whose outcome the queue has."""
+        with self._lock:
+            self._held.pop(shard_id, None)
+
+    def beat(self) -> None:
+        """Renew every lease once."""
+        with self._lock:
+            reply = self._queue.heartbeat(self._worker_id, self._lease_seconds, dict(self._held))
+            for shard_id in reply.lost:
+                self._held.pop(shard_id, None)
+        for shard_id in reply.lost:
+            log.warning("shard.lost", shard=shard_id)
+        if reply.drain:
+            self.draining.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every_seconds):
+            try:
+                self.beat()
+            except UnavailableError as error:
+                log.warning("heartbeat.missed", reason=error.message)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()

@@ -1,0 +1,108 @@
+"""The jobs that a worker has open: read once, their archives made at the first lease and finished at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ndif_batch import blobs
+from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, clean, create, finish
+from ndif_batch.archive.group import MANIFEST
+from ndif_batch.graph.serialize import graph_from_json
+from ndif_batch.graph.validate import constants
+from ndif_batch.models.tokenizer import Tokenizer
+from ndif_batch.queue.records import JobRecord, JobState, ModelRecord
+from ndif_batch.sweep.space import Space
+from ndif_batch.worker.provenance import Runtime, job_attributes
+from ndif_batch.worker.work import OpenJob, ShardWork
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Sharing:
+    """How one job's tasks stood beside others in this worker's calls of the engine."""
+
+    calls: int = 0
+    tasks: int = 0
+    tasks_together: int = 0
+    jobs_together: int = 0
+
+    def count(self, mine: int, together: int, jobs: int) -> None:
+        """One more call, with ``mine`` tasks of the job among ``together`` of ``jobs`` jobs."""
+        self.calls += 1
+        self.tasks += mine
+        self.tasks_together += together
+        self.jobs_together = max(self.jobs_together, jobs)
+
+
+class OpenJobs:
+    """Jobs by id. ``blobs_directory`` holds the constant tensors that graphs name."""
+
+    def __init__(
+        self, model: ModelRecord, tokenizer: Tokenizer | None, runtime: Runtime, blobs_directory: Path
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._runtime = runtime
+        self._blobs = blobs_directory
+        self._open: dict[int, OpenJob] = {}
+        self._sharing: dict[int, Sharing] = {}
+
+    def open(self, record: JobRecord) -> OpenJob:
+        """The job, ready to run: its archive exists and its constants are here.
+
+        Raises ``GraphError`` or ``SweepError`` for a row that cannot be read, ``NotFoundError`` or
+        ``IntegrityError`` for a missing or damaged constant, ``UnavailableError`` if the disk refuses.
+        """
+        if record.id not in self._open:
+            self._open[record.id] = self._read(record)
+        return self._open[record.id]
+
+    def close(self, record: JobRecord) -> None:
+        """Forget an ended job; one that was not cancelled gets its manifest, if it lacks it."""
+        self._open.pop(record.id, None)
+        sharing = self._sharing.pop(record.id, Sharing())
+        path = record.store
+        if record.state is JobState.CANCELLED or not path.is_dir() or (path / MANIFEST).exists():
+            return
+        clean(path)
+        finish(path, {**self._runtime.attributes(), **_sharing_attributes(sharing), "state": record.state.value})
+        log.info("job.finished", job=record.id, state=record.state.value)
+
+    def count_call(self, works: Sequence[ShardWork]) -> None:
+        """Remember which jobs are about to run together."""
+        mine: dict[int, int] = {}
+        for work in works:
+            mine[work.job.record.id] = mine.get(work.job.record.id, 0) + work.missing
+        for job_id, tasks in mine.items():
+            self._sharing.setdefault(job_id, Sharing()).count(tasks, sum(mine.values()), len(mine))
+
+    def _read(self, record: JobRecord) -> OpenJob:
+        graph, space = graph_from_json(record.graph), Space.from_json(record.space)
+        attributes = job_attributes(record, self._model, graph, space, self._tokenizer)
+        spec = ArchiveSpec(
+            axes=tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes),
+            tile=tuple(record.tile),
+            arrays=tuple(ArraySpec.from_json(array) for array in record.arrays),
+            attributes=attributes,
+        )
+        create(record.store, spec)
+        return OpenJob(record, graph, space, spec, blobs.load(self._blobs, constants(graph) | space.tensors()))
+
+
+def _sharing_attributes(sharing: Sharing) -> dict[str, Any]:
+    if not sharing.calls:
+        return {}
+    return {
+        "sharing": {
+            "calls": sharing.calls,
+            "tasks": sharing.tasks,
+            "tasks_together": sharing.tasks_together / sharing.calls,
+            "most_jobs_together": sharing.jobs_together,
+        }
+    }

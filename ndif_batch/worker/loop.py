@@ -1,0 +1,241 @@
+"""The loop of a worker: lease shards of many jobs, run their tasks together, write whole shards, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import monotonic, sleep
+from typing import TypeVar
+
+import structlog
+
+from ndif_batch.archive import write_shard
+from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
+from ndif_batch.queue.records import JobRecord, JobState, Lease
+from ndif_batch.worker.heartbeat import Heartbeat
+from ndif_batch.worker.jobs import OpenJobs
+from ndif_batch.worker.ports import JobQueue, Outcome, TaskEngine
+from ndif_batch.worker.work import ShardWork
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+Answer = TypeVar("Answer")
+
+POLL_SECONDS = 0.25
+DRAIN_SECONDS = 2.0
+"""How long a draining worker goes on taking outcomes after the first that it gets: those of the same pass."""
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a worker has done since it began; a failed task is done too."""
+
+    tasks_done: int = 0
+    tasks_failed: int = 0
+    shards_done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When a worker ends by itself: after ``one`` round, when no job of its model is left, after some idle time."""
+
+    one: bool = False
+    idle: bool = False
+    idle_seconds: float | None = None
+
+
+class Worker:
+    """Drains the shards of one model. Whatever stops it, what it holds goes back to the queue."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        engine: TaskEngine,
+        jobs: OpenJobs,
+        heart: Heartbeat,
+        *,
+        model: str,
+        max_tokens: int,
+        patience_seconds: float = 60.0,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._queue = queue
+        self._engine = engine
+        self._jobs = jobs
+        self._heart = heart
+        self._model = model
+        self._max_tokens = max_tokens
+        self._patience_seconds = patience_seconds
+        self._on_progress = on_progress
+        self._clock = clock
+        self._deadline: float | None = None
+        self.progress = Progress()
+
+    def run(self, until: Until) -> Progress:
+        """Work until asked to drain or until ``until`` says so.
+
+        Raises ``UnavailableError`` when the archive's disk, or for longer than a lease the queue, cannot serve.
+        """
+        self._finish_what_others_left()
+        last_work = self._clock()
+        while not self._heart.draining.is_set():
+            leases = self._ask(lambda: self._heart.lease(self._model, self._max_tokens))
+            self._work(leases)
+            if leases:
+                last_work = self._clock()
+            if until.one or (not leases and self._is_over(until, self._clock() - last_work)):
+                break
+            if not leases:
+                self._heart.draining.wait(POLL_SECONDS)
+        return self.progress
+
+    def _is_over(self, until: Until, idle_seconds: float) -> bool:
+        if until.idle_seconds is not None and idle_seconds >= until.idle_seconds:
+            return True
+        return until.idle and not any(
+            job.model == self._model for state in (JobState.PENDING, JobState.RUNNING) for job in self._all_jobs(state)
+        )
+
+    def _work(self, leases: Sequence[Lease]) -> None:
+        works = [work for lease in leases if (work := self._opened(lease)) is not None]
+        for together in calls(works):
+            if not self._heart.draining.is_set():
+                self._run(together)
+
+    def _opened(self, lease: Lease) -> ShardWork | None:
+        try:
+            return ShardWork(lease, self._jobs.open(lease.job))
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- one job that cannot be read must not stop those of others
+            self._fail(lease, error, retryable=False)
+            return None
+
+    def _run(self, works: Sequence[ShardWork]) -> None:
+        """Run what is missing of some shards in one call; should the call fail, once more job by job."""
+        try:
+            for work, place, outcome in self._outcomes(works):
+                if self._heart.holds(work.shard.id):
+                    self._take(work, place, outcome)
+                if self._must_stop():
+                    return
+        except _CallFailedError as failure:
+            self._after_failure(works, failure.error)
+            return
+        for work in self._unfinished(works):
+            missing = NdifBatchError(f"the engine gave no outcome for {work.missing} tasks")
+            self._fail(work.lease, missing, retryable=True)
+
+    def _outcomes(self, works: Sequence[ShardWork]) -> Iterator[tuple[ShardWork, int, Outcome]]:
+        places = [(work, place) for work in works for place in work.waiting]
+        tasks = [work.task(place) for work, place in places]
+        constants = {digest: tensor for work in works for digest, tensor in work.job.constants.items()}
+        job = works[0].job
+        self._jobs.count_call(works)
+        try:
+            for outcome in self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants):
+                yield *places[outcome.index], outcome
+        except Exception as error:
+            raise _CallFailedError(error) from error
+
+    def _take(self, work: ShardWork, place: int, outcome: Outcome) -> None:
+        work.take(place, outcome)
+        done = work.shard.tasks - work.missing
+        self._heart.progress(work.shard.id, done)
+        self._count(tasks_done=1, tasks_failed=int(outcome.error is not None))
+        if not work.missing:
+            self._commit(work)
+
+    def _commit(self, work: ShardWork) -> None:
+        job, shard = work.job, work.shard
+        write_shard(job.record.store, job.spec, shard.first_task, work.values, work.status)
+        mine = self._ask(lambda: self._queue.commit(shard.id, shard.epoch, work.failures))
+        self._heart.release(shard.id)
+        self._count(shards_done=int(mine))
+        log.info("shard.done" if mine else "shard.late", job=job.record.id, shard=shard.id, failed=len(work.failures))
+        self._finish_if_over(job.record.id)
+
+    def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:
+        unfinished = self._unfinished(works)
+        by_job: dict[int, list[ShardWork]] = {}
+        for work in unfinished:
+            by_job.setdefault(work.job.record.id, []).append(work)
+        for alone in by_job.values():
+            if len(by_job) > 1:
+                self._run(alone)
+            else:
+                for work in alone:
+                    self._fail(work.lease, error, retryable=not isinstance(error, UsageError))
+
+    def _fail(self, lease: Lease, error: Exception, *, retryable: bool) -> None:
+        code, message = getattr(error, "code", "engine"), f"{error}" or type(error).__name__
+        log.error("shard.failed", job=lease.job.id, shard=lease.shard.id, code=code, reason=message, exc_info=error)
+        self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
+        self._heart.release(lease.shard.id)
+        self._finish_if_over(lease.job.id)
+
+    def _unfinished(self, works: Sequence[ShardWork]) -> list[ShardWork]:
+        return [work for work in works if work.missing and self._heart.holds(work.shard.id)]
+
+    def _must_stop(self) -> bool:
+        if not self._heart.draining.is_set():
+            return False
+        if self._deadline is None:
+            self._deadline = self._clock() + DRAIN_SECONDS
+        return self._clock() >= self._deadline
+
+    def _finish_if_over(self, job_id: int) -> None:
+        record = self._ask(lambda: self._queue.job(job_id))
+        if record.state.final:
+            self._jobs.close(record)
+
+    def _finish_what_others_left(self) -> None:
+        """Close the archives of ended jobs whose last worker died between its commit and the manifest."""
+        for state in (JobState.COMPLETED, JobState.FAILED):
+            for record in self._ask(partial(self._queue.jobs, state=state, limit=PAGE)):
+                if record.model == self._model:
+                    self._jobs.close(record)
+
+    def _all_jobs(self, state: JobState) -> Iterator[JobRecord]:
+        before: int | None = None
+        while page := self._ask(partial(self._queue.jobs, state=state, limit=PAGE, before=before)):
+            yield from page
+            before = page[-1].id
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """The queue's answer; an outage is waited out, but not for longer than a lease."""
+        deadline = self._clock() + self._patience_seconds
+        while True:
+            try:
+                return question()
+            except UnavailableError as error:
+                if self._clock() >= deadline:
+                    raise
+                log.warning("queue.unavailable", reason=error.message)
+                sleep(POLL_SECONDS)
+
+    def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
+        self.progress = replace(
+            self.progress,
+            tasks_done=self.progress.tasks_done + tasks_done,
+            tasks_failed=self.progress.tasks_failed + tasks_failed,
+            shards_done=self.progress.shards_done + shards_done,
+        )
+        self._on_progress(self.progress)
+
+
+def calls(works: Sequence[ShardWork]) -> list[list[ShardWork]]:
+    """Which shards one call of the engine runs: all that may share, and each job that may not by itself."""
+    together: dict[int | None, list[ShardWork]] = {}
+    for work in works:
+        together.setdefault(None if work.job.shares else work.job.record.id, []).append(work)
+    return list(together.values())
+
+
+class _CallFailedError(Exception):
+    """The engine raised in place of giving outcomes."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error

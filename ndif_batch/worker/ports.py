@@ -1,0 +1,51 @@
+"""What a worker asks of the engine and the queue beside leases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ndif_batch.errors import TaskError
+from ndif_batch.queue.protocol import WorkerQueue
+from ndif_batch.queue.records import JobRecord, JobState
+from ndif_batch.sweep.task import Task
+
+NanPolicy: TypeAlias = Literal["allow", "error"]
+LayoutChoice: TypeAlias = Literal["auto", "solo"]
+
+
+class Outcome(Protocol):
+    """What became of one task: its saved tensors on the CPU, or its error."""
+
+    @property
+    def index(self) -> int:
+        """Place of the task in the call."""
+
+    @property
+    def saves(self) -> Mapping[str, Any]:
+        """Tensors by the names of the graph's saves."""
+
+    @property
+    def error(self) -> TaskError | None:
+        """Why the task failed."""
+
+
+class TaskEngine(Protocol):
+    """Runs many tasks of many graphs together and gives each task's outcome as it is known, in any order."""
+
+    def run(
+        self, tasks: Sequence[Task], *, nan: NanPolicy, layout: LayoutChoice, constants: Mapping[str, Any]
+    ) -> Iterator[Outcome]:
+        """Errors of one task are its outcome; what is raised concerns the whole call."""
+
+
+class JobQueue(WorkerQueue, Protocol):
+    """The worker's side of the queue, and the jobs it works for."""
+
+    def job(self, job_id: int) -> JobRecord:
+        """A job as it stands."""
+
+    def jobs(
+        self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
+    ) -> list[JobRecord]:
+        """Jobs, newest first; those with ids less than ``before``."""

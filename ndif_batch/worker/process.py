@@ -1,0 +1,87 @@
+"""A worker process: the real queue, the loaded model, the archive, a heartbeat, and signals."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+
+import structlog
+
+from ndif_batch.config import Settings
+from ndif_batch.engine import Engine, load
+from ndif_batch.errors import UnavailableError
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.queue import Queue
+from ndif_batch.queue.records import ModelRecord
+from ndif_batch.worker.heartbeat import Heartbeat
+from ndif_batch.worker.jobs import OpenJobs
+from ndif_batch.worker.logs import configure_logs
+from ndif_batch.worker.loop import Progress, Until, Worker
+from ndif_batch.worker.provenance import Runtime
+from ndif_batch.worker.signals import on_signals
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+LEASE_PASSES = 16
+"""How many passes' worth of tokens a worker leases at once, so that shards of several jobs meet in one pass."""
+
+
+def run(
+    settings: Settings,
+    model_name: str,
+    *,
+    until_idle: bool = False,
+    idle_seconds: float | None = None,
+    once: bool = False,
+    device: str = "auto",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Load a model and drain its shards; ends when a signal or the queue asks for it, or as the options say.
+
+    ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``once`` after
+    one round. Raises ``NotFoundError`` for an unknown model and ``UnavailableError`` when queue or disk cannot serve.
+    """
+    configure_logs()
+    queue = Queue.open(settings.database)
+    record = queue.model(model_name)
+    worker_id = queue.register_worker(model_name, socket.gethostname(), os.getpid())
+    structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
+    heart = Heartbeat(queue, worker_id, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds)
+    try:
+        with on_signals(_leave):
+            engine, jobs = _ready(settings, record, device)
+        worker = Worker(
+            queue,
+            engine,
+            jobs,
+            heart,
+            model=model_name,
+            max_tokens=LEASE_PASSES * settings.max_batch_tokens,
+            patience_seconds=settings.lease_seconds,
+            on_progress=on_progress,
+        )
+        with on_signals(heart.draining.set), heart:
+            return worker.run(Until(once, until_idle, idle_seconds))
+    finally:
+        with suppress(UnavailableError):
+            queue.stop_worker(worker_id)
+        log.info("worker.stopped")
+        structlog.contextvars.unbind_contextvars("worker", "model")
+
+
+def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine, OpenJobs]:
+    started = perf_counter()
+    info = ModelInfo.read(Path(record.path))
+    model = load(info, device)
+    layout = "packed" if model.layout.packed else f"alone: {model.layout.reason}"
+    runtime = Runtime(socket.gethostname(), str(model.device), layout)
+    log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
+    return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)
+
+
+def _leave() -> None:
+    raise SystemExit(0)

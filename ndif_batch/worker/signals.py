@@ -1,0 +1,33 @@
+"""Signals that ask a worker to end in good order: Slurm's before the walltime, a supervisor's, the keyboard's."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+@contextmanager
+def on_signals(action: Callable[[], None]) -> Iterator[None]:
+    """While this lasts a signal calls ``action``; after the first, SIGINT interrupts at once.
+
+    In a thread other than the main one, where Python takes no signals, nothing changes.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        action()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
