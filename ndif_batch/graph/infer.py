@@ -129,7 +129,7 @@ class _Inference:
         if isinstance(axes, tuple) and index and type(index[0]) is int:
             axes = axes[index[0]]
         run = axes[error.axis] if isinstance(axes, list) else None
-        if run is None or len(run.prompt) != error.length:
+        if run is None or not isinstance(run.prompt, tuple) or len(run.prompt) != error.length:
             return error.message
         return f"position {error.position} is outside the {error.length} tokens of run {run.name!r}"
 
