@@ -13,10 +13,11 @@ from pydantic_core import ErrorDetails
 
 from ndif_batch.errors import NotFoundError, SweepError, nearest
 from ndif_batch.graph.nodes import ParamType
-from ndif_batch.sweep.axes import SEED_AXIS, space_of
+from ndif_batch.sweep.axes import space_of
 from ndif_batch.sweep.config import LATER, FileAxis, RangeAxis, SweepConfig, split_names
 from ndif_batch.sweep.marked import Document, Location, load_yaml
 from ndif_batch.sweep.space import Space
+from ndif_batch.sweep.task import SEED_AXIS
 
 _WORDS = {
     "Input should be": "must be",
