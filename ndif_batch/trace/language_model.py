@@ -1,0 +1,71 @@
+"""A language model to record experiments on: its modules by name, without its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ndif_batch.errors import ModelError
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.trace.backend import Backend
+from ndif_batch.trace.experiment import Scan, Trace
+from ndif_batch.trace.modules import Module
+from ndif_batch.trace.tree import Tree
+
+BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
+"""Where decoder models keep their blocks."""
+
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+"""What they call the norm after the last block, beside the blocks."""
+
+UNEMBEDDINGS = ("lm_head", "embed_out")
+
+
+class LanguageModel(Module):
+    """The modules of ``info`` by attribute, as in PyTorch: ``lm.model.layers[3].mlp.output``.
+
+    ``backend`` carries out what is recorded; without one, experiments can only be recorded and scanned.
+    """
+
+    __slots__ = ("backend", "info")
+
+    info: ModelInfo
+    backend: Backend | None
+
+    def __init__(self, info: ModelInfo, backend: Backend | None = None) -> None:
+        super().__init__(Tree(info.sites), "")
+        object.__setattr__(self, "info", info)
+        object.__setattr__(self, "backend", backend)
+
+    def trace(self, prompt: Any = None) -> Trace:
+        """Records an experiment: ``with lm.trace(prompt) as t:`` of one run, ``with lm.trace() as t:`` of several.
+
+        ``prompt`` is text, token ids or a parameter; runs of a trace without one begin with ``t.invoke(prompt)``.
+        """
+        return Trace(self.info, self._tree, prompt, self.backend)
+
+    def scan(self, prompt: Any = None) -> Scan:
+        """Like :meth:`trace`, to look around: inside the block ``.shape`` and ``.dtype`` are known, nothing is kept."""
+        return Scan(self.info, self._tree, prompt)
+
+    @property
+    def blocks(self) -> Module:
+        """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
+        return self._found("decoder blocks", BLOCKS)
+
+    @property
+    def final_norm(self) -> Module:
+        """The norm between the last block and the unembedding."""
+        beside, _, _ = self.blocks._path.rpartition(".")
+        return self._found("final norm", tuple(f"{beside}.{name}" for name in FINAL_NORMS))
+
+    @property
+    def unembedding(self) -> Module:
+        """The module that gives the logits."""
+        head = self.info.sites.head
+        return self._found("unembedding", UNEMBEDDINGS if head is None else (head,))
+
+    def _found(self, what: str, paths: tuple[str, ...]) -> Module:
+        path = self._tree.first(paths)
+        if path is None:
+            raise ModelError(f"the model has no {what} at {' or '.join(paths)}", hint=f"it has {self!r}")
+        return Module(self._tree, path)

@@ -1,0 +1,27 @@
+"""Where the user's code is, so that an error of a recording names the line that caused it."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+from ndif_batch.errors import TraceError
+
+_PASSED_OVER = ("ndif_batch.trace", "torch", "numpy", "contextlib")
+
+
+def user_place() -> str:
+    """``file:line`` of the innermost code that is neither the front end nor a library it is called through."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _passed_over(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    return "<unknown>" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def refusal(message: str, *, hint: str | None = None) -> TraceError:
+    """A ``TraceError`` that begins with the user's file and line."""
+    return TraceError(f"{user_place()}: {message}", hint=hint)
+
+
+def _passed_over(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in _PASSED_OVER)
