@@ -60,13 +60,13 @@ model: setup
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call new-venv,$(VENV))
 	@echo "Installing into $(VENV): a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(PEERS)/.installed: benchmarks/peers.txt
 	$(call new-venv,$(PEERS))
 	@echo "Installing into $(PEERS)"
-	@$(PEERS)/bin/python -m pip install --quiet -r benchmarks/peers.txt
+	@$(PEERS)/bin/python -m pip install -qq -r benchmarks/peers.txt
 	@touch $@
 
 define new-venv
