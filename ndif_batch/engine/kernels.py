@@ -237,7 +237,7 @@ _ELEMENTWISE: Final[Mapping[str, Function]] = {
     "floor": torch.floor,
     "ceil": torch.ceil,
     "trunc": torch.trunc,
-    "round": torch.round,
+    "round": lambda input, decimals: torch.round(input, decimals=decimals) if decimals else torch.round(input),
     "sign": torch.sign,
     "square": torch.square,
     "relu": torch.relu,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from types import EllipsisType
 from typing import Any
 
@@ -107,12 +106,12 @@ class _Selecting:
             self._advance((1,), len(item.shape))
         elif item.dtype not in ("int64", "int32"):
             raise ShapeError(f"an index must be int64, int32 or a bool mask with dimensions, not {describe(item)}")
+        elif item.size and not self.shape[self.axis]:
+            raise ShapeError(f"axis {self.axis} has no positions")
         elif item.shape:
             self._advance(item.shape, 1)
         else:
             self.axis += 1
-        if not item.shape and prod(self.shape[self.axis - 1 : self.axis]) == 0:
-            raise ShapeError(f"axis {self.axis - 1} has no positions")
 
     def _advance(self, shape: Shape, covered: int) -> None:
         self.places.append(len(self.sizes))

@@ -54,15 +54,19 @@ def _arange(start: float, end: float | None, step: float, dtype: str | None) -> 
     length = -((first - last) // step) if whole else ceil((last - first) / step)
     if length > MAX_ELEMENTS:
         raise ShapeError(f"{length:,} elements are more than {MAX_ELEMENTS:,}")
-    if dtype == "bool" and length > 2:
-        raise ShapeError("a range of bools has at most 2 elements")
-    return Tensor((int(length),), dtype or ("int64" if whole else DEFAULT_FLOAT))
+    return Tensor((int(length),), _ordered(dtype or ("int64" if whole else DEFAULT_FLOAT)))
 
 
 def _linspace(start: float, end: float, steps: int, dtype: str | None) -> Abstract:
     if steps < 0:
         raise ShapeError("steps must not be negative")
-    return Tensor((steps,), dtype or DEFAULT_FLOAT)
+    return Tensor((steps,), _ordered(dtype or DEFAULT_FLOAT))
+
+
+def _ordered(dtype: str) -> str:
+    if dtype == "bool":
+        raise ShapeError("there is no range of bools")
+    return dtype
 
 
 def _eye(n: int, m: int | None, dtype: str | None) -> Abstract:

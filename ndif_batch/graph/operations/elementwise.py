@@ -37,15 +37,20 @@ def _arithmetic(name: str, *, bools: bool = True, divides: bool = False) -> Rule
     return rule
 
 
+_difference = _arithmetic("sub")
+_power = _arithmetic("pow", bools=False)
+
+
 def _sub(input: Operand, other: Operand) -> Abstract:
-    for operand in (input, other):
+    result = _difference(input, other)
+    for operand in (input, other) if isinstance(result, AbstractTensor) else ():
         if isinstance(operand, bool) or (isinstance(operand, AbstractTensor) and operand.dtype == "bool"):
             raise ShapeError("sub does not take bools; use logical_not or logical_xor, or cast them")
-    return _arithmetic("sub")(input=input, other=other)
+    return result
 
 
 def _pow(input: Operand, other: Operand) -> Abstract:
-    result = _arithmetic("pow")(input=input, other=other)
+    result = _power(input, other)
     if isinstance(result, AbstractTensor) and result.dtype not in FLOATS and isinstance(other, int) and other < 0:
         raise ShapeError("integers have no negative integer powers; cast to a float")
     return result
@@ -79,6 +84,10 @@ def _no_bools(input: Tensor) -> Abstract:
     if input.dtype == "bool":
         raise ShapeError("bools have no such function; cast them")
     return input
+
+
+def _square(input: Tensor) -> Abstract:
+    return Tensor(input.shape, "int64") if input.dtype == "bool" else input
 
 
 def _to_float(input: Tensor) -> Abstract:
@@ -261,7 +270,7 @@ def _functions() -> tuple[Operation, ...]:
         *(pure(f"{name}(input: tensor)", _no_bools, doc) for name, doc in _ROUNDING.items()),
         pure("round(input: tensor, *, decimals: int = 0)", _round, "Rounds to the nearest, halves to even"),
         pure("sign(input: tensor)", _same, "-1, 0 or 1"),
-        pure("square(input: tensor)", _same, "`input * input`"),
+        pure("square(input: tensor)", _square, "`input * input`"),
         pure("relu(input: tensor)", _no_bools, "`max(input, 0)`"),
         pure("gelu(input: tensor, *, approximate: str = 'none')", _gelu, "`input * Φ(input)`", price=transcendental),
         *(pure(signature, _activation, doc, price=transcendental) for signature, doc in _ACTIVATIONS.items()),

@@ -71,7 +71,10 @@ def _item(input: tuple[Abstract, ...], index: Any) -> int:
 def _along(input: Tensor, dim: int, index: Tensor, dtypes: tuple[str, ...] = ("int64",)) -> int:
     if index.dtype not in dtypes:
         raise ShapeError(f"index must be {' or '.join(dtypes)}, not {index.dtype}")
-    return axis(dim, len(input.shape))
+    along = axis(dim, len(input.shape))
+    if index.size and input.shape and not input.shape[along]:
+        raise ShapeError(f"dim {dim} of {list(input.shape)} has no positions")
+    return along
 
 
 def _gather(input: Tensor, dim: int, index: Tensor) -> Abstract:
@@ -147,6 +150,8 @@ def _embedding(input: Tensor, weight: Tensor) -> Abstract:
         raise ShapeError(f"input must hold int64 or int32 ids, not {input.dtype}")
     if len(weight.shape) != 2:
         raise ShapeError(f"weight must have 2 dimensions, not {len(weight.shape)}")
+    if input.size and not weight.shape[0]:
+        raise ShapeError("weight has no rows")
     return Tensor((*input.shape, weight.shape[1]), weight.dtype)
 
 

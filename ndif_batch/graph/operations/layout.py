@@ -123,9 +123,9 @@ def _repeat_interleave(input: Tensor, repeats: int, dim: int | None) -> Abstract
         raise ShapeError(f"repeats {repeats} is negative")
     if dim is None:
         return Tensor((input.size * repeats,), input.dtype)
-    along = axis(dim, len(input.shape))
     if not input.shape:
-        return Tensor((repeats,), input.dtype)
+        raise ShapeError("a value without dimensions has no dim to repeat along")
+    along = axis(dim, len(input.shape))
     return Tensor(with_size(input.shape, along, input.shape[along] * repeats), input.dtype)
 
 
@@ -223,6 +223,8 @@ def _roll(input: Tensor, shifts: Dims, dims: Dims | None) -> Abstract:
         if len(_many(shifts)) != 1:
             raise ShapeError("several shifts need as many dims")
         return input
+    if not input.shape:
+        raise ShapeError("a value without dimensions has no dim to roll along")
     for dim in _many(dims):
         axis(dim, len(input.shape))
     if len(_many(shifts)) != len(_many(dims)) or dims == ():

@@ -103,6 +103,8 @@ def _softmax(input: Tensor, dim: int, dtype: str | None) -> Abstract:
 
 def _cumulative(input: Tensor, dim: int, dtype: str | None) -> Abstract:
     axis(dim, len(input.shape))
+    if dtype == "bool":
+        raise ShapeError("bools cannot be accumulated")
     return Tensor(input.shape, dtype or (input.dtype if input.dtype in FLOATS else "int64"))
 
 
@@ -140,7 +142,7 @@ def _quantile(input: Tensor, q: Tensor | float, dim: int | None, keepdim: bool, 
     if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
         raise ShapeError(f"there is no interpolation {interpolation!r}")
     shape = reduced(input.shape, dim, keepdim)
-    _require_elements(input, dim)
+    _require_elements(input, None)
     if not isinstance(q, AbstractTensor):
         if not 0 <= q <= 1:
             raise ShapeError(f"q = {q} is outside 0 … 1")
