@@ -109,12 +109,12 @@ class TaskRun:
             case "save":
                 self.saves[str(node.name)] = _saved(args[0])
                 return None
-            case "log" | "stop":
+            case "print" | "stop":
                 return None
         keywords = {name: self._value(arg) for name, arg in node.kwargs}
         if OPERATIONS[node.op].random:
             keywords["generator"] = self._generator(i)
-        return KERNELS[node.op](*args, **keywords)
+        return KERNELS[node.op](*args, device=self.around.device, **keywords)
 
     def _value(self, arg: Arg) -> Any:
         match arg:
