@@ -36,7 +36,7 @@ def encode(tensor: Any) -> bytes:
         data: bytes = import_module("safetensors.torch").save({KEY: tensor.detach().cpu().contiguous()})
     else:
         numpy = import_module("numpy")
-        data = import_module("safetensors.numpy").save({KEY: numpy.ascontiguousarray(tensor)})
+        data = import_module("safetensors.numpy").save({KEY: numpy.asarray(tensor, order="C")})
     return data
 
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ndif_batch import trace
 from ndif_batch.graph.nodes import Graph, Value
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.sweep.axes import POINT_AXIS
 from ndif_batch.sweep.space import Axis, Space
 
 if TYPE_CHECKING:
     from ndif_batch.client.client import Client
     from ndif_batch.client.handle import JobHandle
-
-ZIP_AXIS = "point"
 
 
 class LanguageModel(trace.LanguageModel):
@@ -59,6 +58,6 @@ class _ThroughClient:
         """A job over the grid; the parameters of ``zip`` share one axis, the last."""
         axes = [Axis(name, {name: values}) for name, values in grid.items()]
         if zip:
-            axes.append(Axis(ZIP_AXIS, dict(zip)))
+            axes.append(Axis(POINT_AXIS, dict(zip)))
         plan = self._client.prepare(graph, Space(tuple(axes), bindings), info, constants=constants)
         return self._client.submit(plan, **options)
