@@ -58,6 +58,10 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if self._tree.has_site(self._path, name):
             self._recorder().replace(self._site(name), value)
+        elif name == "residual":
+            view = self.residual
+            if not (isinstance(value, Proxy) and value.same_view(view)):
+                view[...] = value
         elif self._tree.has_weight(self._path, name):
             raise refusal(
                 f"weight {self._site(name)} cannot be written", hint="write what the module puts out: .output"

@@ -62,6 +62,10 @@ class Proxy(Operand):
         """Whether this is the view of ``storage`` through ``chain``."""
         return self._storage is storage and self._chain == chain
 
+    def same_view(self, other: Proxy) -> bool:
+        """Whether both look at the same place."""
+        return self.sees(other._storage, other._chain)
+
     def __getitem__(self, index: Any) -> Proxy:
         items = self._recorder.arguments.index(index)
         if self._recorder.arguments.is_basic(items):
