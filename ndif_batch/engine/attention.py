@@ -25,6 +25,7 @@ WITHOUT_MEANING = frozenset(
         "past_key_values",
         "output_attentions",
         "output_hidden_states",
+        "output_router_logits",
         "return_dict",
         "is_causal",
         "sliding_window",
@@ -54,7 +55,7 @@ class Pattern:
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
 
     def mask(self, length: int) -> tuple[torch.Tensor | None, bool]:
-        """For runs of ``length`` tokens: a mask ``[length, length]`` (``None`` if all may), and whether it is causal."""
+        """For runs of ``length`` tokens: a mask ``[length, length]``, ``None`` if all may; and whether it is causal."""
         if length not in self._masks:
             self._masks[length] = self._measure(length)
         return self._masks[length]

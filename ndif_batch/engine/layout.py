@@ -103,6 +103,9 @@ def _equal(shape: SiteValue, segment: Segment, alone: Any, together: Any) -> boo
         return False
     if seen.shape != alone.shape:
         return False
-    scale = float(alone.abs().max()) if alone.numel() else 0.0
-    allowed = TOLERANCE.get(alone.dtype, 0.0) * scale
-    return bool((seen.double() - alone.double()).abs().max() <= allowed) if alone.numel() else True
+    if not alone.is_floating_point():
+        return torch.equal(seen, alone)
+    if not alone.numel():
+        return True
+    worst = (seen.double() - alone.double()).abs().max()
+    return bool(worst <= TOLERANCE[alone.dtype] * alone.abs().max())

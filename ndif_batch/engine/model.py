@@ -52,7 +52,7 @@ class LoadedModel:
 def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedModel:
     """Measures a model that is in memory already."""
     started = time.perf_counter()
-    module.eval().requires_grad_(False)
+    module.train(False).requires_grad_(False)
     sites = measure_sites(module)
     layout = measure_layout(module, sites)
     return LoadedModel(module, sites, layout, tokenizer, time.perf_counter() - started)

@@ -75,7 +75,7 @@ class Kept:
     segments: tuple[Segment, ...]
 
     @classmethod
-    def of(cls, pack: Pack, positions: Sequence[Sequence[int]]) -> Kept:
+    def of(cls, positions: Sequence[Sequence[int]]) -> Kept:
         """Keeps ``positions[i]`` (ascending) of segment ``i``."""
         segments = []
         first = 0

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from ndif_batch.errors import ModelError
+from ndif_batch.graph.abstract import ITEM_BYTES
 from ndif_batch.graph.sites import Site, SiteMap, SiteTensor, SiteValue
 
 LENGTHS = (7, 11)
@@ -160,6 +161,8 @@ def _follow(short: Any, long: Any) -> SiteValue:
     if isinstance(short, list):
         return tuple(_follow(a, b) for a, b in zip(short, long, strict=True))
     (a_shape, dtype), (b_shape, _) = short, long
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"its values are of type {dtype}")
     if len(a_shape) != len(b_shape):
         raise ValueError("its shape has another number of axes for another prompt")
     return SiteTensor(tuple(_axis(a, b) for a, b in zip(a_shape, b_shape, strict=True)), dtype)

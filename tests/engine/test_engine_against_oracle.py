@@ -1,0 +1,39 @@
+"""Alone = together: random graphs in random company save what they would have saved alone."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ndif_batch.engine.engine import Engine
+from tests.families import FAMILIES, family
+from tests.graphs import random_task
+from tests.oracle import assert_equal, oracle
+
+SEEDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=60, deadline=None)
+@given(seeds=SEEDS)
+def test_random_graphs_together_equal_the_oracle(name: str, seeds: list[int]) -> None:
+    check(name, seeds, layout="auto")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=15, deadline=None)
+@given(seeds=SEEDS)
+def test_random_graphs_run_solo_equal_the_oracle(name: str, seeds: list[int]) -> None:
+    check(name, seeds, layout="solo")
+
+
+def check(name: str, seeds: list[int], layout: str) -> None:
+    subject = family(name)
+    tasks = [random_task(seed, subject.loaded.sites) for seed in seeds]
+    outcomes = {outcome.index: outcome for outcome in Engine(subject.loaded).run(tasks, layout=layout)}
+    assert sorted(outcomes) == list(range(len(tasks)))
+    for index, task in enumerate(tasks):
+        assert outcomes[index].error is None, outcomes[index].error
+        truth = oracle(subject, task)
+        assert outcomes[index].saves.keys() == truth.keys()
+        for save, value in truth.items():
+            assert_equal(f"seed {task.seed}, {save}", outcomes[index].saves[save], value)

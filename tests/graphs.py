@@ -1,0 +1,149 @@
+"""Random intervention graphs for a model: reads, arithmetic, writes of every kind, transplants between runs."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from ndif_batch.engine.program import compile_task
+from ndif_batch.errors import GraphError
+from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, Run, SliceArg
+from ndif_batch.graph.sites import SiteMap, SiteTensor
+from ndif_batch.sweep.task import Task
+
+ALL = SliceArg()
+
+
+@dataclass
+class Drawing:
+    """A graph while it is drawn. ``values`` are node, kind (``row``, ``sequence``, ``scalar``), width and run."""
+
+    rng: random.Random
+    sites: SiteMap
+    runs: list[Run] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    values: list[tuple[int, str, int, int]] = field(default_factory=list)
+
+    def add(self, node: Node, kind: str | None = None, width: int = 0, run: int = 0) -> int:
+        self.nodes.append(node)
+        if kind is not None:
+            self.values.append((len(self.nodes) - 1, kind, width, run))
+        return len(self.nodes) - 1
+
+    def length(self, run: int) -> int:
+        return len(self.runs[run].prompt)
+
+    def position(self, run: int) -> int:
+        return self.rng.randrange(-self.length(run), self.length(run))
+
+    def pick(self, kind: str, width: int | None = None) -> tuple[int, int] | None:
+        found = [(node, w) for node, k, w, _ in self.values if k == kind and width in (None, w)]
+        return self.rng.choice(found) if found else None
+
+    def a_site(self) -> tuple[str, int, bool]:
+        """A site whose tokens lie on axis 1: its path, its width, and whether it is the first of a tuple."""
+        while True:
+            site = self.rng.choice(list(self.sites.sites.values()))
+            value: Any = site.value
+            nested = isinstance(value, tuple)
+            if nested:
+                value = value[0] if value[1:] == (None,) * (len(value) - 1) else None
+            if site.refused is not None or not isinstance(value, SiteTensor) or value.dtype != "float32":
+                continue
+            if len(value.shape) == 3 and value.shape[:2] == (1, None):
+                return site.path, int(value.shape[2] or 0), nested
+
+    def read(self) -> None:
+        path, width, nested = self.a_site()
+        run = self.rng.randrange(len(self.runs))
+        node = self.add(Node("read", run=run, site=path))
+        if nested:
+            node = self.add(Node("getitem", (NodeRef(node), (0,))))
+        self.values.append((node, "sequence", width, run))
+
+    def row(self) -> None:
+        found = [v for v in self.values if v[1] == "sequence"]
+        if not found:
+            return self.read()
+        node, _, width, run = self.rng.choice(found)
+        position = self.position(run)
+        index: tuple[Arg, ...] = self.rng.choice([(0, position), (0, position, ...), (..., position, ALL)])
+        made = self.add(Node("getitem", (NodeRef(node), index)))
+        if index[0] is ...:
+            made = self.add(Node("getitem", (NodeRef(made), (0,))))
+        self.values.append((made, "row", width, run))
+        return None
+
+    def compute(self) -> None:
+        one = self.pick("row")
+        if one is None:
+            return self.row()
+        node, width = one
+        other = self.pick("row", width) or one
+        choice = self.rng.choice(["add", "sub", "mul", "softmax", "tanh", "scale", "mean", "norm", "randn"])
+        if choice in ("add", "sub", "mul"):
+            self.add(Node(choice, (NodeRef(node), NodeRef(other[0]))), "row", width)
+        elif choice == "softmax":
+            self.add(Node("softmax", (NodeRef(node),), (("dim", -1),)), "row", width)
+        elif choice == "tanh":
+            self.add(Node("tanh", (NodeRef(node),)), "row", width)
+        elif choice == "scale":
+            self.add(Node("mul", (NodeRef(node), self.rng.choice([-2.0, 0.5, 3]))), "row", width)
+        elif choice == "randn":
+            self.add(Node("randn", ((width,),)), "row", width)
+        else:
+            self.add(Node(choice, (NodeRef(node),)), "scalar")
+        return None
+
+    def write(self) -> None:
+        path, width, nested = min((self.a_site() for _ in range(2)), key=lambda found: self.sites.site(found[0]).order)
+        run = self.rng.randrange(len(self.runs))
+        at = (0,) if nested else ()
+        position = self.position(run)
+        row, scalar = self.pick("row", width), self.pick("scalar")
+        whole = [
+            v for v in self.values if v[1] == "sequence" and v[2] == width and self.length(v[3]) == self.length(run)
+        ]
+        choices: list[tuple[tuple[Arg, ...], Arg]] = [((ALL, position), 0.0), ((0, position, SliceArg(1, 5)), 1.5)]
+        if row:
+            choices += [((ALL, position), NodeRef(row[0])), ((0, SliceArg(position)), NodeRef(row[0]))]
+        if scalar:
+            choices += [((..., SliceArg(None, None, 2)), NodeRef(scalar[0]))]
+        if whole:
+            choices += [((), NodeRef(self.rng.choice(whole)[0]))]
+        index, value = self.rng.choice(choices)
+        self.add(Node("write", (value,), run=run, site=path, index=(*at, *index)))
+
+    def call(self) -> None:
+        row = self.pick("row")
+        if row is None or self.sites.head is None:
+            return
+        weight = self.sites.weights[f"{self.sites.head}.weight"][0]
+        if weight[1] == row[1]:
+            self.add(Node("call", (NodeRef(row[0]),), site=self.sites.head), "row", weight[0])
+
+
+def random_task(seed: int, sites: SiteMap) -> Task:
+    """A task with a valid random graph; the same one for the same seed."""
+    rng = random.Random(seed)
+    while True:
+        drawing = Drawing(rng, sites)
+        for number in range(rng.randint(1, 3)):
+            tokens = tuple(rng.randrange(sites.vocabulary) for _ in range(rng.randint(1, 9)))
+            same = drawing.runs[-1].prompt if drawing.runs and rng.random() < 0.4 else tokens
+            drawing.runs.append(Run(f"run{number}", same))
+        for _ in range(rng.randint(3, 14)):
+            getattr(drawing, rng.choice(["read", "row", "row", "compute", "compute", "write", "write", "call"]))()
+        if sites.head is not None and rng.random() < 0.7:
+            read = drawing.add(Node("read", run=rng.randrange(len(drawing.runs)), site=f"{sites.head}.output"))
+            drawing.add(Node("getitem", (NodeRef(read), (0, -1))), "row", sites.vocabulary)
+        for number, (node, *_) in enumerate(rng.sample(drawing.values, min(3, len(drawing.values)))):
+            drawing.add(Node("save", (NodeRef(node),), name=f"save{number}"))
+        graph = Graph({}, tuple(drawing.runs), tuple(drawing.nodes))
+        try:
+            if graph.saves():
+                compile_task(graph, tuple(range(len(graph.nodes))), sites)
+                return Task(graph, {}, seed=seed)
+        except GraphError:
+            continue

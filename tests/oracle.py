@@ -1,0 +1,189 @@
+"""The meaning of a graph, as plainly as it can be written: one task, one run at a time, raw forward hooks.
+
+Every run is one forward pass of the Hugging Face model over its own tokens. At each site the hooks do the run's reads
+and writes in program order. Where a value of one run is needed in another, everything is run again until nothing
+changes any more. There is no packing, no planning and no sharing: everything else is compared with this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from ndif_batch.engine.kernels import KERNELS
+from transformers import PreTrainedModel
+
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef
+from ndif_batch.graph.operations import OPERATIONS
+from ndif_batch.models.tokenizer import concrete
+from ndif_batch.sweep.task import Task
+from tests.families import Subject
+
+
+class Unknown(Exception):  # noqa: N818  not an error
+    """A value is not known yet; a later round will have it."""
+
+
+class Oracle:
+    """Runs one task on one model."""
+
+    def __init__(self, model: PreTrainedModel, graph: Graph, seed: int, constants: Mapping[str, torch.Tensor]) -> None:
+        self.model = model
+        self.graph = graph
+        self.seed = seed
+        self.constants = constants
+        self.reads: dict[int, Any] = {}
+        self.applying = False
+
+    def saves(self) -> dict[str, torch.Tensor]:
+        """What the task saves."""
+        for _ in range(len(self.graph.nodes) + 2):
+            before = dict(self.reads)
+            for run in range(len(self.graph.runs)):
+                self.forward(run)
+            if before.keys() == self.reads.keys() and all(same(before[i], self.reads[i]) for i in before):
+                break
+        else:
+            raise AssertionError("the graph has no meaning: its runs never come to rest")
+        saved = {}
+        for node in self.graph.nodes:
+            if node.op == "save":
+                value = self.evaluate(node.args[0])
+                saved[str(node.name)] = value.clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
+        return saved
+
+    def forward(self, run: int) -> None:
+        """One pass of one run, alone."""
+        handles = []
+        for path in {plain_site(node) for node in self.graph.nodes if node.run == run}:
+            module = self.model.get_submodule(path.rpartition(".")[0])
+            if path.endswith(".input"):
+                handles.append(module.register_forward_pre_hook(self.pre_hook(run, path), with_kwargs=True))
+            else:
+                handles.append(module.register_forward_hook(self.hook(run, path)))
+        try:
+            with torch.no_grad():
+                ids = torch.tensor([self.graph.runs[run].prompt])
+                self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def pre_hook(self, run: int, path: str) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (self.at_site(run, path, args[0]), *args[1:]), kwargs
+            first = next(iter(kwargs))
+            return args, {**kwargs, first: self.at_site(run, path, kwargs[first])}
+
+        return hook
+
+    def hook(self, run: int, path: str) -> Any:
+        return lambda module, args, output: self.at_site(run, path, output)
+
+    def at_site(self, run: int, path: str, value: Any) -> Any:
+        """The run's reads and writes at one site, in program order. A ``call`` of a module touches no site."""
+        if self.applying:
+            return value
+        for i, node in enumerate(self.graph.nodes):
+            if node.run != run or plain_site(node) != path:
+                continue
+            if node.op == "read":
+                self.reads[i] = copied(value)
+            elif node.op in ("write", "skip"):
+                try:
+                    index = tuple(self.evaluate(part) for part in node.index or ())
+                    value = overwritten(value, index, self.evaluate(node.args[0]))
+                except Unknown:
+                    continue
+        return value
+
+    def evaluate(self, arg: Any) -> Any:
+        """The value of an argument."""
+        if isinstance(arg, NodeRef):
+            return self.node_value(arg.node)
+        if isinstance(arg, TensorRef):
+            return self.constants[arg.digest]
+        if isinstance(arg, SliceArg):
+            return slice(self.evaluate(arg.start), self.evaluate(arg.stop), self.evaluate(arg.step))
+        if isinstance(arg, tuple):
+            return tuple(self.evaluate(item) for item in arg)
+        return arg
+
+    def node_value(self, i: int) -> Any:
+        node = self.graph.nodes[i]
+        if node.op == "read":
+            if i not in self.reads:
+                raise Unknown
+            return self.reads[i]
+        if node.op == "weight":
+            return self.model.get_parameter(str(node.site)).detach()
+        args = [self.evaluate(arg) for arg in node.args]
+        if node.op == "call":
+            self.applying = True
+            with torch.no_grad():
+                result = self.model.get_submodule(str(node.site))(*args)
+            self.applying = False
+            return result
+        keywords = {name: self.evaluate(arg) for name, arg in node.kwargs}
+        if OPERATIONS[node.op].random:
+            seed = int.from_bytes(blake2b(f"{self.seed}/{i}".encode(), digest_size=7).digest())
+            keywords["generator"] = torch.Generator().manual_seed(seed)
+        return KERNELS[node.op](*args, **keywords)
+
+
+def plain_site(node: Node) -> str:
+    return f"{node.site}.output" if node.op == "skip" else str(node.site)
+
+
+def overwritten(value: Any, index: tuple[Any, ...], new: Any) -> Any:
+    if isinstance(value, tuple):
+        if not index:
+            return new
+        items = list(value)
+        items[index[0]] = overwritten(items[index[0]], index[1:], new)
+        return tuple(items)
+    value = value.clone()
+    value[index if index else ...] = new
+    return value
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    return tuple(copied(item) for item in value) if isinstance(value, tuple) else value
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a.nan_to_num(nan=1e30), b.nan_to_num(nan=1e30))
+    return all(same(x, y) for x, y in zip(a, b, strict=True)) if isinstance(a, tuple) else True
+
+
+def oracle(
+    subject: Subject, task: Task, constants: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """What ``task`` would save alone."""
+    graph = concrete(task.graph, task.bindings, subject.loaded.tokenizer, subject.loaded.sites)
+    return Oracle(subject.native, graph, task.seed, constants or {}).saves()
+
+
+def assert_equal(name: str, ours: torch.Tensor, truth: torch.Tensor, tolerance: float = 1e-4) -> None:
+    """Equal shapes, dtypes, places of NaN and infinities; values within ``tolerance`` of the largest.
+
+    Differences of equal values are rounding alone, so the largest counts as at least 1e-3.
+    """
+    assert ours.shape == truth.shape, f"{name}: shape {tuple(ours.shape)} is not {tuple(truth.shape)}"
+    assert ours.dtype == truth.dtype, f"{name}: {ours.dtype} is not {truth.dtype}"
+    if not truth.is_floating_point():
+        assert torch.equal(ours, truth), f"{name}: values differ"
+        return
+    finite = torch.isfinite(truth)
+    assert torch.equal(torch.isnan(ours), torch.isnan(truth)), f"{name}: NaN in other places"
+    assert torch.equal(ours[~finite].nan_to_num(), truth[~finite].nan_to_num()), f"{name}: infinities differ"
+    if finite.any():
+        scale = truth[finite].abs().max().clamp(min=1e-3)
+        worst = (ours[finite].double() - truth[finite].double()).abs().max()
+        assert worst <= tolerance * scale, f"{name}: off by {worst:.2e} where the largest value is {scale:.2e}"
