@@ -213,7 +213,8 @@ def _is_index(value: object) -> bool:
 
 
 def _is_value(value: object) -> bool:
-    return all(_is_value(item) for item in value) if isinstance(value, tuple) else _is_operand(value)
+    """A site may give a tuple with items that are no tensors, which are ``None``; others of its items can be picked."""
+    return all(item is None or _is_value(item) for item in value) if isinstance(value, tuple) else _is_operand(value)
 
 
 _ACCEPTS: Final[Mapping[ArgType, Callable[[object], bool]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ndif_batch.errors import TraceError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
@@ -32,7 +32,7 @@ class Recording:
         self._prompt = prompt
         self._state = "not begun"
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         if self._state != "not begun":
             raise refusal("this block was recorded before", hint="begin another: lm.trace()")
         active.start(self._recorder)

@@ -10,6 +10,7 @@ from ndif_batch.graph.bind import site_params
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, inputs, leaves, map_node
 from ndif_batch.graph.operations import OPERATIONS, Kind
 from ndif_batch.graph.validate import validate
+from ndif_batch.trace.place import user_place
 
 if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
@@ -21,10 +22,10 @@ def finished(recorder: Recorder) -> tuple[Graph, tuple[str, ...]]:
     ``TraceError`` for a parameter that nothing uses, and for what :func:`~ndif_batch.graph.validate.validate` finds.
     """
     kept = _kept(recorder.nodes)
-    place = {old: new for new, old in enumerate(kept)}
+    new_id = {old: new for new, old in enumerate(kept)}
 
     def leaf(arg: Arg) -> Arg:
-        return NodeRef(place[arg.node]) if isinstance(arg, NodeRef) else arg
+        return NodeRef(new_id[arg.node]) if isinstance(arg, NodeRef) else arg
 
     nodes = tuple(map_node(recorder.nodes[i], leaf) for i in kept)
     places = tuple(recorder.places[i] for i in kept)
@@ -33,8 +34,8 @@ def finished(recorder: Recorder) -> tuple[Graph, tuple[str, ...]]:
     try:
         validate(graph)
     except GraphError as error:
-        where = "" if error.node is None else f"{places[error.node]}: "
-        raise TraceError(f"{where}{error.message}", hint=error.hint) from None
+        place = user_place() if error.node is None else places[error.node]
+        raise TraceError(f"{place}: {error.message}", hint=error.hint) from None
     return graph, places
 
 

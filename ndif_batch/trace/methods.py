@@ -39,7 +39,7 @@ _PROPERTIES: Mapping[str, tuple[Any, ...]] = {
 _SAME = ("contiguous", "cpu", "cuda")
 
 
-class _UnknownAttributeError(TraceError, AttributeError):
+class UnknownMethodError(TraceError, AttributeError):
     """There is no such method; an ``AttributeError`` too, so that ``hasattr`` answers."""
 
 
@@ -52,7 +52,7 @@ def find(value: Proxy, name: str) -> Any:
         return getattr(recorder.look(value._current()), name)
     if name in _ABSENT:
         message = f"{user_place()}: .{name} is not known while an experiment is recorded"
-        raise _UnknownAttributeError(message, hint=_ABSENT[name])
+        raise UnknownMethodError(message, hint=_ABSENT[name])
     if name in _PROPERTIES:
         operation, *arguments = _PROPERTIES[name]
         return value._apply(operation, value, *arguments)
@@ -67,7 +67,7 @@ def find(value: Proxy, name: str) -> Any:
     if functions.find(name) is not None:
         return partial(value._apply, name, value)
     message = f"{user_place()}: a recorded value has no method {name!r}"
-    raise _UnknownAttributeError(message, hint=functions.nearest_operation(name))
+    raise UnknownMethodError(message, hint=functions.nearest_operation(name))
 
 
 def _to(value: Proxy, *args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ndif_batch.graph.nodes import Node, NodeRef
 from ndif_batch.trace import methods
 from ndif_batch.trace.operand import Operand
 from ndif_batch.trace.place import refusal
@@ -54,7 +53,7 @@ class Proxy(Operand):
         if self._version != self._storage.version:
             node = self._storage.read()
             for index in self._storage.steps(self._chain):
-                node = self._recorder.add(Node("getitem", (NodeRef(node), index)))
+                node = self._storage.item(node, index)
             self._node, self._version = node, self._storage.version
         return self._node
 
@@ -70,8 +69,7 @@ class Proxy(Operand):
         items = self._recorder.arguments.index(index)
         if self._recorder.arguments.is_basic(items):
             return Proxy(self._storage, (*self._chain, items))
-        node = self._recorder.add(Node("getitem", (NodeRef(self._current()), items)))
-        return Proxy(Storage(self._recorder, node, locked=COPY))
+        return Proxy(Storage(self._recorder, self._storage.item(self._current(), items), locked=COPY))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         chain = (*self._chain, self._recorder.arguments.index(index))

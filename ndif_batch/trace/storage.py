@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef
-from ndif_batch.graph.sites import SiteTensor
+from ndif_batch.graph.sites import SiteValue
 
 if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
@@ -41,21 +41,23 @@ class Storage:
 
     def assign(self, chain: Chain, value: Arg) -> None:
         """Puts ``value`` where ``chain`` leads; an empty chain is the whole."""
-        if isinstance(value, NodeRef) and not chain:
-            self._node = value.node
-        else:
-            self._node = self._rebuilt(chain, value)
+        rebuilt = self._rebuilt(self.read(), chain, value)
+        assert isinstance(rebuilt, NodeRef)
+        self._node = rebuilt.node
         self.version += 1
 
-    def _rebuilt(self, chain: Chain, value: Arg) -> int:
-        """The node of the whole value with ``value`` where ``chain`` leads."""
-        outer = [self.read()]
+    def item(self, node: int, index: Index) -> int:
+        """The node of ``node[index]``."""
+        return self.recorder.add(Node("getitem", (NodeRef(node), index)))
+
+    def _rebuilt(self, node: int, chain: Chain, value: Arg) -> Arg:
+        """The value of ``node`` with ``value`` where ``chain`` leads in it."""
+        outer = [node]
         for index in chain[:-1]:
-            outer.append(self.recorder.add(Node("getitem", (NodeRef(outer[-1]), index))))
-        for node, index in zip(reversed(outer), reversed(chain), strict=True):
-            value = NodeRef(self.recorder.add(Node("setitem", (NodeRef(node), index, value))))
-        assert isinstance(value, NodeRef)
-        return value.node
+            outer.append(self.item(outer[-1], index))
+        for inner, index in zip(reversed(outer), reversed(chain), strict=False):
+            value = NodeRef(self.recorder.add(Node("setitem", (NodeRef(inner), index, value))))
+        return value
 
 
 class SiteStorage(Storage):
@@ -75,16 +77,26 @@ class SiteStorage(Storage):
         return self._node
 
     def steps(self, chain: Chain) -> Chain:
-        """In a tensor ``x[0][:, p]`` is ``x[0, :, p]``, which lets the engine see the position."""
-        is_tensor = isinstance(self.recorder.tree.site_value(self.site), SiteTensor)
-        return self._joined(chain) if is_tensor else chain
+        """``x[0][:, p]`` is ``x[0, :, p]``, which lets the engine see the position; an item of a tuple comes first."""
+        joined = self._joined(chain)
+        if not joined:
+            return joined
+        value, first, rest = self.recorder.tree.site_value(self.site), joined[0], joined[1:]
+        items: list[Index] = []
+        while isinstance(value, tuple) and len(first) > 1:
+            items.append(first[:1])
+            value, first = _item_of(value, first[0]), first[1:]
+        return (*items, first, *rest)
 
     def assign(self, chain: Chain, value: Arg) -> None:
-        """Records the write: with an index where one index leads there, else of the whole rebuilt value."""
+        """Records one write: where the first index leads, of what the others change in it."""
         chain = self._joined(chain)
-        if len(chain) > 1:
-            chain, value = (), NodeRef(self._rebuilt(chain, value))
         index = chain[0] if chain else None
+        if len(chain) > 1:
+            region = self.read()
+            for step in self.steps(chain[:1]):
+                region = self.item(region, step)
+            value = self._rebuilt(region, chain[1:], value)
         self.recorder.add(Node("write", (value,), run=self.run, site=self.site, index=index))
         self.recorder.written(self.run, self.site)
 
@@ -104,6 +116,10 @@ def may_be_same(site: str, other: str) -> bool:
     """Whether two sites can be one when parameters in their paths are bound."""
     a, b = site.split("."), other.split(".")
     return len(a) == len(b) and all(x == y or "{" in x or "{" in y for x, y in zip(a, b, strict=True))
+
+
+def _item_of(value: tuple[SiteValue, ...], item: Arg) -> SiteValue:
+    return value[item] if isinstance(item, int) and -len(value) <= item < len(value) else None
 
 
 def _is_position(item: Arg) -> bool:

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 
 from ndif_batch.errors import ModelError
 from ndif_batch.graph.sites import SiteMap, SiteValue
+from ndif_batch.trace.place import user_place
 
 _PARAM = re.compile(r"\\\{\w+\\\}")
 
@@ -60,7 +61,7 @@ class Tree:
                 errors.append(error)
             else:
                 return
-        raise errors[0]
+        raise ModelError(f"{user_place()}: {errors[0].message}", hint=errors[0].hint)
 
     def site_value(self, site: str) -> SiteValue:
         """What the site holds: the value of the first that ``site`` can be, their form being the same."""
