@@ -34,7 +34,7 @@ test: setup model ## run the whole test suite
 lint: setup ## check style, formatting and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo --no-cache
 
 types: setup ## check the types
 	$(BIN)/mypy
