@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     max_batch_tokens: Annotated[int, Field(ge=1)] = 1024
+    limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    """Bounds on a graph that differ from the defaults of ``graph.limits.Limits``, by name."""
 
     @property
     def database(self) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields
 from ndif_batch.errors import GraphError, SettingsError, nearest
 from ndif_batch.graph.rules import Rule
 
+MAX_DEPTH = 64
+"""Deeper arguments are not even read, whatever ``Limits.depth`` is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The largest graph that is accepted. A site changes a limit under ``[limits]`` in the settings file."""
 
-    bytes: int = 16 * 2**20
+    bytes: int = 4 * 2**20
     """Bytes of the graph as JSON."""
     depth: int = 8
     """Lists and slices inside each other in one argument."""

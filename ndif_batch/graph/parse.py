@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from ndif_batch.errors import GraphError, nearest
-from ndif_batch.graph.limits import Limits
+from ndif_batch.graph.limits import MAX_DEPTH
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.syntax import shown
@@ -22,9 +22,8 @@ _T = TypeVar("_T", bool, int, str, list[Any], dict[str, Any])
 class NodeReader:
     """Reads the JSON of node ``i``; every error names the node."""
 
-    def __init__(self, i: int, limits: Limits) -> None:
+    def __init__(self, i: int) -> None:
         self.i = i
-        self.limits = limits
 
     def node(self, data: Any) -> Node:
         """The node; keyword arguments in alphabetical order."""
@@ -51,7 +50,8 @@ class NodeReader:
         return tuple(self._arg(item, 0) for item in items)
 
     def _arg(self, data: Any, depth: int) -> Arg:
-        self.limits.check("depth", depth, node=self.i)
+        if depth > MAX_DEPTH:
+            raise GraphError(f"an argument is nested more than {MAX_DEPTH} deep", rule=Rule.LIMIT, node=self.i)
         match data:
             case str():
                 return ... if data == "..." else data

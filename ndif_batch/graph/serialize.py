@@ -38,7 +38,7 @@ def loads(text: str | bytes, limits: Limits = DEFAULT) -> Graph:
         raise GraphError("the JSON is nested too deeply", rule=Rule.JSON) from None
     except ValueError as error:
         raise GraphError(f"not JSON: {error}", rule=Rule.JSON) from None
-    return graph_from_json(data, limits)
+    return graph_from_json(data)
 
 
 def dumps(graph: Graph) -> bytes:
@@ -111,7 +111,7 @@ def _arg_to_json(arg: Arg, node: int | None) -> Any:
     raise GraphError(f"{type(arg).__name__} {shown(arg)} has no place in a graph", rule=Rule.WRONG_TYPE, node=node)
 
 
-def graph_from_json(data: Any, limits: Limits = DEFAULT) -> Graph:
+def graph_from_json(data: Any) -> Graph:
     """The graph that a JSON object describes; keyword arguments come in alphabetical order.
 
     Raises ``GraphError`` for any other object: an unknown version or key, a missing key, a value of a wrong type.
@@ -124,12 +124,10 @@ def graph_from_json(data: Any, limits: Limits = DEFAULT) -> Graph:
     params = typed(required(top, "params", "the graph"), dict, "params")
     runs = typed(required(top, "runs", "the graph"), list, "runs")
     nodes = typed(required(top, "nodes", "the graph"), list, "nodes")
-    for name, items in (("params", params), ("runs", runs), ("nodes", nodes)):
-        limits.check(name, len(items))
     return Graph(
         params={name: _param_type(name, kind) for name, kind in params.items()},
-        runs=tuple(_run(run, f"run {i}", limits) for i, run in enumerate(runs)),
-        nodes=tuple(NodeReader(i, limits).node(node) for i, node in enumerate(nodes)),
+        runs=tuple(_run(run, f"run {i}") for i, run in enumerate(runs)),
+        nodes=tuple(NodeReader(i).node(node) for i, node in enumerate(nodes)),
         version=version,
     )
 
@@ -145,7 +143,7 @@ def _param_type(name: str, kind: Any) -> ParamType:
     return ParamType(word)
 
 
-def _run(data: Any, where: str, limits: Limits) -> Run:
+def _run(data: Any, where: str) -> Run:
     run = typed(data, dict, where)
     only(run, ("name", "prompt"), where)
     name = typed(required(run, "name", where), str, f"{where}: name")
@@ -153,7 +151,6 @@ def _run(data: Any, where: str, limits: Limits) -> Run:
     if isinstance(prompt, str):
         return Run(name, prompt)
     if isinstance(prompt, list):
-        limits.check("tokens", len(prompt), where=where)
         return Run(name, tuple(typed(token, int, f"{where}: token {i}") for i, token in enumerate(prompt)))
     ref = typed(prompt, dict, f"{where}: prompt", word="text, a list of token ids or a parameter")
     only(ref, ("param",), f"{where}: prompt")

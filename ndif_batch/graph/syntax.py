@@ -37,6 +37,11 @@ def shown(value: object) -> str:
     return _REPR.repr(value)
 
 
+def cut(message: str, length: int = 300) -> str:
+    """``message``, or its beginning if it is longer than ``length``."""
+    return message if len(message) <= length else f"{message[: length - 1]}…"
+
+
 def is_storable(text: str) -> bool:
     """Whether ``text`` can be encoded as UTF-8 and kept in a database: no NUL, no half of a surrogate pair."""
     return _UNSTORABLE.search(text) is None

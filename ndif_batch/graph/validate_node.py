@@ -21,6 +21,7 @@ from ndif_batch.graph.syntax import (
     PLACEHOLDER,
     SAVE_NAME,
     SITE,
+    cut,
     is_storable,
     shown,
 )
@@ -165,7 +166,7 @@ class NodeCheck:
         try:
             return OPERATIONS[self.node.op].bind(self.node.args, dict(self.node.kwargs))
         except ValueError as error:
-            raise self._error(f"{self.node.op}: {error}", Rule.ARGUMENTS) from None
+            raise self._error(f"{self.node.op}: {cut(str(error))}", Rule.ARGUMENTS) from None
 
     def _check_bindable(self, arg: Arg, parameter: Parameter) -> None:
         for leaf in leaves(arg):

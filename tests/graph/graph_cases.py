@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, TensorRef, map_node
 from ndif_batch.graph.rules import Rule
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_FILES = sorted(path for path in GOLDEN.glob("*.json") if path.name != "digests.json")
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties: a busy machine is no failure."""
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -110,6 +115,8 @@ MEANING: list[tuple[str, Rule, int | None, Change]] = [
     ("no such parameter", Rule.UNKNOWN_PARAMETER, 1, change(1, args=[{"node": 0}, {"param": "positon"}])),
     ("no such parameter in a site", Rule.UNKNOWN_PARAMETER, 3, change(3, site="model.{lyer}.output")),
     ("itself", Rule.NODE_ORDER, 7, change(7, args=[{"node": 7}, 1])),
+    ("a node before the first", Rule.NODE_ORDER, 4, change(4, args=[{"node": -1}, 0])),
+    ("a run before the first", Rule.RUN_RANGE, 3, change(3, run=-1)),
     ("a later node", Rule.NODE_ORDER, 4, change(4, args=[{"node": 7}, 0])),
     ("a write as value", Rule.NO_VALUE, 4, change(4, args=[{"node": 2}, 0])),
     ("too few arguments", Rule.ARGUMENTS, 7, change(7, args=[{"node": 5}])),
@@ -135,7 +142,9 @@ MEANING: list[tuple[str, Rule, int | None, Change]] = [
 
 BROKEN = STRUCTURE + WORDS + MEANING
 
-_SITES = ("model.layers.{layer}.output", "model.layers.3.output", "model.layers.3.input", "lm_head.output")
+_SITES = st.sampled_from(
+    ["model.layers.{layer}.output", "model.layers.3.output", "model.layers.3.input", "lm_head.output"]
+)
 _PARAMS = {
     "text": ParamType.PROMPT,
     "layer": ParamType.INT,
@@ -145,61 +154,57 @@ _PARAMS = {
     "vector": ParamType.TENSOR,
 }
 _RUNS = (Run("a", ParamRef("text")), Run("b", "Ünder the \U0001f333"), Run("c", (5, 0, 7)))
-_NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.sampled_from([0.0, -0.0, 1, 1.0])
-_INTS = st.integers(-9, 9) | st.just(ParamRef("layer"))
-
-
-def tensors(ids: list[int]) -> st.SearchStrategy[Arg]:
-    constants: list[Arg] = [ParamRef("vector"), TensorRef("ab" * 32)]
-    return st.sampled_from([*map(NodeRef, ids), *constants])
-
-
-def indexes(ids: list[int]) -> st.SearchStrategy[tuple[Arg, ...]]:
-    part = st.none() | _INTS
-    item: st.SearchStrategy[Arg] = st.one_of(
-        st.none(), _INTS, st.builds(SliceArg, part, part, part), st.tuples(_INTS, _INTS), tensors(ids)
-    )
-    items = st.lists(item, min_size=1, max_size=3).map(tuple)
-    return items | items.map(lambda some: (..., *some))
-
-
-def pure_nodes(ids: list[int]) -> st.SearchStrategy[Node]:
-    """Nodes over earlier ``ids`` that use every form of argument."""
-    tensor = tensors(ids)
-    operand = tensor | _NUMBERS | st.sampled_from([ParamRef("scale"), ParamRef("layer")])
-    binary = st.sampled_from(["add", "sub", "mul", "maximum"])
-    dims = st.tuples(_INTS) | st.tuples(_INTS, _INTS)
-    keywords = st.fixed_dictionaries(
-        {}, optional={"dim": dims, "dtype": st.sampled_from(["float32", ParamRef("kind")]), "keepdim": st.booleans()}
-    )
-    return st.one_of(
-        st.builds(lambda op, x, y: Node(op, (x, y)), binary, tensor, tensor),
-        st.builds(lambda x, y: Node("add", (x, y)), tensor, operand),
-        st.builds(lambda x, i: Node("getitem", (x, i)), tensor, indexes(ids)),
-        st.builds(lambda x, k: Node("sum", (x,), tuple(sorted(k.items()))), tensor, keywords),
-        st.builds(lambda xs, d: Node("cat", (tuple(xs), d)), st.lists(tensor, min_size=1, max_size=3), _INTS),
-        st.builds(lambda e, x: Node("einsum", (e, x)), st.sampled_from(["...", "ij->i"]), tensor),
-        st.builds(lambda n: Node("randn", (n,)), st.integers(1, 9)),
-    )
+_LEAST, _MOST = -(2**63), 2**63 - 1
+_NUMBER = st.integers(_LEAST, _MOST) | st.floats() | st.sampled_from([0.0, -0.0, 1, 1.0, True, _LEAST, _MOST])
+_INT = st.integers(-9, 9) | st.just(ParamRef("layer"))
+_TENSOR: st.SearchStrategy[Arg] = st.sampled_from([*map(NodeRef, range(16)), ParamRef("vector"), TensorRef("ab" * 32)])
+_OPERAND = _TENSOR | _NUMBER | st.sampled_from([ParamRef("scale"), ParamRef("layer"), ParamRef("on")])
+_PART = st.none() | _INT
+_ITEM = st.none() | _INT | st.builds(SliceArg, _PART, _PART, _PART) | st.tuples(_INT, _INT) | _TENSOR
+_INDEX = st.tuples(_ITEM) | st.tuples(_ITEM, _ITEM) | st.tuples(st.just(...), _ITEM)
+_KEYWORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "dim": st.tuples(_INT) | st.tuples(_INT, _INT),
+        "dtype": st.sampled_from(["float32", ParamRef("kind")]),
+        "keepdim": st.booleans(),
+    },
+)
+_NODE = st.one_of(
+    st.builds(lambda op, x, y: Node(op, (x, y)), st.sampled_from(["sub", "mul", "maximum"]), _TENSOR, _TENSOR),
+    st.builds(lambda x, y: Node("add", (x, y)), _TENSOR, _OPERAND),
+    st.builds(lambda x, index: Node("getitem", (x, index)), _TENSOR, _INDEX),
+    st.builds(lambda x, k: Node("sum", (x,), tuple(sorted(k.items()))), _TENSOR, _KEYWORDS),
+    st.builds(lambda x, y, dim: Node("cat", ((x, y), dim)), _TENSOR, _TENSOR, _INT),
+    st.builds(lambda text, x: Node("einsum", (text, x)), st.sampled_from(["...", "ij->i"]), _TENSOR),
+    st.builds(lambda n: Node("randn", (n,)), st.integers(1, 9)),
+    st.builds(lambda run, site: Node("read", run=run, site=site), st.integers(0, 2), _SITES),
+    st.builds(
+        lambda x, run, site, index: Node("write", (x,), run=run, site=site, index=index),
+        _TENSOR,
+        st.integers(0, 2),
+        _SITES,
+        st.none() | _INDEX,
+    ),
+    st.builds(lambda x: Node("print", (x,), name="seen"), _TENSOR),
+)
+_SAVE = st.builds(lambda x, dims: Node("save", (x,), dims=dims), _TENSOR, st.sampled_from([None, (), ("x",)]))
 
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """Random graphs that ``validate`` accepts."""
+    """Random graphs that ``validate`` accepts, with every form of argument."""
     nodes = [Node("read", run=0, site="model.layers.0.output")]
-    ids = [0]
-    for _ in range(draw(st.integers(0, 12))):
-        run, site = draw(st.integers(0, 2)), draw(st.sampled_from(_SITES))
-        kind = draw(st.sampled_from(["pure", "pure", "read", "write", "print"]))
-        if kind == "write":
-            index = draw(st.none() | indexes(ids))
-            nodes.append(Node("write", (draw(tensors(ids)),), run=run, site=site, index=index))
-            continue
-        if kind == "print":
-            nodes.append(Node("print", (draw(tensors(ids)),), name="seen"))
-            continue
-        nodes.append(draw(pure_nodes(ids)) if kind == "pure" else Node("read", run=run, site=site))
-        ids.append(len(nodes) - 1)
-    for k, value in enumerate(draw(st.lists(st.sampled_from(ids), min_size=1, max_size=3))):
-        nodes.append(Node("save", (NodeRef(value),), name=f"s{k}", dims=draw(st.sampled_from([None, (), ("x",)]))))
+    valued = [0]
+    for drawn in draw(st.lists(_NODE, max_size=12)):
+        if drawn.op not in ("write", "print"):
+            valued.append(len(nodes))
+        nodes.append(_pointed_at(drawn, [i for i in valued if i < len(nodes)]))
+    for k, drawn in enumerate(draw(st.lists(_SAVE, min_size=1, max_size=3))):
+        nodes.append(replace(_pointed_at(drawn, valued), name=f"s{k}"))
     return Graph(_PARAMS, _RUNS, tuple(nodes))
+
+
+def _pointed_at(node: Node, valued: list[int]) -> Node:
+    """``node`` with its references turned to nodes that have a value."""
+    return map_node(node, lambda arg: NodeRef(valued[arg.node % len(valued)]) if isinstance(arg, NodeRef) else arg)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import pytest
-from graph_cases import graphs
+from graph_cases import UNHURRIED, graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +134,7 @@ def programs(draw: st.DrawFn) -> Graph:
 
 
 @PASSES
-@settings(max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(graph=programs())
 def test_what_is_saved_and_printed_stays_the_same(run_pass: Pass, graph: Graph) -> None:
     passed, origin = run_pass(graph)
@@ -142,6 +142,7 @@ def test_what_is_saved_and_printed_stays_the_same(run_pass: Pass, graph: Graph) 
 
 
 @PASSES
+@UNHURRIED
 @given(graph=graphs())
 def test_a_valid_graph_stays_valid_and_its_nodes_keep_their_origin(run_pass: Pass, graph: Graph) -> None:
     passed, origin = run_pass(graph)
@@ -153,6 +154,7 @@ def test_a_valid_graph_stays_valid_and_its_nodes_keep_their_origin(run_pass: Pas
 
 
 @PASSES
+@UNHURRIED
 @given(graph=programs())
 def test_a_pass_leaves_nothing_for_a_second_time(run_pass: Pass, graph: Graph) -> None:
     passed, _ = run_pass(graph)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from graph_cases import GOLDEN_FILES, STRUCTURE, WORDS, Change, graphs, patching
+from graph_cases import GOLDEN_FILES, STRUCTURE, UNHURRIED, WORDS, Change, graphs, patching
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
@@ -48,6 +48,7 @@ def test_every_golden_file_fits_the_schema(path: Path) -> None:
     VALIDATOR.validate(json.loads(path.read_text()))
 
 
+@UNHURRIED
 @given(graphs())
 def test_every_valid_graph_fits_the_schema(graph: Graph) -> None:
     VALIDATOR.validate(graph_to_json(graph))

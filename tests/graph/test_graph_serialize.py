@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_cases import GOLDEN, GOLDEN_FILES, STRUCTURE, Change, graphs, patching
+from graph_cases import GOLDEN, GOLDEN_FILES, STRUCTURE, UNHURRIED, Change, graphs, patching
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +46,7 @@ def test_every_golden_file_has_a_digest_and_no_other_does() -> None:
     assert sorted(DIGESTS) == [path.stem for path in GOLDEN_FILES]
 
 
+@UNHURRIED
 @given(graphs())
 def test_a_graph_survives_json_in_each_of_its_forms(graph: Graph) -> None:
     for again in (
@@ -121,7 +122,7 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
         (b"\xef\xbb\xbf{}", Rule.JSON),
         ("{}".encode("utf-16"), Rule.JSON),
         (b"[" * 1_000_000, Rule.JSON),
-        (b'{"a":' * 1_000_000, Rule.JSON),
+        (b'{"a":' * 500_000, Rule.JSON),
         (b'{"version": 1, "version": 1}', Rule.DUPLICATE_KEY),
         (b'{"version": NaN}', Rule.NUMBER),
         (b'{"version": -Infinity}', Rule.NUMBER),
@@ -144,23 +145,24 @@ def test_hostile_text_ends_in_one_error(text: bytes, rule: Rule) -> None:
 @pytest.mark.parametrize(
     "nest", [lambda inner: [inner], lambda inner: {"slice": [inner, 0, 0]}], ids=["lists", "slices"]
 )
-def test_arguments_nest_only_so_deep(nest: Callable[[Any], Any]) -> None:
+def test_deeply_nested_arguments_are_not_read(nest: Callable[[Any], Any]) -> None:
     value: Any = 0
     for _ in range(100):
         value = nest(value)
     data = patching()
     data["nodes"][7]["args"][1] = value
-    with pytest.raises(GraphError, match="depth is 9, the limit is 8") as caught:
+    with pytest.raises(GraphError, match="nested more than 64 deep") as caught:
         loads(json.dumps(data))
     assert caught.value.node == 7
 
 
+@UNHURRIED
 @given(_JSON)
 def test_arbitrary_json_gives_a_graph_or_a_graph_error(data: Any) -> None:
     _accept_or_refuse(data)
 
 
-@settings(max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(st.data())
 def test_a_graph_with_any_part_replaced_gives_a_graph_or_a_graph_error(data: st.DataObject) -> None:
     graph = json.loads(data.draw(st.sampled_from(GOLDEN_FILES)).read_text())
@@ -175,6 +177,7 @@ def test_a_graph_with_any_part_replaced_gives_a_graph_or_a_graph_error(data: st.
     _accept_or_refuse(graph)
 
 
+@UNHURRIED
 @given(st.binary() | st.text())
 def test_arbitrary_text_is_refused_with_a_graph_error(text: bytes | str) -> None:
     with pytest.raises(GraphError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graph_cases import GOLDEN, graphs
+from graph_cases import GOLDEN, UNHURRIED, graphs
 from hypothesis import given
 
 from ndif_batch.graph.nodes import Graph, Node, ParamRef, Run, SliceArg, TensorRef
@@ -53,6 +53,7 @@ def test_a_long_prompt_takes_one_short_line() -> None:
     assert len(to_text(Graph({}, (Run("a", "word\n" * 10_000),), ()))) < 100
 
 
+@UNHURRIED
 @given(graphs())
 def test_every_node_has_its_line(graph: Graph) -> None:
     lines = to_text(graph).splitlines()

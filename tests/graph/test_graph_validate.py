@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_cases import BROKEN, GOLDEN_FILES, MEANING, WORDS, Change, change, graphs, patching
+from graph_cases import BROKEN, GOLDEN_FILES, MEANING, UNHURRIED, WORDS, Change, change, graphs, patching
 from hypothesis import given
 
 import ndif_batch.graph
@@ -26,10 +26,11 @@ CASES = WORDS + MEANING
 
 def refusal(data: dict[str, Any], limits: Limits = DEFAULT) -> GraphError:
     with pytest.raises(GraphError) as caught:
-        validate(graph_from_json(data, limits), limits)
+        validate(graph_from_json(data), limits)
     return caught.value
 
 
+@UNHURRIED
 @given(graphs())
 def test_every_valid_graph_is_accepted(graph: Graph) -> None:
     validate(graph)
@@ -68,6 +69,12 @@ def test_a_wrong_word_is_answered_with_the_nearest(wrong: Change, hint: str) -> 
     data = patching()
     wrong(data)
     assert hint in str(refusal(data))
+
+
+def test_a_message_stays_short_whatever_the_argument() -> None:
+    data = patching()
+    data["nodes"][7] = {"op": "cat", "args": [[["x" * 1000] * 100]]}
+    assert len(str(refusal(data))) < 400
 
 
 @pytest.mark.parametrize(
