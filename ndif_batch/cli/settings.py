@@ -1,0 +1,38 @@
+"""The verb config show."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import typer
+
+from ndif_batch.cli.output import Format, Output, write_rows
+
+app = typer.Typer(help="The settings.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `show` a verb of its own while it is the only one."""
+
+
+@app.command()
+def show(output: Output = Format.TABLE) -> None:
+    """Show every setting, its value, and the variable that changes it."""
+    from ndif_batch.config import Settings, load_settings
+
+    settings = load_settings()
+    derived = {"database_url": settings.database, "archive_dir": str(settings.archive)}
+    rows = []
+    for name in Settings.model_fields:
+        variable = f"NDIF_BATCH_{name.upper()}"
+        origin = "variable" if variable in os.environ else "file" if name in settings.model_fields_set else "default"
+        value = derived.get(name, str(getattr(settings, name)))
+        rows.append({"setting": name, "value": without_password(value), "from": origin, "variable": variable})
+    write_rows(rows, ("setting", "value", "from", "variable"), output)
+
+
+def without_password(url: str) -> str:
+    """A database URL with its password starred out."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

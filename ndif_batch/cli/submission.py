@@ -1,0 +1,62 @@
+"""What submit and sweep run have in common: options, the description of a plan, queueing and waiting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from ndif_batch.cli.follow import follow
+from ndif_batch.cli.local_worker import local_worker
+from ndif_batch.cli.output import Format, Output, size, write_record, write_text
+
+if TYPE_CHECKING:
+    from ndif_batch.client import Client, JobHandle, Plan
+
+Wait: TypeAlias = Annotated[
+    bool, typer.Option("--wait", help="Wait until the job has ended; exit code 1 if it failed.")
+]
+Worker: TypeAlias = Annotated[bool, typer.Option("--worker", help="Also run a worker here until the job has ended.")]
+Hold: TypeAlias = Annotated[bool, typer.Option("--hold", help="Queue the job on hold.")]
+Key: TypeAlias = Annotated[str | None, typer.Option("--key", help="The same key gives the same job again.")]
+Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Decides every random number of the job.")]
+Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the job's number only.")]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
+
+__all__ = ["DryRun", "Hold", "Key", "Output", "Parsable", "Seed", "Wait", "Worker", "describe", "enqueue"]
+
+
+def enqueue(client: Client, plan: Plan, *, wait: bool, worker: bool, parsable: bool, **options: Any) -> JobHandle:
+    """Queue a plan, print the job's number, and follow the job if asked to."""
+    job = client.submit(plan, **options)
+    write_text(str(job.id) if parsable else f"Submitted job {job.id} ({job.record.tasks} tasks)")
+    if worker:
+        with local_worker(client.settings, plan.model.name) as running:
+            follow(client, [job], on_look=running.check)
+    elif wait:
+        follow(client, [job])
+    return job
+
+
+def describe(plan: Plan, name: str, output: Format) -> None:
+    """Print what a plan will run, save and need."""
+    space, last = plan.space, plan.tasks - 1
+    table = output is Format.TABLE
+    axes = {axis.name: len(axis) for axis in space.axes}
+    arrays = {array.name: [*space.shape, *array.shape] for array in plan.arrays}
+    record = {
+        "name": name,
+        "model": plan.model.name,
+        "tasks": plan.tasks,
+        "axes": ", ".join(f"{axis} ({length})" for axis, length in axes.items()) if table else axes,
+        "unique_prompts": plan.prompts.distinct,
+        "prompt_tokens": plan.prompts.tokens,
+        "arrays": ", ".join(f"{array} {shape}" for array, shape in arrays.items()) if table else arrays,
+        "bytes": f"{plan.bytes} ({size(plan.bytes)})" if table else plan.bytes,
+        "files": plan.files,
+        "tile": " × ".join(map(str, plan.tile)) if table else list(plan.tile),  # noqa: RUF001
+        "shards": len(plan.shards),
+        "first_task": space.bindings(0),
+        "last_task": space.bindings(last),
+    }
+    write_record({key.replace("_", " "): value for key, value in record.items()} if table else record, output)
