@@ -1,0 +1,58 @@
+"""Writes the reference pages that follow from the code: the command line and the operations."""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ndif_batch.graph.operations import FAMILIES, Operation
+from ndif_batch.graph.signatures import ArgType
+
+HERE = Path(__file__).resolve().parent
+NOTE = "<!-- Written by `make docs`. Change the code, not this page. -->"
+
+
+def pages() -> dict[str, str]:
+    """Each page's name and text."""
+    return {"cli.md": cli(), "operations.md": operations()}
+
+
+def cli() -> str:
+    """Every command with its arguments and options."""
+    typer = str(Path(sys.executable).with_name("typer"))
+    command = [typer, "ndif_batch.cli.main", "utils", "docs", "--name", "ndif-batch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    text = re.sub(r"^\* `--(install|show)-completion`.*\n", "", html.unescape(done.stdout), flags=re.MULTILINE)
+    return f"{NOTE}\n\n{text.strip()}\n"
+
+
+def operations() -> str:
+    """Every operation of the table, by family."""
+    return "\n".join([NOTE, "", *_operations()])
+
+
+def _operations() -> Iterator[str]:
+    yield "# Operations of a graph\n"
+    yield "Everything that an intervention graph can say. Names and arguments are torch's where torch has them.\n"
+    types = ", ".join(f"`{kind}`" for kind in ArgType)
+    yield f"Types of arguments: {types}. What is typed `operand` may be a tensor or a number.\n"
+    for family, members in FAMILIES.items():
+        yield f"## {family}\n\n| operation | meaning |\n|---|---|"
+        yield from map(_row, members)
+        yield ""
+
+
+def _row(operation: Operation) -> str:
+    fields = f" (fields: {', '.join(operation.fields)})" if operation.fields else ""
+    text = f"{operation.doc}{fields}".replace("|", "\\|")
+    return f"| `{operation}` | {text} |"
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    for name, text in pages().items():
+        (folder / name).write_text(text)

@@ -1,0 +1,86 @@
+"""The documentation says what the code does: generated pages are current, links lead somewhere, examples run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ndif_batch import Client, Settings
+from ndif_batch.config import load_settings
+from ndif_batch.models import demo
+from ndif_batch.queue.schema import upgrade
+
+ROOT = Path(__file__).resolve().parent.parent
+LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+SWEEP = yaml.safe_load((ROOT / "configs" / "sweeps" / "ioi_patching.yaml").read_text())["parameters"]
+
+
+def documents() -> list[Path]:
+    folders = ("docs", "jobs", "benchmarks", "configs", "migrations", "tests")
+    return sorted([*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*.md"))])
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    targets = [target for target in LINK.findall(document.read_text()) if not target.startswith("http")]
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_generated_pages_are_current(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(written) == ["cli.md", "operations.md"]
+    for name, text in written.items():
+        assert (ROOT / "docs" / name).read_text() == text, f"docs/{name} is old: run `make docs`"
+
+
+def test_commands_in_the_readme_exist() -> None:
+    reference = (ROOT / "docs" / "cli.md").read_text()
+    used = re.findall(r"ndif-batch ([a-z]+(?: [a-z]+)?)", (ROOT / "README.md").read_text())
+    assert len(used) >= 5
+    for command in used:
+        first, _, _ = command.partition(" ")
+        group = f"## `ndif-batch {first}`\n" in reference
+        assert f"## `ndif-batch {command}`\n" in reference or (group and f"## `ndif-batch {first} " not in reference)
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for path in documents() for target in re.findall(r"`?make ([a-z]+)`", path.read_text())}
+    assert {"demo", "test", "setup"} <= targets
+    assert named <= targets
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """The demonstration model in a queue of this test's own, which is also where the environment points."""
+    monkeypatch.setenv("NDIF_BATCH_DATA_DIR", str(tmp_path))
+    cache = load_settings().model_cache
+    settings = Settings(data_dir=tmp_path, model_cache=cache)
+    upgrade(settings.database)
+    with Client(settings) as client:
+        client.add_model(str(demo.fetch(cache)), demo.NAME)
+        yield client
+
+
+def test_the_python_example_of_the_readme_does_what_its_comments_say(at_home: Client) -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(code) == 1
+    head, waiting, _ = code[0].partition("job.wait()")
+    assert waiting
+    names: dict[str, Any] = {}
+    exec(head.replace("\nt.run(", "\none = t.run("), names)
+    assert float(names["one"]) == pytest.approx(5.328, abs=1e-3)
+    assert names["prompts"] == {name: SWEEP[name] for name in ("clean", "corrupted", "answer", "distractor")}
+    (job,) = at_home.jobs()
+    assert job.record.tasks == 30 * 17
