@@ -66,28 +66,29 @@ def upgrade() -> None:
         sa.Column("tasks_failed", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "(state IN ('CANCELLED', 'COMPLETED', 'FAILED')) = (finished_at IS NOT NULL)", name="ck_job_finished"
+            "(state IN ('CANCELLED', 'COMPLETED', 'FAILED')) = (finished_at IS NOT NULL)", name=op.f("ck_job_finished")
         ),
         sa.CheckConstraint(
             "NOT (state IN ('CANCELLED', 'COMPLETED', 'FAILED')) OR shards_left = 0",
-            name="ck_job_final_has_no_shard_left",
+            name=op.f("ck_job_final_has_no_shard_left"),
         ),
-        sa.CheckConstraint("state <> 'COMPLETED' OR tasks_done = tasks", name="ck_job_completed_is_whole"),
+        sa.CheckConstraint("state <> 'COMPLETED' OR tasks_done = tasks", name=op.f("ck_job_completed_is_whole")),
         sa.CheckConstraint(
-            "state <> 'FAILED' OR (tasks_failed > 0 AND reason IS NOT NULL)", name="ck_job_failed_has_reason"
+            "state <> 'FAILED' OR (tasks_failed > 0 AND reason IS NOT NULL)", name=op.f("ck_job_failed_has_reason")
         ),
-        sa.CheckConstraint("state <> 'PENDING' OR started_at IS NULL", name="ck_job_pending_not_started"),
+        sa.CheckConstraint("state <> 'PENDING' OR started_at IS NULL", name=op.f("ck_job_pending_not_started")),
         sa.CheckConstraint(
-            "state IN ('CANCELLED', 'COMPLETED', 'FAILED', 'HELD', 'PENDING', 'RUNNING')", name="ck_job_state"
+            "state IN ('CANCELLED', 'COMPLETED', 'FAILED', 'HELD', 'PENDING', 'RUNNING')", name=op.f("ck_job_state")
         ),
         sa.CheckConstraint(
-            "state NOT IN ('RUNNING', 'COMPLETED', 'FAILED') OR started_at IS NOT NULL", name="ck_job_running_started"
+            "state NOT IN ('RUNNING', 'COMPLETED', 'FAILED') OR started_at IS NOT NULL",
+            name=op.f("ck_job_running_started"),
         ),
-        sa.CheckConstraint("shards > 0 AND shards_left BETWEEN 0 AND shards", name="ck_job_shards"),
+        sa.CheckConstraint("shards > 0 AND shards_left BETWEEN 0 AND shards", name=op.f("ck_job_shards")),
         sa.CheckConstraint(
-            "tasks_done >= 0 AND tasks_failed >= 0 AND tasks_done + tasks_failed <= tasks", name="ck_job_tasks"
+            "tasks_done >= 0 AND tasks_failed >= 0 AND tasks_done + tasks_failed <= tasks", name=op.f("ck_job_tasks")
         ),
-        sa.CheckConstraint("tokens_per_task >= 0 AND max_retries >= 0", name="ck_job_bounds"),
+        sa.CheckConstraint("tokens_per_task >= 0 AND max_retries >= 0", name=op.f("ck_job_bounds")),
         sa.ForeignKeyConstraint(["graph_digest"], ["graph.digest"], name="fk_job_graph_digest"),
         sa.ForeignKeyConstraint(["model"], ["model.name"], name="fk_job_model"),
         sa.PrimaryKeyConstraint("id", name="pk_job"),
@@ -114,8 +115,10 @@ def upgrade() -> None:
         sa.Column("alive_until", sa.DateTime(timezone=True), nullable=False),
         sa.Column("stopped_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.CheckConstraint("(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)", name="ck_worker_stopped"),
-        sa.CheckConstraint("state IN ('DRAINING', 'LOST', 'RUNNING', 'STARTING', 'STOPPED')", name="ck_worker_state"),
+        sa.CheckConstraint("(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)", name=op.f("ck_worker_stopped")),
+        sa.CheckConstraint(
+            "state IN ('DRAINING', 'LOST', 'RUNNING', 'STARTING', 'STOPPED')", name=op.f("ck_worker_state")
+        ),
         sa.ForeignKeyConstraint(["model"], ["model.name"], name="fk_worker_model"),
         sa.PrimaryKeyConstraint("id", name="pk_worker"),
     )
@@ -145,22 +148,29 @@ def upgrade() -> None:
         sa.Column("tasks_failed", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("code", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.CheckConstraint("(state = 'FAILED') = (code IS NOT NULL AND reason IS NOT NULL)", name="ck_shard_reason"),
-        sa.CheckConstraint("(state = 'LEASED') = (lease_until IS NOT NULL)", name="ck_shard_lease_until"),
-        sa.CheckConstraint("(state = 'LEASED') = (worker_id IS NOT NULL)", name="ck_shard_worker_id"),
-        sa.CheckConstraint("state <> 'DONE' OR tasks_done + tasks_failed = tasks", name="ck_shard_done"),
-        sa.CheckConstraint("state <> 'FAILED' OR (tasks_done = 0 AND tasks_failed = tasks)", name="ck_shard_failed"),
         sa.CheckConstraint(
-            "state <> 'LEASED' OR (epoch > 0 AND tasks_done <= tasks AND tasks_failed = 0)", name="ck_shard_leased"
+            "(state = 'FAILED') = (code IS NOT NULL AND reason IS NOT NULL)", name=op.f("ck_shard_reason")
         ),
-        sa.CheckConstraint("state = 'PENDING' OR ready_at IS NULL", name="ck_shard_ready_at"),
-        sa.CheckConstraint("state IN ('CANCELLED', 'DONE', 'FAILED', 'LEASED', 'PENDING')", name="ck_shard_state"),
+        sa.CheckConstraint("(state = 'LEASED') = (lease_until IS NOT NULL)", name=op.f("ck_shard_lease_until")),
+        sa.CheckConstraint("(state = 'LEASED') = (worker_id IS NOT NULL)", name=op.f("ck_shard_worker_id")),
+        sa.CheckConstraint("state <> 'DONE' OR tasks_done + tasks_failed = tasks", name=op.f("ck_shard_done")),
         sa.CheckConstraint(
-            "state NOT IN ('PENDING', 'CANCELLED') OR (tasks_done = 0 AND tasks_failed = 0)", name="ck_shard_open"
+            "state <> 'FAILED' OR (tasks_done = 0 AND tasks_failed = tasks)", name=op.f("ck_shard_failed")
         ),
-        sa.CheckConstraint("epoch >= 0 AND attempts >= deaths AND deaths >= 0", name="ck_shard_counts"),
         sa.CheckConstraint(
-            "first_task >= 0 AND tasks > 0 AND tasks_done >= 0 AND tasks_failed >= 0", name="ck_shard_tasks"
+            "state <> 'LEASED' OR (epoch > 0 AND tasks_done <= tasks AND tasks_failed = 0)",
+            name=op.f("ck_shard_leased"),
+        ),
+        sa.CheckConstraint("state = 'PENDING' OR ready_at IS NULL", name=op.f("ck_shard_ready_at")),
+        sa.CheckConstraint(
+            "state IN ('CANCELLED', 'DONE', 'FAILED', 'LEASED', 'PENDING')", name=op.f("ck_shard_state")
+        ),
+        sa.CheckConstraint(
+            "state NOT IN ('PENDING', 'CANCELLED') OR (tasks_done = 0 AND tasks_failed = 0)", name=op.f("ck_shard_open")
+        ),
+        sa.CheckConstraint("epoch >= 0 AND attempts >= deaths AND deaths >= 0", name=op.f("ck_shard_counts")),
+        sa.CheckConstraint(
+            "first_task >= 0 AND tasks > 0 AND tasks_done >= 0 AND tasks_failed >= 0", name=op.f("ck_shard_tasks")
         ),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name="fk_shard_job_id"),
         sa.ForeignKeyConstraint(["worker_id"], ["worker.id"], name="fk_shard_worker_id"),

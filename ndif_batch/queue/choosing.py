@@ -13,7 +13,7 @@ from ndif_batch.queue import states
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import ShardState
 from ndif_batch.queue.rows import state_in
-from ndif_batch.queue.tables import LEASABLE_JOBS, job, shard
+from ndif_batch.queue.tables import LEASABLE, job, shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ def candidate_query(model: str, now: datetime, limit: int) -> Select[Any]:
         .join(job)
         .where(
             job.c.model == model,
-            state_in(job.c.state, LEASABLE_JOBS),
+            state_in(job.c.state, LEASABLE),
             state_in(shard.c.state, [ShardState.PENDING]),
             or_(shard.c.ready_at.is_(None), shard.c.ready_at <= now),
         )
         .order_by(job.c.priority.desc(), job.c.id, shard.c.index)
         .limit(limit)
-        .with_for_update(of=shard, skip_locked=True)
+        .with_for_update(of=shard, key_share=True, skip_locked=True)
     )
 
 

@@ -57,7 +57,9 @@ def expire(tx: Transaction) -> None:
     """Take back leases that ran out; it counts against a shard only if its worker fell silent as well."""
     workers.notice_silence(tx)
     over = select(shard).join(worker).where(_LEASED, shard.c.lease_until <= tx.now)
-    over = over.order_by(shard.c.id).limit(EXPIRIES).with_for_update(of=shard, skip_locked=True)
+    over = (
+        over.order_by(shard.c.lease_until).limit(EXPIRIES).with_for_update(of=shard, key_share=True, skip_locked=True)
+    )
     _orphan(tx, _read(tx, over.where(worker.c.state == WorkerState.LOST)), "no heartbeat for longer than its lease")
     late = [one.id for one in _read(tx, over.where(worker.c.state != WorkerState.LOST))]
     if late:
@@ -80,7 +82,7 @@ def lose_worker(tx: Transaction, worker_id: int, *, died: bool, reason: str, act
         return
     held = _LEASED & (shard.c.worker_id == worker_id)
     if died:
-        _orphan(tx, _read(tx, select(shard).where(held).order_by(shard.c.id).with_for_update()), reason)
+        _orphan(tx, _read(tx, select(shard).where(held).order_by(shard.c.id).with_for_update(key_share=True)), reason)
     else:
         move_shards(tx, EventKind.SHARD_EXPIRED, held, actor=actor, detail={"reason": reason})
 

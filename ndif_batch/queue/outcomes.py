@@ -56,7 +56,7 @@ def give_back(tx: Transaction, shard_id: int, epoch: int) -> bool:
 
 def _held(tx: Transaction, shard_id: int, epoch: int) -> ShardRecord | None:
     lease = (shard.c.id == shard_id) & (shard.c.epoch == epoch) & (shard.c.state == ShardState.LEASED)
-    rows = shard_records(tx.connection.execute(select(shard).where(lease).with_for_update()).mappings())
+    rows = shard_records(tx.connection.execute(select(shard).where(lease).with_for_update(key_share=True)).mappings())
     return rows[0] if rows else None
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Enum,
@@ -83,9 +84,13 @@ def _count(name: str, **options: Any) -> Column[int]:
     return Column(name, Integer, nullable=False, server_default=text("0"), **options)
 
 
+def _index(name: str, rule: str, *columns: ColumnElement[Any]) -> None:
+    Index(name, *columns, sqlite_where=text(rule), postgresql_where=text(rule))
+
+
 _FINAL = _among("state", (state for state in JobState if state.final))
-_ALIVE = _among("state", (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.DRAINING))
-LEASABLE_JOBS = (JobState.PENDING, JobState.RUNNING)
+LEASABLE = (JobState.PENDING, JobState.RUNNING)
+ALIVE = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.DRAINING)
 
 model = Table(
     "model",
@@ -149,14 +154,7 @@ job = Table(
     _check("tasks", "tasks_done >= 0 AND tasks_failed >= 0 AND tasks_done + tasks_failed <= tasks"),
     _check("bounds", "tokens_per_task >= 0 AND max_retries >= 0"),
 )
-Index(
-    "ix_job_leasable",
-    job.c.model,
-    job.c.priority.desc(),
-    job.c.id,
-    sqlite_where=text(_among("state", LEASABLE_JOBS)),
-    postgresql_where=text(_among("state", LEASABLE_JOBS)),
-)
+_index("ix_job_leasable", _among("state", LEASABLE), job.c.model, job.c.priority.desc(), job.c.id)
 Index("ix_job_user", job.c.user, job.c.id)
 
 worker = Table(
@@ -175,7 +173,7 @@ worker = Table(
     _check("state", _among("state", WorkerState)),
     _check("stopped", "(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)"),
 )
-Index("ix_worker_alive", worker.c.alive_until, sqlite_where=text(_ALIVE), postgresql_where=text(_ALIVE))
+_index("ix_worker_alive", _among("state", ALIVE), worker.c.alive_until)
 
 shard = Table(
     "shard",
@@ -209,17 +207,11 @@ shard = Table(
     _check("open", "state NOT IN ('PENDING', 'CANCELLED') OR (tasks_done = 0 AND tasks_failed = 0)"),
     _check("counts", "epoch >= 0 AND attempts >= deaths AND deaths >= 0"),
 )
-
-
-def _shard_index(name: str, rule: str, *columns: Column[Any]) -> None:
-    Index(f"ix_shard_{name}", *columns, sqlite_where=text(rule), postgresql_where=text(rule))
-
-
-_shard_index("pending", "state = 'PENDING'", shard.c.job_id, shard.c.index)
-_shard_index("expiry", "state = 'LEASED'", shard.c.lease_until)
-_shard_index("worker", "state = 'LEASED'", shard.c.worker_id)
-_shard_index("progress", "state = 'LEASED'", shard.c.job_id, shard.c.tasks_done)
-_shard_index("failed", "tasks_failed > 0", shard.c.job_id, shard.c.first_task)
+_index("ix_shard_pending", "state = 'PENDING'", shard.c.job_id, shard.c.index)
+_index("ix_shard_expiry", "state = 'LEASED'", shard.c.lease_until)
+_index("ix_shard_worker", "state = 'LEASED'", shard.c.worker_id)
+_index("ix_shard_progress", "state = 'LEASED'", shard.c.job_id, shard.c.tasks_done)
+_index("ix_shard_failed", "tasks_failed > 0", shard.c.job_id, shard.c.first_task)
 
 task_error = Table(
     "task_error",

@@ -10,8 +10,8 @@ from ndif_batch.errors import NotFoundError
 from ndif_batch.queue import models
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, WorkerRecord, WorkerState
-from ndif_batch.queue.rows import worker_record
-from ndif_batch.queue.tables import worker
+from ndif_batch.queue.rows import state_in, worker_record
+from ndif_batch.queue.tables import ALIVE, worker
 from ndif_batch.queue.transitions import move_workers, record
 
 STARTING_TIME = timedelta(minutes=30)
@@ -66,5 +66,8 @@ def drain(tx: Transaction, worker_id: int, actor: str) -> None:
 
 def notice_silence(tx: Transaction) -> None:
     """Count workers as lost that were silent for longer than they promised."""
-    silent = worker.c.alive_until <= tx.now
-    move_workers(tx, EventKind.WORKER_LOST, silent, reason="no heartbeat for longer than its lease")
+    silent = select(worker.c.id).where(worker.c.alive_until <= tx.now, state_in(worker.c.state, ALIVE))
+    ids = tx.connection.scalars(silent).all()
+    if ids:
+        why = "no heartbeat for longer than its lease"
+        move_workers(tx, EventKind.WORKER_LOST, worker.c.id.in_(ids), reason=why)

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from sqlalchemy import create_engine, text
 
 from ndif_batch.queue import schema
 from ndif_batch.queue.store import Queue
+from ndif_batch.queue.tables import metadata
 
 
 class HandClock:
@@ -40,7 +40,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A socket directory of a running server, with a migrated database ``template_queue``."""
+    """The URL of a migrated database on a server of its own."""
     if find_spec("psycopg") is None or shutil.which("initdb") is None:
         pytest.skip("no PostgreSQL here")
     home = Path(subprocess.check_output(["mktemp", "-d", "/tmp/ndif-pg-XXXXXX"], text=True).strip())
@@ -51,41 +51,28 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     control = [*run, "pg_ctl", "-w", "-D", str(home / "data")]
     subprocess.run([*control, "-l", str(home / "log"), "-o", options, "start"], check=True, stdout=-3)
     try:
-        admin = create_engine(postgres_url(str(home), "postgres"), isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            connection.execute(text("CREATE DATABASE template_queue"))
-        admin.dispose()
-        schema.upgrade(postgres_url(str(home), "template_queue"))
-        yield str(home)
+        url = f"postgresql+psycopg://postgres@/postgres?host={home}"
+        schema.upgrade(url)
+        yield url
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=-3)
         shutil.rmtree(home)
 
 
-def postgres_url(socket: str, database: str) -> str:
-    return f"postgresql+psycopg://postgres@/{database}?host={socket}"
-
-
-_names = count()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database at the newest schema."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database at the newest schema."""
     if request.param == "sqlite":
         file = tmp_path / "queue.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), file)
-        yield f"sqlite:///{file}"
-        return
-    socket = request.getfixturevalue("postgres_server")
-    name = f"queue_{next(_names)}"
-    admin = create_engine(postgres_url(socket, "postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template_queue"))
-    yield postgres_url(socket, name)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+        return f"sqlite:///{file}"
+    server: str = request.getfixturevalue("postgres_server")
+    engine = create_engine(server)
+    with engine.begin() as connection:
+        names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+    engine.dispose()
+    return server
 
 
 @pytest.fixture
