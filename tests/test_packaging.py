@@ -39,7 +39,8 @@ def sources(folder: Path) -> set[str]:
 
 
 def test_the_wheel_holds_every_module_and_nothing_beside_the_package(wheel: zipfile.ZipFile) -> None:
-    packed = {name for name in wheel.namelist() if name.endswith(".py") and "/queue/migrations/" not in name}
+    added = ("ndif_batch/queue/migrations/", "ndif_batch/catalogue/")
+    packed = {name for name in wheel.namelist() if name.endswith(".py") and not name.startswith(added)}
     assert packed == {f"ndif_batch/{name}" for name in sources(ROOT / "ndif_batch")}
     assert {name.split("/")[0] for name in wheel.namelist()} == {"ndif_batch", "ndif_batch-0.1.0.dist-info"}
 
@@ -51,6 +52,13 @@ def test_the_wheel_holds_the_migrations_so_that_an_installed_package_can_make_it
     packed = {name.removeprefix(prefix) for name in wheel.namelist() if name.startswith(prefix)}
     assert packed >= {*sources(ROOT / "migrations"), "script.py.mako"}
     assert any(name.startswith("versions/0001") for name in packed)
+
+
+def test_the_wheel_holds_the_catalogue_so_that_the_demo_runs_without_a_checkout(wheel: zipfile.ZipFile) -> None:
+    files = [path for folder in ("jobs", "configs/sweeps") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    wanted = {f"ndif_batch/catalogue/{path.relative_to(ROOT)}" for path in files if path.suffix != ".pyc"}
+    assert "ndif_batch/catalogue/configs/sweeps/ioi_patching.yaml" in wanted
+    assert wanted <= set(wheel.namelist())
 
 
 def test_the_wheel_says_that_it_is_typed_and_carries_its_licence(wheel: zipfile.ZipFile) -> None:
