@@ -75,7 +75,7 @@ class Arguments:
         """What stands in square brackets, one item for each axis."""
         items = tuple(self.convert(item) for item in (index if isinstance(index, tuple) else (index,)))
         self._note(leaves(items), ParamType.INT)
-        return items
+        return items or (...,)
 
     def is_basic(self, index: Index) -> bool:
         """Whether the index gives a view: positions, slices, ``None`` and ``...`` only."""
