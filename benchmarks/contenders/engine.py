@@ -10,7 +10,8 @@ import torch
 
 from contenders.experiment import SAVED, constants, record
 from contenders.protocol import Problem, Values, compete, read
-from ndif_batch.engine import Engine, load
+from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.model import load
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.sweep.space import Axis, Space
