@@ -32,7 +32,12 @@ def site_map() -> SiteMap:
         gives = logits if module == "lm_head" else hidden
         sites[f"{module}.output"] = Site(f"{module}.output", 2 * order + 1, gives)
     return SiteMap(
-        sites, tuple(modules), {"lm_head.weight": ((VOCABULARY, WIDTH), "float32")}, VOCABULARY, 12, "lm_head"
+        sites,
+        ("model", "model.layers", *modules),
+        {"lm_head.weight": ((VOCABULARY, WIDTH), "float32")},
+        VOCABULARY,
+        12,
+        "lm_head",
     )
 
 

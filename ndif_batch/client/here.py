@@ -10,7 +10,7 @@ from ndif_batch.models.info import ModelInfo
 from ndif_batch.sweep.task import make_task
 
 if TYPE_CHECKING:
-    from ndif_batch.engine import Engine
+    from ndif_batch.engine.engine import Engine
 
 
 class Here:
@@ -30,7 +30,8 @@ class Here:
         return outcome.saves
 
     def _engine(self, model: ModelInfo) -> Engine:
-        from ndif_batch.engine import Engine, load
+        from ndif_batch.engine.engine import Engine
+        from ndif_batch.engine.model import load
 
         key = (str(model.directory), model.digest)
         if key not in self._engines:

@@ -12,6 +12,7 @@ import structlog
 from ndif_batch import blobs
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, clean, create, finish
 from ndif_batch.archive.group import MANIFEST
+from ndif_batch.errors import IntegrityError, NotFoundError
 from ndif_batch.graph.serialize import graph_from_json
 from ndif_batch.graph.validate import constants
 from ndif_batch.models.tokenizer import Tokenizer
@@ -64,14 +65,19 @@ class OpenJobs:
         return self._open[record.id]
 
     def close(self, record: JobRecord) -> None:
-        """Forget an ended job; one that was not cancelled gets its manifest, if it lacks it."""
+        """Forget an ended job; the archive of one that was not cancelled gets its manifest, if it lacks it."""
         self._open.pop(record.id, None)
         sharing = self._sharing.pop(record.id, Sharing())
         path = record.store
         if record.state is JobState.CANCELLED or not path.is_dir() or (path / MANIFEST).exists():
             return
-        clean(path)
-        finish(path, {**self._runtime.attributes(), **_sharing_attributes(sharing), "state": record.state.value})
+        ending = {**self._runtime.attributes(), **_sharing_attributes(sharing), "state": record.state.value}
+        try:
+            clean(path)
+            finish(path, ending)
+        except (NotFoundError, IntegrityError) as error:
+            log.error("archive.damaged", job=record.id, reason=error.message)
+            return
         log.info("job.finished", job=record.id, state=record.state.value)
 
     def count_call(self, works: Sequence[ShardWork]) -> None:

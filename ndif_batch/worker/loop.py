@@ -170,8 +170,9 @@ class Worker:
                     self._fail(work.lease, error, retryable=not isinstance(error, UsageError))
 
     def _fail(self, lease: Lease, error: Exception, *, retryable: bool) -> None:
-        code, message = getattr(error, "code", "engine"), f"{error}" or type(error).__name__
-        log.error("shard.failed", job=lease.job.id, shard=lease.shard.id, code=code, reason=message, exc_info=error)
+        known = isinstance(error, NdifBatchError)
+        code, message = (error.code, error.message) if known else ("engine", f"{type(error).__name__}: {error}")
+        log.error("shard.failed", job=lease.job.id, shard=lease.shard.id, code=code, reason=message, exc_info=not known and error)
         self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
         self._heart.release(lease.shard.id)
         self._finish_if_over(lease.job.id)

@@ -12,7 +12,8 @@ from time import perf_counter
 import structlog
 
 from ndif_batch.config import Settings
-from ndif_batch.engine import Engine, load
+from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.model import load
 from ndif_batch.errors import UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue

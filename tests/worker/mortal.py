@@ -1,0 +1,35 @@
+"""A worker process of the toy model, to be killed: ``python mortal.py DATA_DIRECTORY LEASE_SECONDS``.
+
+It prints the number of its finished shards whenever that changes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ndif_batch.client import Client
+from ndif_batch.worker.loop import Progress
+from ndif_batch.worker.signals import on_signals
+from tests import toy
+from tests.worker.toy_engine import ToyEngine
+from tests.worker.working import IDLE, working
+
+
+def tell(progress: Progress) -> None:
+    print(progress.shards_done, flush=True)
+
+
+def main(root: Path, lease_seconds: float) -> None:
+    heart = {"lease_seconds": lease_seconds, "every_seconds": 0.05}
+    with (
+        Client(toy.settings(root)) as client,
+        working(client, ToyEngine(), max_tokens=60, on_progress=tell, **heart) as here,
+        on_signals(here.heart.draining.set),
+        here.heart,
+    ):
+        here.run(IDLE)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))

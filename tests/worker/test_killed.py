@@ -1,0 +1,93 @@
+"""A worker may die at any moment, or be asked to end: nothing is lost, nothing is wrong, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ndif_batch.client import Client, JobHandle
+from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
+from tests import toy
+from tests.worker import mortal
+from tests.worker.toy_engine import ToyEngine
+from tests.worker.working import assert_right, submit, working
+
+LEASE_SECONDS = 0.4
+PATIENCE_SECONDS = 60
+SHARDS = 4 * 3 * 5
+
+
+def long_job(client: Client) -> JobHandle:
+    return submit(client, repeats=15, tile=(1, 1, 3))
+
+
+def start(client: Client) -> subprocess.Popen[str]:
+    command = [sys.executable, mortal.__file__, str(client.settings.data_dir), str(LEASE_SECONDS)]
+    environment = os.environ | {"PYTHONPATH": str(Path(toy.__file__).parents[1])}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(worker: subprocess.Popen[str], shards: int) -> None:
+    """Returns when the worker has finished so many shards."""
+    assert worker.stdout is not None
+    assert any(int(line) >= shards for line in worker.stdout), worker.communicate()[1]
+
+
+def done(client: Client, job: JobHandle) -> int:
+    return sum(shard.state is ShardState.DONE for shard in client.queue.shards(job.id))
+
+
+def temporaries(job: JobHandle) -> list[Path]:
+    return list(job.record.store.parent.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_nine_at_a_random_moment_and_a_second_worker_finishes(client: Client, seed: int) -> None:
+    job = long_job(client)
+    moment = random.Random(seed).randrange(1, SHARDS - 10)
+    victim = start(client)
+    wait_for(victim, moment)
+    victim.kill()
+    victim.communicate()
+    before = done(client, job)
+    assert moment <= before < SHARDS
+    with working(client, ToyEngine()) as here:
+        assert here.run().shards_done == SHARDS - before
+    assert job.refresh().state is JobState.COMPLETED
+    assert_right(job)
+    assert temporaries(job) == []
+    assert all(shard.worker_id is None for shard in client.queue.shards(job.id))
+    finished = [e.shard_id for e in client.queue.events(job.id, limit=10_000) if e.kind is EventKind.SHARD_DONE]
+    assert len(finished) == len(set(finished)) == SHARDS
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_a_signal_drains_within_seconds_and_gives_the_rest_back(client: Client, number: signal.Signals) -> None:
+    job = long_job(client)
+    worker = start(client)
+    wait_for(worker, 5)
+    worker.send_signal(number)
+    began = time.monotonic()
+    _, err = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert (worker.returncode, time.monotonic() - began < 10) == (0, True), err
+    assert 5 <= done(client, job) < SHARDS
+    assert {shard.state for shard in client.queue.shards(job.id)} == {ShardState.DONE, ShardState.PENDING}
+    assert {shard.attempts + shard.deaths for shard in client.queue.shards(job.id)} == {0}
+    assert client.queue.workers()[0].state is WorkerState.STOPPED
+    assert temporaries(job) == []
+
+
+def test_two_workers_share_a_job_without_doing_a_shard_twice(client: Client) -> None:
+    job = long_job(client)
+    workers = [start(client), start(client)]
+    told = [worker.communicate(timeout=PATIENCE_SECONDS)[0].split() for worker in workers]
+    assert sum(int(lines[-1]) for lines in told if lines) == SHARDS
+    assert job.refresh().state is JobState.COMPLETED
+    assert_right(job)

@@ -1,0 +1,55 @@
+"""A small deterministic engine: what a task saves follows from its bindings and its seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ndif_batch.errors import TaskError
+from ndif_batch.sweep.task import Task
+from tests.toy import WIDTH
+
+
+@dataclass(frozen=True, slots=True)
+class ToyOutcome:
+    index: int
+    saves: Mapping[str, Any]
+    error: TaskError | None = None
+
+
+@dataclass
+class ToyEngine:
+    """``before(task)`` may raise a ``TaskError`` for the task, or anything else for the whole call."""
+
+    before: Callable[[Task], None] = lambda task: None
+    calls: list[list[Task]] = field(default_factory=list)
+    options: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(
+        self, tasks: Sequence[Task], *, nan: str, layout: str, constants: Mapping[str, Any]
+    ) -> Iterator[ToyOutcome]:
+        self.calls.append(list(tasks))
+        self.options.append((nan, layout))
+        for index in reversed(range(len(tasks))):
+            try:
+                self.before(tasks[index])
+            except TaskError as error:
+                yield ToyOutcome(index, {}, error)
+                continue
+            yield ToyOutcome(index, values(tasks[index]))
+
+
+def values(task: Task) -> dict[str, np.ndarray[Any, Any]]:
+    """What the graphs ``reading`` and ``whole`` of :mod:`tests.toy` save in this toy world."""
+    layer, prompt = task.bindings["layer"], str(task.bindings["prompt"])
+    assert isinstance(layer, int)
+    if "position" not in task.bindings:
+        rows = np.arange(len(prompt.split()) * WIDTH, dtype=np.float32).reshape(-1, WIDTH)
+        return {"residual": rows + layer}
+    position = task.bindings["position"]
+    assert isinstance(position, int)
+    residual = np.arange(WIDTH, dtype=np.float32) + 100 * layer + 10 * position
+    return {"residual": residual, "logit": np.float32(task.seed % 1000) + np.asarray(layer, dtype=np.float32)}
