@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ndif_batch.client import Client
+from ndif_batch.worker.logs import configure_logs
 from ndif_batch.worker.loop import Progress
 from ndif_batch.worker.signals import on_signals
 from tests import toy
@@ -21,6 +22,7 @@ def tell(progress: Progress) -> None:
 
 
 def main(root: Path, lease_seconds: float) -> None:
+    configure_logs()
     heart = {"lease_seconds": lease_seconds, "every_seconds": 0.05}
     with (
         Client(toy.settings(root)) as client,

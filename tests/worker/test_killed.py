@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -21,6 +24,7 @@ from tests.worker.working import assert_right, submit, working
 
 LEASE_SECONDS = 0.4
 PATIENCE_SECONDS = 60
+Start: TypeAlias = Callable[[], "subprocess.Popen[str]"]
 SHARDS = 4 * 3 * 5
 
 
@@ -28,10 +32,22 @@ def long_job(client: Client) -> JobHandle:
     return submit(client, repeats=15, tile=(1, 1, 3))
 
 
-def start(client: Client) -> subprocess.Popen[str]:
+@pytest.fixture
+def start(client: Client) -> Iterator[Start]:
+    """Starts worker processes that do not outlive the test."""
     command = [sys.executable, mortal.__file__, str(client.settings.data_dir), str(LEASE_SECONDS)]
     environment = os.environ | {"PYTHONPATH": str(Path(toy.__file__).parents[1])}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with ExitStack() as stack:
+
+        def started() -> subprocess.Popen[str]:
+            pipe = subprocess.PIPE
+            worker = stack.enter_context(
+                subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe)
+            )
+            stack.callback(worker.kill)
+            return worker
+
+        yield started
 
 
 def wait_for(worker: subprocess.Popen[str], shards: int) -> None:
@@ -49,10 +65,10 @@ def temporaries(job: JobHandle) -> list[Path]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kill_nine_at_a_random_moment_and_a_second_worker_finishes(client: Client, seed: int) -> None:
+def test_kill_nine_at_a_random_moment_and_a_second_worker_finishes(client: Client, start: Start, seed: int) -> None:
     job = long_job(client)
     moment = random.Random(seed).randrange(1, SHARDS - 10)
-    victim = start(client)
+    victim = start()
     wait_for(victim, moment)
     victim.kill()
     victim.communicate()
@@ -69,9 +85,11 @@ def test_kill_nine_at_a_random_moment_and_a_second_worker_finishes(client: Clien
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
-def test_a_signal_drains_within_seconds_and_gives_the_rest_back(client: Client, number: signal.Signals) -> None:
+def test_a_signal_drains_within_seconds_and_gives_the_rest_back(
+    client: Client, start: Start, number: signal.Signals
+) -> None:
     job = long_job(client)
-    worker = start(client)
+    worker = start()
     wait_for(worker, 5)
     worker.send_signal(number)
     began = time.monotonic()
@@ -84,9 +102,9 @@ def test_a_signal_drains_within_seconds_and_gives_the_rest_back(client: Client, 
     assert temporaries(job) == []
 
 
-def test_two_workers_share_a_job_without_doing_a_shard_twice(client: Client) -> None:
+def test_two_workers_share_a_job_without_doing_a_shard_twice(client: Client, start: Start) -> None:
     job = long_job(client)
-    workers = [start(client), start(client)]
+    workers = [start(), start()]
     told = [worker.communicate(timeout=PATIENCE_SECONDS)[0].split() for worker in workers]
     assert sum(int(lines[-1]) for lines in told if lines) == SHARDS
     assert job.refresh().state is JobState.COMPLETED
