@@ -44,7 +44,7 @@ bench: setup model $(PEERS)/.installed ## measure patching against raw hooks and
 
 gpu: ## run the tests and benchmarks that need CUDA
 	$(GPU_PYTHON) -m pytest -m gpu
-	$(GPU_PYTHON) benchmarks/patching.py --device cuda
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/patching.py --device cuda --random --only engine
 
 docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py

@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import machine
 from contenders.protocol import Measured, Problem, Values, parse
+from random_model import random_problem
 
 TOLERANCE = 1e-4
 """Largest allowed difference from raw hooks, as a share of their largest value; float32."""
@@ -48,9 +50,13 @@ def main() -> int:
     """Runs what the command line asks for; 1 if a contender's values differ from those of raw hooks."""
     options = read_options()
     contenders = [c for c in CONTENDERS if c is BASELINE or c.name in options.only]
-    problem = ioi_problem(options.device, options.threads)
-    problem = replace(problem, layers=min(problem.layers, options.layers or problem.layers))
-    rounds = compete(contenders, problem, options.rounds, options.peers)
+    with TemporaryDirectory() as folder:
+        if options.random:
+            problem = random_problem(Path(folder), options.device, options.threads)
+        else:
+            problem = ioi_problem(options.device, options.threads)
+        problem = replace(problem, layers=min(problem.layers, options.layers or problem.layers))
+        rounds = compete(contenders, problem, options.rounds, options.peers)
     results = summarise(contenders, rounds)
     print(table(results))
     wrong = [row["label"] for row in results if not row["deviation"] <= TOLERANCE]
@@ -68,6 +74,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="contenders beside raw hooks")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contender runs; medians are shown")
     parser.add_argument("--layers", type=int, help="only the first layers, for a quick try")
+    parser.add_argument("--random", action="store_true", help="random weights in place of SmolLM2: nothing is fetched")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--peers", default=machine.ROOT / ".venv-peers/bin/python", help="Python that has nnsight")
