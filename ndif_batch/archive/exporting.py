@@ -33,7 +33,7 @@ def export(results: Results, path: Path, format: str) -> tuple[str, ...]:  # noq
     :meth:`Results.dataframe` and leave larger saves out. The values pass through memory.
     """
     if format not in list(ExportFormat):
-        raise UsageError(f"results cannot be exported to {format!r}", hint=nearest(format, ExportFormat))
+        raise UsageError(f"results cannot be exported to {format!r}", hint=nearest(format, map(str, ExportFormat)))
     if not path.parent.is_dir():
         raise NotFoundError(f"there is no directory {path.parent}")
     kind = ExportFormat(format)

@@ -34,7 +34,7 @@ def group_attributes(spec: ArchiveSpec) -> dict[str, Any]:
 
 
 def read_group(path: Path) -> dict[str, Any]:
-    """The group's metadata document. ``NotFoundError`` without an archive there, ``IntegrityError`` for a damaged one."""
+    """The group's metadata document; ``NotFoundError`` without one, ``IntegrityError`` when it is damaged."""
     try:
         group: dict[str, Any] = json.loads((path / GROUP).read_bytes())
         if group["attributes"][OWN_KEY]["format"] != FORMAT:

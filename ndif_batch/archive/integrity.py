@@ -38,12 +38,13 @@ class Problem:
         return f"{self.path}: {self.what} ({which} {span})"
 
 
-def find_problems(path: Path, grid: Grid, coordinates: Collection[str]) -> list[Problem]:
+def find_problems(path: Path, grid: Grid, coordinates: Collection[str], tiled: Collection[str]) -> list[Problem]:
     """Compare every file with the manifest; before there is one, check each shard's CRC32C and that none is missing.
 
-    ``coordinates`` are the names of the arrays that belong to axes and not to tasks.
+    ``coordinates`` are the names of the arrays that belong to axes, ``tiled`` of those that tasks write.
     """
-    found = _by_manifest(path) if (path / MANIFEST).exists() else _by_checksum(path, grid, coordinates)
+    finished = (path / MANIFEST).exists()
+    found = _by_manifest(path) if finished else _by_checksum(path, grid, coordinates, tiled)
     return [Problem(name, what, _tasks_of(name, grid, coordinates)) for name, what in found]
 
 
@@ -69,35 +70,37 @@ def _by_manifest(path: Path) -> Iterator[tuple[str, str]]:
             yield name, CHANGED
 
 
-def _by_checksum(path: Path, grid: Grid, coordinates: Collection[str]) -> Iterator[tuple[str, str]]:
-    arrays = [name for name in sorted(child.name for child in path.iterdir()) if (path / name).is_dir()]
+def _by_checksum(
+    path: Path, grid: Grid, coordinates: Collection[str], tiled: Collection[str]
+) -> Iterator[tuple[str, str]]:
     written = {index for index in grid.indices() if (path / STATUS / shard_key(index, len(index))).exists()}
-    for name in arrays:
+    for name in sorted([*coordinates, *tiled]):
         try:
             array = open_array(path, name)
-            shape = array.shape
+            ndim, is_empty = array.ndim, 0 in array.shape
         except DAMAGE:
             yield f"{name}/{GROUP}", UNREADABLE
             continue
         if name in coordinates:
-            yield from _unreadable(array, f"{name}/{shard_key((0,), 1)}", (...,))
-        elif 0 not in shape:
-            yield from _damaged_shards(path, array, grid, written)
+            yield from _damage(path, array, shard_key((0,), 1), (...,), expected=True)
+        elif not is_empty:
+            for index in grid.indices():
+                region = (*grid.region(index), ...)
+                yield from _damage(path, array, shard_key(index, ndim), region, expected=index in written)
 
 
-def _damaged_shards(
-    path: Path, array: zarr.Array[Any], grid: Grid, written: Collection[tuple[int, ...]]
+def _damage(
+    path: Path, array: zarr.Array[Any], key: str, region: tuple[Any, ...], *, expected: bool
 ) -> Iterator[tuple[str, str]]:
-    for index in grid.indices():
-        name = f"{array.basename}/{shard_key(index, array.ndim)}"
-        if (path / name).exists():
-            yield from _unreadable(array, name, (*grid.region(index), ...))
-        elif index in written:
+    name = f"{array.basename}/{key}"
+    file = path / name
+    if not file.exists():
+        if expected:
             yield name, MISSING
-
-
-def _unreadable(array: zarr.Array[Any], name: str, region: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
-    try:
-        _ = array[region]
-    except DAMAGE:
+    elif not file.stat().st_size:  # which Zarr reads as nothing but fill values
         yield name, CHECKSUM
+    else:
+        try:
+            _ = array[region]
+        except DAMAGE:
+            yield name, CHECKSUM

@@ -120,7 +120,8 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
 
     def verify(self) -> list[Problem]:
         """Every damaged or missing file and the tasks it touches: by the manifest once finished, until then by CRC."""
-        return find_problems(self.path, self.grid, self._coordinates)
+        tiled = [name for array in self.arrays.values() for name in (array.name, *array.lengths)]
+        return find_problems(self.path, self.grid, self._coordinates, [*tiled, STATUS])
 
     def _labels(self, name: str) -> np.ndarray[Any, Any]:
         values = np.asarray(open_array(self.path, name)[...])

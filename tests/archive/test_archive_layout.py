@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import pytest
+from archive_example import example_spec, write_all
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, archive_size, create, finish
+from ndif_batch.archive.layout import chunk_shape, layouts
+from ndif_batch.sweep.tiles import tile_shape
+
+
+@given(st.lists(st.integers(1, 1024), min_size=1, max_size=3).map(tuple), st.sampled_from([1, 2, 4, 8]))
+def test_chunks_divide_their_shard_and_small_shards_are_one(shard: tuple[int, ...], item_bytes: int) -> None:
+    chunk = chunk_shape(shard, item_bytes)
+    assert all(length % part == 0 for length, part in zip(shard, chunk, strict=True))
+    if prod(shard) * item_bytes <= 256 * 2**10:
+        assert chunk == shard
+
+
+@pytest.mark.parametrize(
+    ("shard", "expected"),
+    [
+        ((1024,), (1024,)),
+        ((64, 576), (64, 576)),
+        ((64, 12, 576), (8, 12, 576)),
+        ((2, 31, 128, 576), (1, 1, 128, 576)),
+        ((1, 1, 4096, 4096), (1, 1, 16, 4096)),
+        ((1021, 256), (1021, 256)),
+    ],
+)
+def test_chunks_cut_leading_axes_until_one_read_is_quick(shard: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    assert chunk_shape(shard, 4) == expected
+
+
+def test_every_array_has_one_shard_a_tile_and_the_status_is_written_last() -> None:
+    spec = example_spec()
+    found = layouts(spec)
+    assert list(found) == ["loss", "resid", "resid_length", "top", "right", "task_status"]
+    assert {name: layout.shard for name, layout in found.items()} == {
+        "loss": (2, 3),
+        "resid": (2, 3, 4, 3),
+        "resid_length": (2, 3),
+        "top": (2, 3, 2),
+        "right": (2, 3),
+        "task_status": (2, 3),
+    }
+    assert found["resid"].dims == ("layer", "pair", "token", "hidden")
+    assert found["resid"].key((2, 0)) == "c.2.0.0.0"
+
+
+def test_ten_thousand_tasks_of_scalars_are_tens_of_files() -> None:
+    axes = tuple(AxisSpec(name, {name: range(100)}) for name in ("layer", "position"))
+    arrays = (ArraySpec.saved("loss", "float32"), ArraySpec.saved("top", "int64"))
+    tile = tile_shape((100, 100), sum(array.bytes_per_task for array in arrays))
+    size = archive_size(ArchiveSpec(axes, tile, arrays))
+    assert size.files < 50
+    assert size.bytes == 100 * 100 * (4 + 8 + 1) + 2 * 800
+
+
+def test_the_size_foretold_is_the_number_of_files_of_the_finished_archive(tmp_path: Path) -> None:
+    path, spec = tmp_path / "7.zarr", example_spec()
+    create(path, spec)
+    write_all(path, spec)
+    finish(path, {})
+    assert archive_size(spec).files == sum(file.is_file() for file in path.rglob("*"))
+    assert archive_size(spec).bytes == 15 * (4 + 4 * 4 * 3 + 4 + 16 + 1 + 1) + 5 * 8 + 3 * 3 * 8
