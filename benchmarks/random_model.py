@@ -7,7 +7,7 @@ from typing import Any
 
 from contenders.protocol import Problem
 
-LLAMA_1B = {
+LLAMA_1B: dict[str, Any] = {
     "hidden_size": 2048,
     "intermediate_size": 8192,
     "num_hidden_layers": 16,
@@ -22,15 +22,15 @@ SPREAD = 0.06
 """Standard deviation of the weights: three times the usual, so that a patch changes the logits clearly."""
 
 
-def random_problem(folder: Path, device: str, threads: int, shape: dict[str, int] = LLAMA_1B) -> Problem:
+def random_problem(folder: Path, device: str, threads: int, shape: dict[str, Any] = LLAMA_1B) -> Problem:
     """Patching in a Llama with random weights, which is written to ``folder``; the prompts differ in one token."""
     import torch
-    from transformers import AutoConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from ndif_batch.models import source
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", **shape, initializer_range=SPREAD)
+    config = LlamaConfig(**shape, initializer_range=SPREAD)
     model: Any = LlamaForCausalLM(config)
     model.save_pretrained(folder / "weights")
     info = source.add(str(folder / "weights"), "random-llama", folder)
