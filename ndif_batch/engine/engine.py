@@ -25,11 +25,15 @@ LayoutChoice = Literal["auto", "solo"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the task at ``index`` of those given: its saves (on the CPU, its own memory) or its error."""
+    """What became of the task at ``index`` of those given: its saves (on the CPU, its own memory) or its error.
+
+    ``prints`` are what its ``print`` nodes said, as name and text.
+    """
 
     index: int
     saves: Mapping[str, torch.Tensor]
     error: TaskError | None = None
+    prints: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -127,7 +131,8 @@ class Engine:
             failure = str(error).splitlines()[0] if str(error) else type(error).__name__
         else:
             self.counters.tasks += len(runs)
-            yield from (Outcome(run.index, {} if run.error else run.saves, run.error) for run in runs)
+            for run in runs:
+                yield Outcome(run.index, {} if run.error else run.saves, run.error, tuple(run.prints))
             return
         self._free_memory()
         if len(batch) == 1:

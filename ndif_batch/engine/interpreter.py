@@ -15,6 +15,8 @@ from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
 
+PRINTED_CHARACTERS = 2000
+
 
 class Touchpoint(Protocol):
     """A site while a pass is at it, as the interpreter needs it."""
@@ -47,6 +49,7 @@ class TaskRun:
     around: Surroundings
     values: dict[int, Any] = field(default_factory=dict)
     saves: dict[str, torch.Tensor] = field(default_factory=dict)
+    prints: list[tuple[str, str]] = field(default_factory=list)
     error: TaskError | None = None
     _left: list[int] = field(init=False)
     _next: int = 0
@@ -109,7 +112,10 @@ class TaskRun:
             case "save":
                 self.saves[str(node.name)] = _saved(args[0])
                 return None
-            case "print" | "stop":
+            case "print":
+                self.prints.append((str(node.name), _shown(args[0])))
+                return None
+            case "stop":
                 return None
         keywords = {name: self._value(arg) for name, arg in node.kwargs}
         if OPERATIONS[node.op].random:
@@ -153,6 +159,12 @@ def _saved(value: Any) -> torch.Tensor:
     if isinstance(value, bool | int | float):
         return torch.tensor(value)
     raise TypeError(f"only a tensor or a number can be saved, not {type(value).__name__}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    return str(value)[:PRINTED_CHARACTERS]
 
 
 def _has_nan(value: Any) -> bool:

@@ -13,6 +13,7 @@ from ndif_batch.errors import GraphError
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, SliceArg, inputs
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
+from ndif_batch.graph.runnable import require_runnable
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
 
 Time = tuple[int, int]
@@ -71,7 +72,11 @@ class Program:
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
-    """The graph without what is not needed or done twice, parameters still in it, and the submitted id of each node."""
+    """The graph without what is not needed or done twice, parameters still in it, and the submitted id of each node.
+
+    ``GraphError`` if it has an operation that this version does not run.
+    """
+    require_runnable(graph)
     graph, first = drop_dead(_without_hints(graph))
     graph, second = merge_common(graph)
     return graph, tuple(first[i] for i in second)
