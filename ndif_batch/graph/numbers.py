@@ -36,8 +36,10 @@ def calculate(name: str, *operands: Number) -> Number:
         _check_power(*operands)
     try:
         result = _FUNCTIONS[name](*operands)
-    except (ArithmeticError, ValueError) as error:
-        raise ShapeError(str(error)) from None
+    except ZeroDivisionError:
+        raise ShapeError(f"{name} of {operands} divides by zero") from None
+    except OverflowError:
+        raise ShapeError(f"{name} of {operands} does not fit in 64 bits") from None
     if isinstance(result, complex):
         raise ShapeError(f"{name} of {operands} is no real number")
     if isinstance(result, int) and not -(2**63) <= result < 2**63:

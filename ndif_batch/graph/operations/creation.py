@@ -48,13 +48,13 @@ def _arange(start: float, end: float | None, step: float, dtype: str | None) -> 
     first, last = (0, start) if end is None else (start, end)
     if step == 0 or not all(isfinite(number) for number in (first, last, step)):
         raise ShapeError("arange needs finite bounds and a step other than 0")
-    if (last - first) * step < 0:
+    if last != first and (last < first) != (step < 0):
         raise ShapeError(f"a step of {step} does not lead from {first} to {last}")
     whole = all(isinstance(number, int) for number in (first, last, step))
-    length = -((first - last) // step) if whole else ceil((last - first) / step)
+    length = -((first - last) // step) if whole else (last - first) / step
     if length > MAX_ELEMENTS:
-        raise ShapeError(f"{length:,} elements are more than {MAX_ELEMENTS:,}")
-    return Tensor((int(length),), _ordered(dtype or ("int64" if whole else DEFAULT_FLOAT)))
+        raise ShapeError(f"{length:,.0f} elements are more than {MAX_ELEMENTS:,}")
+    return Tensor((ceil(length),), _ordered(dtype or ("int64" if whole else DEFAULT_FLOAT)))
 
 
 def _linspace(start: float, end: float, steps: int, dtype: str | None) -> Abstract:

@@ -69,7 +69,7 @@ def pure(signature: str, rule: Rule, doc: str, *, price: Price = elementwise, ra
 
 
 def _check_size(tensor: AbstractTensor) -> None:
-    if tensor.size > MAX_ELEMENTS:
+    if tensor.size > MAX_ELEMENTS or max(tensor.shape, default=0) > MAX_ELEMENTS:
         raise ShapeError(f"the result {list(tensor.shape)} has {tensor.size:,} elements; at most {MAX_ELEMENTS:,} fit")
     if len(tensor.shape) > MAX_DIMENSIONS:
         raise ShapeError(f"the result has {len(tensor.shape)} dimensions; at most {MAX_DIMENSIONS} are possible")
