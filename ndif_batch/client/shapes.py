@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from ndif_batch.engine.program import compile_task, optimise
 from ndif_batch.errors import NdifBatchError, ShapeError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.bind import site_params
@@ -44,16 +45,20 @@ def shapes(
 ) -> Shapes:
     """Shapes over all tasks; an error of one task names what that task binds (in the words of ``space``).
 
+    ``GraphError`` if this version cannot run an operation, or if what a task writes depends on itself.
+
     Tasks that cannot differ in shape are inferred once: prompts of equal length, layers with equal sites. Should more
     than ``CHECKED_TASKS`` remain, the least and greatest number on each axis stand for those between them.
     """
     found: dict[str, Saved] = {}
     cost = 0
+    optimised, origin = optimise(graph)
     for task in checked_tasks(graph, resolved, model.sites):
         try:
             bindings = make_task(graph, resolved, 0, task).bindings
             bound = concrete(graph, bindings, model.tokenizer, model.sites)
             values = infer(bound, model.sites, constants)
+            compile_task(concrete(optimised, bindings, model.tokenizer, model.sites), origin, model.sites)
             found = _merge(found, graph, values)
         except NdifBatchError as error:
             error.message = f"{error.message} ({_describe(space, task)})"

@@ -170,9 +170,16 @@ class Worker:
                     self._fail(work.lease, error, retryable=not isinstance(error, UsageError))
 
     def _fail(self, lease: Lease, error: Exception, *, retryable: bool) -> None:
-        known = isinstance(error, NdifBatchError)
-        code, message = (error.code, error.message) if known else ("engine", f"{type(error).__name__}: {error}")
-        log.error("shard.failed", job=lease.job.id, shard=lease.shard.id, code=code, reason=message, exc_info=not known and error)
+        known = error if isinstance(error, NdifBatchError) else None
+        code, message = (known.code, known.message) if known else ("engine", f"{type(error).__name__}: {error}")
+        log.error(
+            "shard.failed",
+            job=lease.job.id,
+            shard=lease.shard.id,
+            code=code,
+            reason=message,
+            exc_info=None if known else error,
+        )
         self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
         self._heart.release(lease.shard.id)
         self._finish_if_over(lease.job.id)

@@ -22,9 +22,13 @@ class ToyOutcome:
 
 @dataclass
 class ToyEngine:
-    """``before(task)`` may raise a ``TaskError`` for the task, or anything else for the whole call."""
+    """``before(task)`` may raise a ``TaskError`` for the task, or anything else for the whole call.
+
+    ``after(task, saves)`` may change what the task saved.
+    """
 
     before: Callable[[Task], None] = lambda task: None
+    after: Callable[[Task, dict[str, Any]], None] = lambda task, saves: None
     calls: list[list[Task]] = field(default_factory=list)
     options: list[tuple[str, str]] = field(default_factory=list)
 
@@ -39,7 +43,9 @@ class ToyEngine:
             except TaskError as error:
                 yield ToyOutcome(index, {}, error)
                 continue
-            yield ToyOutcome(index, values(tasks[index]))
+            saves = values(tasks[index])
+            self.after(tasks[index], saves)
+            yield ToyOutcome(index, saves)
 
 
 def values(task: Task) -> dict[str, np.ndarray[Any, Any]]:
