@@ -45,7 +45,7 @@ class Arguments:
     def convert(self, value: Any) -> Arg:
         """``value`` as an argument; ``TraceError`` for what a graph cannot hold."""
         if isinstance(value, Proxy):
-            return NodeRef(self._own(value))
+            return NodeRef(value.current())
         if isinstance(value, Param):
             return self._recorder.parameters.meet(value)
         if value is None or isinstance(value, bool | int | float | str | EllipsisType):
@@ -85,11 +85,6 @@ class Arguments:
         """Notes what the places of an operation's arguments say of the parameters that stand there."""
         for parameter in signature.parameters:
             self._note(leaves(bound[parameter.name]), _USES[parameter.type])
-
-    def _own(self, value: Proxy) -> int:
-        if value._recorder is not self._recorder:
-            raise refusal("a value of another trace cannot be used in this one", hint="record both in one trace")
-        return value._current()
 
     def _note(self, args: Iterable[Arg], kind: ParamType | None) -> None:
         for arg in args:

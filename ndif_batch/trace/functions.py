@@ -25,6 +25,7 @@ ALIASES: Mapping[str, str] = {
     "less": "lt",
     "less_equal": "le",
     "linalg_vector_norm": "norm",
+    "log_sigmoid": "logsigmoid",
     "mm": "matmul",
     "multiply": "mul",
     "negative": "neg",

@@ -49,7 +49,7 @@ def find(value: Proxy, name: str) -> Any:
         raise AttributeError(name)
     recorder = value._recorder
     if recorder.look is not None and name in ("shape", "dtype"):
-        return getattr(recorder.look(value._current()), name)
+        return getattr(recorder.look(value.current()), name)
     if name in _ABSENT:
         message = f"{user_place()}: .{name} is not known while an experiment is recorded"
         raise UnknownMethodError(message, hint=_ABSENT[name])

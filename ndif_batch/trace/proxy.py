@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ndif_batch.trace import methods
+from ndif_batch.trace import active, methods
 from ndif_batch.trace.operand import Operand
 from ndif_batch.trace.place import refusal
 from ndif_batch.trace.storage import Chain, Storage
@@ -40,21 +40,26 @@ class Proxy(Operand):
         self._version = -1
 
     def __repr__(self) -> str:
-        return (
-            f"<value of node {self._node} ({self._recorder.nodes[self._node].op})>" if self._version >= 0 else "<view>"
-        )
+        return f"<value of node {self._node}>" if self._version >= 0 else "<view of a value>"
+
+    def _opened(self) -> Storage:
+        """The storage; ``TraceError`` if the recording that it is of is not the open one."""
+        if active.recorder() is not self._storage.recorder:
+            raise refusal("a value of another trace cannot be used in this one", hint="record both in one trace")
+        return self._storage
 
     @property
     def _recorder(self) -> Recorder:
-        return self._storage.recorder
+        return self._opened().recorder
 
-    def _current(self) -> int:
+    def current(self) -> int:
         """The node that holds what this view sees now."""
-        if self._version != self._storage.version:
-            node = self._storage.read()
-            for index in self._storage.steps(self._chain):
-                node = self._storage.item(node, index)
-            self._node, self._version = node, self._storage.version
+        storage = self._opened()
+        if self._version != storage.version:
+            node = storage.read()
+            for index in storage.steps(self._chain):
+                node = storage.item(node, index)
+            self._node, self._version = node, storage.version
         return self._node
 
     def sees(self, storage: Storage, chain: Chain) -> bool:
@@ -69,7 +74,7 @@ class Proxy(Operand):
         items = self._recorder.arguments.index(index)
         if self._recorder.arguments.is_basic(items):
             return Proxy(self._storage, (*self._chain, items))
-        return Proxy(Storage(self._recorder, self._storage.item(self._current(), items), locked=COPY))
+        return Proxy(Storage(self._recorder, self._storage.item(self.current(), items), locked=COPY))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         chain = (*self._chain, self._recorder.arguments.index(index))
@@ -102,11 +107,11 @@ class Proxy(Operand):
 
     def clone(self) -> Proxy:
         """The same value in a storage of its own: changing it does not write the site."""
-        return Proxy(Storage(self._recorder, self._current()))
+        return Proxy(Storage(self._recorder, self.current()))
 
     def save(self, name: str | None = None, dims: Sequence[str] | None = None) -> Proxy:
         """Saves the value as the job's array ``name``; ``dims`` names its dimensions, as ``("token", "hidden")``."""
-        self._recorder.save(self._current(), name, dims)
+        self._recorder.save(self.current(), name, dims)
         return self
 
 

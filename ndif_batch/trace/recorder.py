@@ -145,6 +145,8 @@ class Recorder:
         """Records a call of one of torch's own functions."""
         name = getattr(func, "__name__", str(func))
         changes = name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
+        if name == "clone" and isinstance(args[0], Proxy):
+            return args[0].clone()
         if not changes:
             return self.apply(name.strip("_"), args, functions.without_defaults(func, kwargs))
         if not isinstance(args[0], Proxy):

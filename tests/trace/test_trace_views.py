@@ -189,7 +189,7 @@ def test_a_stale_view_keeps_its_value_when_the_site_is_replaced() -> None:
 
 
 def test_writing_through_a_view_from_before_a_replacement_is_refused() -> None:
-    with pytest.raises(TraceError, match="read before the site was replaced"), LM.trace([1, 2]):
+    with pytest.raises(TraceError, match="read before the site was replaced"), LM.trace([1, 2]):  # noqa: PT012
         before = LM.model.layers[1].output
         LM.model.layers[1].output = before * 2
         before[:, 0] = 0.0
