@@ -57,7 +57,7 @@ class _Inference:
                 raise ShapeError(f"node {i} ({node.op}): {self._outside(node, error)}") from None
             except ShapeError as error:
                 raise ShapeError(f"node {i} ({node.op}): {error.message}", hint=error.hint) from None
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 raise ShapeError(f"node {i} ({node.op}): {error}") from None
             except ModelError as error:
                 raise ModelError(f"node {i} ({node.op}): {error.message}", hint=error.hint) from None
