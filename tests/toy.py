@@ -57,13 +57,17 @@ def client(root: Path) -> Client:
 
 def entry(directory: Path) -> ModelInfo:
     directory.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(directory)
+    info = ModelInfo(NAME, "here", directory, directory, "r1", "d" * 64, "float32", site_map())
+    (directory / FILE).write_text(json.dumps(info.to_json()))
+    return info
+
+
+def write_tokenizer(directory: Path) -> None:
     vocabulary = {word: i for i, word in enumerate((*WORDS, "[unknown]"))}
     words = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token="[unknown]"))
     words.pre_tokenizer = WhitespaceSplit()
     words.save(str(directory / "tokenizer.json"))
-    info = ModelInfo(NAME, "here", directory, directory, "r1", "d" * 64, "float32", site_map())
-    (directory / FILE).write_text(json.dumps(info.to_json()))
-    return info
 
 
 def reading() -> Graph:
