@@ -6,11 +6,9 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,9 +168,11 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def _writable(check: str, folder: Path, variable: str) -> Iterator[Finding]:
+    from tempfile import TemporaryFile
+
     standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
-        with tempfile.TemporaryFile(dir=standing) as file:
+        with TemporaryFile(dir=standing) as file:
             file.write(bytes(2**16))
             file.flush()
     except OSError as error:
@@ -199,6 +199,8 @@ def _safely(check: Callable[[Settings], Iterator[Finding]], settings: Settings) 
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ndif_batch.client import Client, JobHandle
     from ndif_batch.queue.records import JobRecord
+    from ndif_batch.sweep.space import Space
 
 SHOWN_FAILURES = 3
 LONGEST_VALUE = 40
@@ -59,7 +60,7 @@ def _follow_one(
 ) -> None:
     _hint_at_worker(client, job.record)
     with _bar() as bar:
-        line = bar.add_task(printable(f"{job.record.name} ({job.id})"), total=job.record.tasks)
+        line = bar.add_task(printable(f"{job.record.name} ({job.id})"), total=job.record.tasks, state=job.state.value)
 
         def look(record: JobRecord) -> None:
             bar.update(line, completed=record.tasks_done, state=record.state.value)
@@ -98,10 +99,14 @@ def describe_task(record: JobRecord, task: int) -> str:
     """A task and what it binds along the axes: ``task 12 (layer=0, position=12)``."""
     from ndif_batch.sweep.space import Space
 
-    space = Space.from_json(record.space)
+    point = describe_point(Space.from_json(record.space), task)
+    return f"task {task} ({point})" if point else f"task {task}"
+
+
+def describe_point(space: Space, task: int) -> str:
+    """What a task binds along the axes: ``layer=0, position=12``."""
     bindings = space.bindings(task)
-    varying = [f"{name}={shorten(repr(bindings[name]))}" for axis in space.axes for name in axis.columns]
-    return f"task {task} ({', '.join(varying)})" if varying else f"task {task}"
+    return ", ".join(f"{name}={shorten(repr(bindings[name]))}" for axis in space.axes for name in axis.columns)
 
 
 def shorten(text: str) -> str:

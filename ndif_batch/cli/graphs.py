@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from ndif_batch.cli.output import say, write_text
 from ndif_batch.errors import UsageError
-from ndif_batch.graph.nodes import Graph
+
+if TYPE_CHECKING:
+    from ndif_batch.graph.nodes import Graph
 
 app = typer.Typer(help="Read and check intervention graphs.", no_args_is_help=True)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ndif_batch.cli.output import Format, Output, say, write_record, write_rows
-from ndif_batch.graph.sites import SiteValue
+
+if TYPE_CHECKING:
+    from ndif_batch.graph.sites import SiteValue
 
 app = typer.Typer(help="The models that jobs may name.", no_args_is_help=True)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,7 +63,10 @@ def write_rows(rows: Sequence[Row], columns: Sequence[str], form: Format) -> Non
             for row in rows:
                 write_text(json.dumps(dict(row), default=str))
         case Format.CSV:
-            buffer = io.StringIO()
+            import csv
+            from io import StringIO
+
+            buffer = StringIO()
             writer = csv.writer(buffer, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows([row.get(column) for column in columns] for row in rows)
@@ -74,8 +75,7 @@ def write_rows(rows: Sequence[Row], columns: Sequence[str], form: Format) -> Non
 
 def write_table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     """A table on stdout."""
-    stdout().print(table(rows, columns))
-    sys.stdout.flush()
+    _print(table(rows, columns))
 
 
 def table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> Table:
@@ -97,12 +97,21 @@ def write_record(record: Row, form: Format) -> None:
         lines.add_column(overflow="fold")
         for key, value in record.items():
             lines.add_row(Text(key), Text(printable(_shown(value))))
-        stdout().print(lines)
-        sys.stdout.flush()
+        _print(lines)
     elif form is Format.CSV:
         write_rows([record], list(record), form)
     else:
         write_text(json.dumps(dict(record), indent=2 if form is Format.JSON else None, default=str))
+
+
+def _print(lines: Table) -> None:
+    console = stdout()
+    if console.is_terminal:
+        console.print(lines)
+        return
+    with console.capture() as captured:
+        console.print(lines)
+    write_text("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def write_text(text: str) -> None:

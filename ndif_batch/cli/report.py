@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
-import traceback
 from typing import TextIO
 
 import typer
@@ -32,7 +30,7 @@ def report(error: BaseException) -> int:
         _discard(sys.stdout)
         return BROKEN_PIPE
     if isinstance(error, typer.TyperException):
-        say_error(error.format_message(), _help_hint(error))
+        say_error(_plainly(error.format_message()), _help_hint(error))
         return error.exit_code
     known = error if isinstance(error, NdifBatchError) else _as_known(error)
     if known is None:
@@ -68,12 +66,23 @@ def _as_known(error: BaseException) -> NdifBatchError | None:
     return UsageError(message) if isinstance(error, IsADirectoryError | FileExistsError) else None
 
 
+def _plainly(message: str) -> str:
+    """Typer's words for a wrong number, in ours."""
+    message = message.replace(
+        "Input should be a valid integer, unable to parse string as an integer", "must be a whole number"
+    )
+    return message.replace("Input should be a valid number, unable to parse string as a number", "must be a number")
+
+
 def _help_hint(error: typer.TyperException) -> str | None:
     context: typer.Context | None = getattr(error, "ctx", None)
     return f"see `{context.command_path} --help`" if context is not None else None
 
 
 def _write_traceback(error: BaseException) -> str:
+    import tempfile
+    import traceback
+
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="ndif-batch-", suffix=".traceback.txt", delete=False, encoding="utf-8"

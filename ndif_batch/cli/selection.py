@@ -25,7 +25,7 @@ LONGEST_LABEL = 40
 
 
 def select(results: Results, save: str, at: Sequence[str]) -> xr.DataArray:
-    """A save with each ``name=value`` of ``at`` applied: a label of a coordinate, or a position without one."""
+    """A save with each ``name=value`` of ``at`` applied: a label, else a place counted from the end (``layer=-1``)."""
     _ = results[save]
     data = results.xarray()[save]
     for option in at:
@@ -74,21 +74,16 @@ def _chosen(data: xr.DataArray, name: str, text: str) -> xr.DataArray:
     if name not in known:
         raise UsageError(f"there is no dimension or coordinate {name!r}", hint=nearest(name, dict.fromkeys(known)))
     coordinate = data.coords.get(name)
-    if coordinate is None or not coordinate.ndim:
-        return data.isel({name: _position(name, text, data.sizes.get(name, 1))}) if name in data.dims else data
-    labels = coordinate.values.tolist()
+    if coordinate is not None and not coordinate.ndim:
+        return data
+    labels = list(range(data.sizes[name])) if coordinate is None else coordinate.values.tolist()
     wanted = typed(text)
     found = [place for place, label in enumerate(labels) if label == wanted or str(label) == text]
+    if not found and isinstance(wanted, int) and -len(labels) <= wanted < 0:
+        found = [wanted]
     if not found:
         raise NotFoundError(f"{name!r} has no label {text!r}", hint=nearest(text, map(_short, labels)))
-    return data.isel({coordinate.dims[0]: found[0]})
-
-
-def _position(name: str, text: str, length: int) -> int:
-    place = typed(text)
-    if not isinstance(place, int) or not -length <= place < length:
-        raise NotFoundError(f"{name!r} has no position {text!r}", hint=f"0 to {length - 1}")
-    return place
+    return data.isel({name if coordinate is None else coordinate.dims[0]: found[0]})
 
 
 def _axis(data: xr.DataArray, dim: str, tokens: Sequence[str]) -> Axis:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ndif_batch.cli.follow import follow
-from ndif_batch.cli.local_worker import local_worker
+from ndif_batch.cli.follow import describe_point, follow
 from ndif_batch.cli.output import Format, Output, size, write_record, write_text
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, Plan
+    from ndif_batch.graph.nodes import Value
 
 Wait: TypeAlias = Annotated[
     bool, typer.Option("--wait", help="Wait until the job has ended; exit code 1 if it failed.")
@@ -31,6 +32,8 @@ def enqueue(client: Client, plan: Plan, *, wait: bool, worker: bool, parsable: b
     job = client.submit(plan, **options)
     write_text(str(job.id) if parsable else f"Submitted job {job.id} ({job.record.tasks} tasks)")
     if worker:
+        from ndif_batch.cli.local_worker import local_worker
+
         with local_worker(client.settings, plan.model.name) as running:
             follow(client, [job], on_look=running.check)
     elif wait:
@@ -56,7 +59,15 @@ def describe(plan: Plan, name: str, output: Format) -> None:
         "files": plan.files,
         "tile": " × ".join(map(str, plan.tile)) if table else list(plan.tile),  # noqa: RUF001
         "shards": len(plan.shards),
-        "first_task": space.bindings(0),
-        "last_task": space.bindings(last),
+        "constants": as_json(space.constants),
+        "first_task": describe_point(space, 0) if table else as_json(space.bindings(0)),
+        "last_task": describe_point(space, last) if table else as_json(space.bindings(last)),
     }
     write_record({key.replace("_", " "): value for key, value in record.items()} if table else record, output)
+
+
+def as_json(bindings: Mapping[str, Value]) -> dict[str, Any]:
+    """Bound values as JSON."""
+    from ndif_batch.sweep.space import value_to_json
+
+    return {name: value_to_json(value) for name, value in bindings.items()}

@@ -132,9 +132,9 @@ def _validated(document: Document) -> SweepConfig:
 
 
 def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
-    """The first error of the file, in the order of its lines."""
+    """The first error in the order of lines; a missing key comes last, as it may be one that is misspelt."""
     placed = [(_location(document.data, error["loc"]), error) for error in errors]
-    at, error = min(placed, key=lambda pair: document.line(pair[0]))
+    at, error = min(placed, key=lambda pair: (pair[1]["type"] == "missing", document.line(pair[0])))
     match error["type"]:
         case "extra_forbidden":
             return _unknown_key(document, at)

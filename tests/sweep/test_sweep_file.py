@@ -236,7 +236,7 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=50), inner),
         max_leaves=20,
     )
 )
