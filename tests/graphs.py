@@ -113,7 +113,7 @@ class Drawing:
         if whole:
             choices += [((), NodeRef(self.rng.choice(whole)[0]))]
         index, value = self.rng.choice(choices)
-        self.add(Node("write", (value,), run=run, site=path, index=(*at, *index)))
+        self.add(Node("write", (value,), run=run, site=path, index=(*at, *index) or None))
 
     def call(self) -> None:
         row = self.pick("row")

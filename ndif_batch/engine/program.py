@@ -108,7 +108,7 @@ def _without_hints(graph: Graph) -> Graph:
     """``skip`` is a write of the module's whole output; where a run can ``stop`` the planner finds by itself."""
 
     def plain(node: Node) -> Node:
-        return replace(node, op="write", site=f"{node.site}.output", index=()) if node.op == "skip" else node
+        return replace(node, op="write", site=f"{node.site}.output") if node.op == "skip" else node
 
     return replace(graph, nodes=tuple(plain(node) for node in graph.nodes))
 

@@ -123,7 +123,7 @@ def test_what_this_version_cannot_run_is_refused_before_it_is_queued(client: Cli
         (Run("only", (1, 2, 3)),),
         (
             Node("read", run=0, site="model.layers.2.output"),
-            Node("write", (NodeRef(0),), run=0, site="model.layers.1.output", index=()),
+            Node("write", (NodeRef(0),), run=0, site="model.layers.1.output"),
             Node("save", (NodeRef(0),), name="out"),
         ),
     )

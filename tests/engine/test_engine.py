@@ -50,7 +50,7 @@ WRONG_SHAPE = Task(
 )
 NAN = Task(
     graph(
-        Node("write", (float("nan"),), run=0, site="model.layers.0.output", index=()),
+        Node("write", (float("nan"),), run=0, site="model.layers.0.output"),
         read("lm_head.output"),
         at(1, 0, -1),
         save(2),
@@ -58,7 +58,7 @@ NAN = Task(
 )
 HUGE = Task(
     graph(
-        Node("write", (1e30,), run=0, site="model.layers.0.output", index=()),
+        Node("write", (1e30,), run=0, site="model.layers.0.output"),
         read("lm_head.output"),
         at(1, 0, -1),
         save(2),
@@ -152,7 +152,7 @@ def test_equal_prompts_without_writes_are_one_run(subject: Subject) -> None:
 
 
 def test_a_batch_holds_no_more_tokens_than_it_may(subject: Subject) -> None:
-    patch = Task(graph(Node("write", (0.0,), run=0, site="model.layers.0.output", index=()), *shifted(LAST)))
+    patch = Task(graph(Node("write", (0.0,), run=0, site="model.layers.0.output"), *shifted(LAST)))
     engine = Engine(subject.loaded, max_batch_tokens=2 * len(PROMPT))
     list(engine.run([patch] * 6))
     assert engine.counters.passes == 3
@@ -226,9 +226,9 @@ def test_runs_of_one_task_can_feed_each_other_in_any_layout(subject: Subject, la
             (Run("a", (1, 2, 3, 4)), Run("b", (5, 6, 7, 8))),
             (
                 read("model.layers.0.output", 1),
-                Node("write", (NodeRef(0),), run=0, site="model.layers.1.output", index=()),
+                Node("write", (NodeRef(0),), run=0, site="model.layers.1.output"),
                 read("model.layers.2.output", 0),
-                Node("write", (NodeRef(2),), run=1, site="model.layers.1.output", index=()),
+                Node("write", (NodeRef(2),), run=1, site="model.layers.1.output"),
                 read("lm_head.output", 1),
                 save(4),
             ),

@@ -25,7 +25,7 @@ def read(run: int, site: str) -> Node:
 
 
 def write(run: int, site: str, value: Arg) -> Node:
-    return Node("write", (value,), run=run, site=site, index=())
+    return Node("write", (value,), run=run, site=site)
 
 
 def save(node: int, name: str = "out") -> Node:
