@@ -12,6 +12,8 @@ from ndif_batch.graph.nodes import Graph, ParamType, TensorRef, Value
 from ndif_batch.trace import constants
 from ndif_batch.trace.place import refusal
 
+SEED = "seed"
+
 
 class Bindings:
     """Converts bound values; tensors among them are put beside ``tensors``, the experiment's own."""
@@ -29,11 +31,14 @@ class Bindings:
         return {name: self._column(name, values) for name, values in given.items()}
 
     def check_names(self, *groups: Mapping[str, Any]) -> None:
-        """``TraceError`` unless ``groups`` together bind every parameter of the graph exactly once."""
+        """``TraceError`` unless ``groups`` together bind every parameter of the graph exactly once.
+
+        A job may have an axis of seeds besides: ``grid={"seed": range(3)}``.
+        """
         names = [name for group in groups for name in group]
         params = self._graph.params
         for name in names:
-            if name not in params:
+            if name not in params and name != SEED:
                 raise refusal(f"the experiment has no parameter {name!r}", hint=nearest(name, params))
             if names.count(name) > 1:
                 raise refusal(f"parameter {name!r} is given twice")

@@ -133,8 +133,9 @@ class Trace(Recording):
     ) -> Any:
         """Submits a job of one task for each point of the parameter space; a handle of it.
 
-        Each parameter in ``grid`` is an axis; those in ``zip`` vary together along one. Other keywords bind parameters
-        that never vary, or are options of the submission (``name``, ``seed``, ``hold``, ``key``, ``priority``, …).
+        Each parameter in ``grid`` is an axis, and so is ``seed`` there; those in ``zip`` vary together along one. Other
+        keywords bind parameters that never vary, or are options of the submission (``name``, ``seed``, ``hold``,
+        ``key``, ``priority``, …).
         """
         options = {name: value for name, value in values.items() if name in RESERVED}
         fixed = {name: value for name, value in values.items() if name not in RESERVED}

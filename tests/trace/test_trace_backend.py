@@ -92,7 +92,7 @@ def test_text_is_handed_over_as_text(t: Trace, backend: Noted) -> None:
 
 def test_submit_sorts_axes_constants_and_options(t: Trace, backend: Noted) -> None:
     job = t.submit(
-        grid={"layer": range(30), "position": np.arange(3)},
+        grid={"layer": range(30), "position": np.arange(3), "seed": range(2)},
         zip={"prompt": ["the cat", [1, 2]], "scale": [0.5, 1]},
         direction=np.ones(8),
         name="sweep",
@@ -100,7 +100,7 @@ def test_submit_sorts_axes_constants_and_options(t: Trace, backend: Noted) -> No
         hold=True,
     )
     assert job == "job"
-    assert backend.given["grid"] == {"layer": range(30), "position": (0, 1, 2)}
+    assert backend.given["grid"] == {"layer": range(30), "position": (0, 1, 2), "seed": range(2)}
     assert backend.given["zip"] == {"prompt": ("the cat", (1, 2)), "scale": (0.5, 1)}
     assert list(backend.given["bindings"]) == ["direction"]
     assert backend.given["options"] == {"name": "sweep", "seed": 3, "hold": True}

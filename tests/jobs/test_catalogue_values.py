@@ -1,0 +1,113 @@
+"""The catalogue: each job computes what its docstring says, told again with PyTorch's own hooks on the plain model."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ndif_batch.engine.engine import Engine
+from ndif_batch.sweep.task import Task
+from ndif_batch.trace import LanguageModel
+from tests.families import family
+from tests.site_maps import info
+
+ROOT = Path(__file__).parents[2]
+CLEAN, CORRUPTED, PROMPT = (3, 14, 15, 9, 26, 5), (3, 14, 15, 92, 26, 5), (8, 9, 7, 9)
+ANSWER, DISTRACTOR, POSITION, LAYER = 11, 12, 3, 1
+
+
+def saved(job: str, **bindings: Any) -> dict[str, Tensor]:
+    loaded = family("llama").loaded
+    trace = runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["build"](LanguageModel(info(loaded.sites)))
+    [outcome] = Engine(loaded).run([Task(trace.graph, bindings)])
+    assert outcome.error is None
+    return dict(outcome.saves)
+
+
+@contextmanager
+def changed(layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    handle = native().model.layers[layer].register_forward_hook(lambda module, args, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def native() -> Any:
+    return family("llama").native
+
+
+def logits(prompt: tuple[int, ...]) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = native()(torch.tensor([prompt])).logits[0, -1]
+    return result
+
+
+def residual(prompt: tuple[int, ...], layer: int = LAYER) -> Tensor:
+    """``[1, tokens, hidden]`` after a block."""
+    seen: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        seen.append(output.clone())
+        return output
+
+    with changed(layer, keep):
+        logits(prompt)
+    return seen[0]
+
+
+def difference(last: Tensor) -> float:
+    return float(last[ANSWER] - last[DISTRACTOR])
+
+
+def test_activation_patching_puts_one_clean_vector_into_the_corrupted_run() -> None:
+    clean = residual(CLEAN)
+
+    def patch(output: Tensor) -> Tensor:
+        output[:, POSITION] = clean[:, POSITION]
+        return output
+
+    with changed(LAYER, patch):
+        expected = difference(logits(CORRUPTED))
+    bindings = {"clean": CLEAN, "corrupted": CORRUPTED, "answer": ANSWER, "distractor": DISTRACTOR}
+    found = saved("activation_patching", layer=LAYER, position=POSITION, **bindings)["logit_diff"]
+    assert float(found) == pytest.approx(expected, abs=1e-4)
+    assert abs(expected - difference(logits(CORRUPTED))) > 1e-2
+
+
+def test_the_logit_lens_of_the_last_block_is_the_model_itself() -> None:
+    last = torch.log_softmax(logits(PROMPT), -1)
+    found = saved("logit_lens", prompt=PROMPT, layer=2, position=-1, target=ANSWER)
+    assert float(found["target_log_prob"]) == pytest.approx(float(last[ANSWER]), abs=1e-4)
+    assert found["top_tokens"].tolist() == last.topk(5).indices.tolist()
+    torch.testing.assert_close(found["top_log_probs"], last.topk(5).values, rtol=0, atol=1e-4)
+
+
+def test_the_logit_lens_of_an_earlier_block_goes_through_norm_and_unembedding() -> None:
+    with torch.no_grad():
+        seen = native().lm_head(native().model.norm(residual(PROMPT, 0)[0, 2])).log_softmax(-1)
+    found = saved("logit_lens", prompt=PROMPT, layer=0, position=2, target=ANSWER)
+    assert float(found["target_log_prob"]) == pytest.approx(float(seen[ANSWER]), abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_steering_adds_the_scaled_direction_at_every_token(scale: float) -> None:
+    direction = residual(CLEAN)[0, -1] - residual(CORRUPTED)[0, -1]
+    with changed(LAYER, lambda output: output + scale * direction):
+        expected = logits(PROMPT)
+    bindings = {"positive": CLEAN, "negative": CORRUPTED, "prompt": PROMPT, "answer": ANSWER, "distractor": DISTRACTOR}
+    found = saved("steering", layer=LAYER, scale=scale, **bindings)
+    assert float(found["logit_diff"]) == pytest.approx(difference(expected), abs=1e-4)
+    assert found["top_tokens"].tolist() == expected.topk(5).indices.tolist()
+
+
+def test_cache_residuals_saves_the_residual_stream_of_every_token() -> None:
+    found = saved("cache_residuals", prompt=PROMPT, layer=LAYER)["residual"]
+    torch.testing.assert_close(found, residual(PROMPT)[0], rtol=0, atol=1e-4)
