@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ndif_batch.graph.operations import FAMILIES, Operation
-from ndif_batch.graph.signatures import ArgType
+from ndif_batch.graph.operations.operation import MAX_DIMENSIONS, MAX_ELEMENTS
+from ndif_batch.graph.signatures import TYPE_DOCS
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by `make docs`. Change the code, not this page. -->"
@@ -38,8 +39,13 @@ def operations() -> str:
 def _operations() -> Iterator[str]:
     yield "# Operations of a graph\n"
     yield "Everything that an intervention graph can say. Names and arguments are torch's where torch has them.\n"
-    types = ", ".join(f"`{kind}`" for kind in ArgType)
-    yield f"Types of arguments: {types}. What is typed `operand` may be a tensor or a number.\n"
+    yield (
+        "Results follow torch in shape and dtype. Where torch would raise, the graph is refused before it runs, and so is"
+        f" a result of more than {MAX_ELEMENTS:,} elements or {MAX_DIMENSIONS} dimensions.\n"
+    )
+    yield "| type | an argument of it is |\n|---|---|"
+    yield from (f"| `{kind}` | {meaning} |" for kind, meaning in TYPE_DOCS.items())
+    yield "\nA default of `None` means that `None` may be given, too.\n"
     for family, members in FAMILIES.items():
         yield f"## {family}\n\n| operation | meaning |\n|---|---|"
         yield from map(_row, members)

@@ -12,6 +12,11 @@ Shape: TypeAlias = tuple[int, ...]
 Dims: TypeAlias = "int | tuple[int, ...]"
 
 
+def many(sizes: Dims) -> Shape:
+    """An int alone as a tuple of one."""
+    return (sizes,) if isinstance(sizes, int) else sizes
+
+
 def broadcast(*shapes: Shape) -> Shape:
     """The shape that all ``shapes`` broadcast to."""
     result = shapes[0]

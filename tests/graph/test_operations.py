@@ -15,7 +15,7 @@ from ndif_batch.graph.abstract import ITEM_BYTES, AbstractTensor
 from ndif_batch.graph.nodes import NodeRef, ParamRef, SliceArg, TensorRef
 from ndif_batch.graph.numbers import calculate
 from ndif_batch.graph.operations import FAMILIES, OPERATIONS, RANDOM, Kind
-from ndif_batch.graph.operations.layout import MAX_PIECES
+from ndif_batch.graph.operations.joining import MAX_PIECES
 from ndif_batch.graph.operations.operation import MAX_DIMENSIONS, MAX_ELEMENTS
 from ndif_batch.graph.signatures import ArgType, parse_signature
 

@@ -11,6 +11,7 @@ from ndif_batch.graph.operations.boundary import BOUNDARY
 from ndif_batch.graph.operations.creation import CREATION
 from ndif_batch.graph.operations.elementwise import ELEMENTWISE
 from ndif_batch.graph.operations.indexing import INDEXING
+from ndif_batch.graph.operations.joining import JOINING
 from ndif_batch.graph.operations.layout import LAYOUT
 from ndif_batch.graph.operations.operation import Kind, Operation
 from ndif_batch.graph.operations.reductions import REDUCTIONS
@@ -22,7 +23,8 @@ FAMILIES: Final[Mapping[str, tuple[Operation, ...]]] = MappingProxyType(
         "Model and results": BOUNDARY,
         "Elementwise": ELEMENTWISE,
         "Reductions, scans and order": REDUCTIONS,
-        "Shape and layout": LAYOUT,
+        "Shape and order of dimensions": LAYOUT,
+        "Cutting, joining and moving": JOINING,
         "Indexing": INDEXING,
         "Linear algebra, normalisation and losses": ALGEBRA,
         "Creation": CREATION,

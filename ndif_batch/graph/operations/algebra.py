@@ -11,7 +11,7 @@ from ndif_batch.graph.dtypes import FLOATS, result_type
 from ndif_batch.graph.einsum import einsum_cost, einsum_shape, parse_equation
 from ndif_batch.graph.operations.costs import contraction, elementwise, per_input
 from ndif_batch.graph.operations.operation import Operation, pure
-from ndif_batch.graph.shapes import Dims, Shape, axis, broadcast, require_float, require_same_dtype
+from ndif_batch.graph.shapes import Dims, Shape, axis, broadcast, many, require_float, require_same_dtype
 
 Tensor: TypeAlias = AbstractTensor
 
@@ -74,7 +74,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Abstract:
 def _normalized(input: Tensor, normalized_shape: Dims, **affine: Tensor | None) -> Abstract:
     require_float("input", input)
     require_same_dtype(input=input, **affine)
-    wanted = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+    wanted = many(normalized_shape)
     if not wanted or input.shape[-len(wanted) :] != wanted:
         raise ShapeError(f"input {list(input.shape)} does not end in normalized_shape {list(wanted)}")
     for name, value in affine.items():

@@ -10,13 +10,13 @@ from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.dtypes import DEFAULT_FLOAT, FLOATS, INTEGERS, number_dtype
 from ndif_batch.graph.operations.costs import transcendental
 from ndif_batch.graph.operations.operation import MAX_ELEMENTS, Operation, pure
-from ndif_batch.graph.shapes import Dims, Shape
+from ndif_batch.graph.shapes import Dims, Shape, many
 
 Tensor: TypeAlias = AbstractTensor
 
 
 def _sizes(size: Dims) -> Shape:
-    sizes = (size,) if isinstance(size, int) else size
+    sizes = many(size)
     if any(length < 0 for length in sizes):
         raise ShapeError(f"{list(sizes)} is no shape: sizes count from 0")
     return sizes
