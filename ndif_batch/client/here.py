@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from ndif_batch.client.plan import Plan
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.sweep.task import make_task
 
 if TYPE_CHECKING:
     from ndif_batch.engine.engine import Engine
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Here:
@@ -25,6 +29,8 @@ class Here:
         engine = self._engine(plan.model)
         task = make_task(plan.graph, plan.space, seed, 0)
         outcome = next(iter(engine.run([task], constants=constants)))
+        for name, text in outcome.prints:
+            log.info("task.log", name=name, value=text)
         if outcome.error is not None:
             raise outcome.error
         return outcome.saves

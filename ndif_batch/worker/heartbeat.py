@@ -71,6 +71,8 @@ class Heartbeat:
                 self.beat()
             except UnavailableError as error:
                 log.warning("heartbeat.missed", reason=error.message)
+            except Exception as error:
+                log.error("heartbeat.failed", exc_info=error)
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()

@@ -18,6 +18,7 @@ from ndif_batch.graph.validate import constants
 from ndif_batch.models.tokenizer import Tokenizer
 from ndif_batch.queue.records import JobRecord, JobState, ModelRecord
 from ndif_batch.sweep.space import Space
+from ndif_batch.worker.ports import Counters
 from ndif_batch.worker.provenance import Runtime, job_attributes
 from ndif_batch.worker.work import OpenJob, ShardWork
 
@@ -26,19 +27,17 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @dataclass(slots=True)
 class Sharing:
-    """How one job's tasks stood beside others in this worker's calls of the engine."""
+    """Where the engine's counters stood when a worker began with a job, and with how many jobs at most it ran."""
 
-    calls: int = 0
-    tasks: int = 0
-    tasks_together: int = 0
-    jobs_together: int = 0
+    passes: int
+    tasks: int
+    jobs: int = 1
 
-    def count(self, mine: int, together: int, jobs: int) -> None:
-        """One more call, with ``mine`` tasks of the job among ``together`` of ``jobs`` jobs."""
-        self.calls += 1
-        self.tasks += mine
-        self.tasks_together += together
-        self.jobs_together = max(self.jobs_together, jobs)
+    def attributes(self, now: Counters) -> dict[str, Any]:
+        """What the last worker did while it had the job: passes, the tasks of all jobs in them, jobs in one call."""
+        passes, tasks = now.passes - self.passes, now.tasks - self.tasks
+        per_pass = {"tasks_per_pass": round(tasks / passes, 2)} if passes else {}
+        return {"sharing": {"passes": passes, "tasks": tasks, "jobs": self.jobs, **per_pass}}
 
 
 class OpenJobs:
@@ -64,14 +63,15 @@ class OpenJobs:
             self._open[record.id] = self._read(record)
         return self._open[record.id]
 
-    def close(self, record: JobRecord) -> None:
+    def close(self, record: JobRecord, counters: Counters) -> None:
         """Forget an ended job; the archive of one that was not cancelled gets its manifest, if it lacks it."""
         self._open.pop(record.id, None)
-        sharing = self._sharing.pop(record.id, Sharing())
+        sharing = self._sharing.pop(record.id, None)
         path = record.store
         if record.state is JobState.CANCELLED or not path.is_dir() or (path / MANIFEST).exists():
             return
-        ending = {**self._runtime.attributes(), **_sharing_attributes(sharing), "state": record.state.value}
+        together = sharing.attributes(counters) if sharing else {}
+        ending = {**self._runtime.attributes(), **together, "state": record.state.value}
         try:
             clean(path)
             finish(path, ending)
@@ -80,13 +80,12 @@ class OpenJobs:
             return
         log.info("job.finished", job=record.id, state=record.state.value)
 
-    def count_call(self, works: Sequence[ShardWork]) -> None:
+    def count_call(self, works: Sequence[ShardWork], counters: Counters) -> None:
         """Remember which jobs are about to run together."""
-        mine: dict[int, int] = {}
-        for work in works:
-            mine[work.job.record.id] = mine.get(work.job.record.id, 0) + work.missing
-        for job_id, tasks in mine.items():
-            self._sharing.setdefault(job_id, Sharing()).count(tasks, sum(mine.values()), len(mine))
+        together = {work.job.record.id for work in works}
+        for job_id in together:
+            sharing = self._sharing.setdefault(job_id, Sharing(counters.passes, counters.tasks))
+            sharing.jobs = max(sharing.jobs, len(together))
 
     def _read(self, record: JobRecord) -> OpenJob:
         graph, space = graph_from_json(record.graph), Space.from_json(record.space)
@@ -99,16 +98,3 @@ class OpenJobs:
         )
         create(record.store, spec)
         return OpenJob(record, graph, space, spec, blobs.load(self._blobs, constants(graph) | space.tensors()))
-
-
-def _sharing_attributes(sharing: Sharing) -> dict[str, Any]:
-    if not sharing.calls:
-        return {}
-    return {
-        "sharing": {
-            "calls": sharing.calls,
-            "tasks": sharing.tasks,
-            "tasks_together": sharing.tasks_together / sharing.calls,
-            "most_jobs_together": sharing.jobs_together,
-        }
-    }

@@ -22,5 +22,5 @@ def configure_logs() -> None:
             *(() if terminal else (structlog.processors.format_exc_info,)),
             renderer,
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *args: structlog.WriteLogger(sys.stderr),
     )

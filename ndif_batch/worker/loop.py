@@ -133,7 +133,7 @@ class Worker:
         tasks = [work.task(place) for work, place in places]
         constants = {digest: tensor for work in works for digest, tensor in work.job.constants.items()}
         job = works[0].job
-        self._jobs.count_call(works)
+        self._jobs.count_call(works, self._engine.counters)
         try:
             for outcome in self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants):
                 yield *places[outcome.index], outcome
@@ -142,6 +142,8 @@ class Worker:
 
     def _take(self, work: ShardWork, place: int, outcome: Outcome) -> None:
         work.take(place, outcome)
+        for name, text in outcome.prints:
+            log.info("task.log", job=work.job.record.id, task=work.shard.first_task + place, name=name, value=text)
         done = work.shard.tasks - work.missing
         self._heart.progress(work.shard.id, done)
         self._count(tasks_done=1, tasks_failed=int(outcome.error is not None))
@@ -197,14 +199,14 @@ class Worker:
     def _finish_if_over(self, job_id: int) -> None:
         record = self._ask(lambda: self._queue.job(job_id))
         if record.state.final:
-            self._jobs.close(record)
+            self._jobs.close(record, self._engine.counters)
 
     def _finish_what_others_left(self) -> None:
         """Close the archives of ended jobs whose last worker died between its commit and the manifest."""
         for state in (JobState.COMPLETED, JobState.FAILED):
             for record in self._ask(partial(self._queue.jobs, state=state, limit=PAGE)):
                 if record.model == self._model:
-                    self._jobs.close(record)
+                    self._jobs.close(record, self._engine.counters)
 
     def _all_jobs(self, state: JobState) -> Iterator[JobRecord]:
         before: int | None = None

@@ -29,9 +29,29 @@ class Outcome(Protocol):
     def error(self) -> TaskError | None:
         """Why the task failed."""
 
+    @property
+    def prints(self) -> Sequence[tuple[str, str]]:
+        """Name and text of what its ``log`` nodes said."""
+
+
+class Counters(Protocol):
+    """What an engine has done since it was made."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the model."""
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that were in them."""
+
 
 class TaskEngine(Protocol):
     """Runs many tasks of many graphs together and gives each task's outcome as it is known, in any order."""
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine has done so far."""
 
     def run(
         self, tasks: Sequence[Task], *, nan: NanPolicy, layout: LayoutChoice, constants: Mapping[str, Any]

@@ -47,31 +47,33 @@ def run(
     one round. Raises ``NotFoundError`` for an unknown model and ``UnavailableError`` when queue or disk cannot serve.
     """
     configure_logs()
-    queue = Queue.open(settings.database)
-    record = queue.model(model_name)
-    worker_id = queue.register_worker(model_name, socket.gethostname(), os.getpid())
-    structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
-    heart = Heartbeat(queue, worker_id, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds)
-    try:
-        with on_signals(_leave):
-            engine, jobs = _ready(settings, record, device)
-        worker = Worker(
-            queue,
-            engine,
-            jobs,
-            heart,
-            model=model_name,
-            max_tokens=LEASE_PASSES * settings.max_batch_tokens,
-            patience_seconds=settings.lease_seconds,
-            on_progress=on_progress,
-        )
-        with on_signals(heart.draining.set), heart:
-            return worker.run(Until(once, until_idle, idle_seconds))
-    finally:
-        with suppress(UnavailableError):
-            queue.stop_worker(worker_id)
-        log.info("worker.stopped")
-        structlog.contextvars.unbind_contextvars("worker", "model")
+    with Queue.open(settings.database) as queue:
+        record = queue.model(model_name)
+        worker_id = queue.register_worker(model_name, socket.gethostname(), os.getpid())
+        structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
+        try:
+            with on_signals(_leave):
+                engine, jobs = _ready(settings, record, device)
+            heart = Heartbeat(
+                queue, worker_id, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
+            )
+            worker = Worker(
+                queue,
+                engine,
+                jobs,
+                heart,
+                model=model_name,
+                max_tokens=LEASE_PASSES * settings.max_batch_tokens,
+                patience_seconds=settings.lease_seconds,
+                on_progress=on_progress,
+            )
+            with on_signals(heart.draining.set), heart:
+                return worker.run(Until(once, until_idle, idle_seconds))
+        finally:
+            with suppress(UnavailableError):
+                queue.stop_worker(worker_id)
+            log.info("worker.stopped")
+            structlog.contextvars.unbind_contextvars("worker", "model")
 
 
 def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine, OpenJobs]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ndif_batch.config import Settings
 from ndif_batch.queue import schema
 from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.space import Axis, Space
+from ndif_batch.trace import Trace
 from tests import toy
 
 PROMPTS = {"clean": "the cat sat on", "corrupted": "the dog sat on"}
@@ -50,7 +52,7 @@ def client(source: Path, tmp_path: Path) -> Iterator[Client]:
         yield opened
 
 
-def patching(client: Client):  # type: ignore[no-untyped-def]
+def patching(client: Client) -> Trace:
     lm = LanguageModel("tiny", client)
     with lm.trace() as t:
         with t.invoke(param("clean")):
@@ -63,7 +65,7 @@ def patching(client: Client):  # type: ignore[no-untyped-def]
     return t
 
 
-BOUND = {"answer": " Paris", "scale": 1.0, **PROMPTS}
+BOUND: dict[str, Any] = {"answer": " Paris", "scale": 1.0, **PROMPTS}
 
 
 def drain(client: Client) -> None:
@@ -145,7 +147,7 @@ def test_constants_travel_with_the_graph(client: Client) -> None:
 def test_random_numbers_follow_from_the_seed_of_the_job(client: Client) -> None:
     lm = LanguageModel("tiny", client)
     with lm.trace(param("prompt")) as t:
-        noise = torch.randn_like(lm.model.layers[0].output[0, -1])
+        noise: Any = torch.randn_like(lm.model.layers[0].output[0, -1])
         noise.save("noise")
     jobs = [t.submit(grid={"prompt": ["the cat", "the dog"]}, seed=seed) for seed in (1, 1, 2)]
     drain(client)
@@ -193,8 +195,8 @@ def test_the_same_key_gives_the_same_job(client: Client) -> None:
 
 def test_a_user_name_that_is_no_directory_is_refused(client: Client) -> None:
     client.settings.user = "../eve"
-    with pytest.raises(SettingsError, match="'../eve' cannot name a directory"):
-        client.submit(client.prepare(patching(client).graph, Space((), {"layer": 0, "position": 0, **BOUND}), "tiny"))
+    with pytest.raises(SettingsError, match=r"'\.\./eve' cannot name a directory"):
+        patching(client).submit(grid={"layer": range(2)}, position=0, **BOUND)
 
 
 def test_axes_of_a_space_are_those_of_the_archive(client: Client) -> None:

@@ -43,7 +43,7 @@ def test_tasks_of_many_jobs_run_in_one_call(client: Client) -> None:
     for job in jobs:
         assert_right(job)
     sharing = jobs[0].results().attributes["sharing"]
-    assert sharing == {"calls": 1, "tasks": 12, "tasks_together": 36.0, "most_jobs_together": 3}
+    assert sharing == {"passes": 1, "tasks": 36, "jobs": 3, "tasks_per_pass": 36.0}
 
 
 def test_a_job_that_asks_for_it_runs_by_itself(client: Client) -> None:

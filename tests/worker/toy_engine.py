@@ -18,6 +18,13 @@ class ToyOutcome:
     index: int
     saves: Mapping[str, Any]
     error: TaskError | None = None
+    prints: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class ToyCounters:
+    passes: int = 0
+    tasks: int = 0
 
 
 @dataclass
@@ -29,6 +36,7 @@ class ToyEngine:
 
     before: Callable[[Task], None] = lambda task: None
     after: Callable[[Task, dict[str, Any]], None] = lambda task, saves: None
+    counters: ToyCounters = field(default_factory=ToyCounters)
     calls: list[list[Task]] = field(default_factory=list)
     options: list[tuple[str, str]] = field(default_factory=list)
 
@@ -37,6 +45,8 @@ class ToyEngine:
     ) -> Iterator[ToyOutcome]:
         self.calls.append(list(tasks))
         self.options.append((nan, layout))
+        self.counters.passes += 1
+        self.counters.tasks += len(tasks)
         for index in reversed(range(len(tasks))):
             try:
                 self.before(tasks[index])
