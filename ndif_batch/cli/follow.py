@@ -38,33 +38,34 @@ def follow(
     client: Client,
     jobs: Sequence[JobHandle],
     timeout: float | None = None,
-    on_look: Callable[[JobRecord], None] = lambda record: None,
+    on_look: Callable[[JobRecord], None] | None = None,
 ) -> None:
     """Return when all ``jobs`` are completed; exit with 1 if one is not, ``TimedOutError`` after ``timeout`` seconds.
 
-    ``on_look`` is called with each look at a job, several times a second.
+    ``on_look`` is called with each look at a job, several times a second, by a caller that cares for a worker.
     """
+    if on_look is None:
+        _hint_at_workers(client, jobs)
     deadline = None if timeout is None else monotonic() + timeout
     for job in jobs:
-        _follow_one(client, job, None if deadline is None else max(0.0, deadline - monotonic()), timeout, on_look)
+        _follow_one(job, None if deadline is None else max(0.0, deadline - monotonic()), timeout, on_look)
     if any(told_failures(job) for job in jobs):
         raise typer.Exit(JOB_FAILED)
 
 
 def _follow_one(
-    client: Client,
     job: JobHandle,
     left: float | None,
     timeout: float | None,
-    on_look: Callable[[JobRecord], None],
+    on_look: Callable[[JobRecord], None] | None,
 ) -> None:
-    _hint_at_worker(client, job.record)
     with _bar() as bar:
         line = bar.add_task(printable(f"{job.record.name} ({job.id})"), total=job.record.tasks, state=job.state.value)
 
         def look(record: JobRecord) -> None:
             bar.update(line, completed=record.tasks_done, state=record.state.value)
-            on_look(record)
+            if on_look is not None:
+                on_look(record)
 
         try:
             job.wait(left, on_look=look)
@@ -72,11 +73,13 @@ def _follow_one(
             raise TimedOutError(f"job {job.id} is still {job.state} after {timeout:g} s", hint=error.hint) from None
 
 
-def _hint_at_worker(client: Client, record: JobRecord) -> None:
+def _hint_at_workers(client: Client, jobs: Sequence[JobHandle]) -> None:
     from ndif_batch.cli.reasons import alive
 
-    if not record.state.final and not any(alive(worker, record.model) for worker in client.queue.workers()):
-        say(f"no worker has model {record.model}; start one: ndif-batch worker run --model {record.model}")
+    workers = client.queue.workers()
+    for model in sorted({job.record.model for job in jobs if not job.state.final}):
+        if not any(alive(worker, model) for worker in workers):
+            say(f"no worker has model {model}; start one: ndif-batch worker run --model {model}")
 
 
 def told_failures(job: JobHandle) -> bool:
