@@ -41,7 +41,8 @@ def _operations() -> Iterator[str]:
     yield "Everything that an intervention graph can say. Names and arguments are torch's where torch has them.\n"
     yield (
         "Results follow torch in shape and dtype. Where torch would raise because of a shape or a type, the graph is"
-        f" refused before it runs; so is a result of more than {MAX_ELEMENTS:,} elements or {MAX_DIMENSIONS} dimensions.\n"
+        " refused before it runs. So is a result of more than"
+        f" {MAX_ELEMENTS:,} elements or {MAX_DIMENSIONS} dimensions.\n"
     )
     yield "| type | an argument of it is |\n|---|---|"
     yield from (f"| `{kind}` | {meaning} |" for kind, meaning in TYPE_DOCS.items())
