@@ -10,8 +10,8 @@ from typing import Any
 from ndif_batch.archive.spec import STATUS, ArchiveSpec, ArraySpec, TaskStatus, sentinel
 from ndif_batch.graph.abstract import ITEM_BYTES
 
-CHUNK_BYTES = 256 * 2**10
-"""About what one read decompresses: a millisecond's work."""
+CHUNK_BYTES = 2**20
+"""About what one read decompresses: a millisecond or two of work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,7 @@ STEPS = {"mkdir", "write", "flush", "fsync", "rename", "replace", "unlink"}
 
 
 def die_at(step: int) -> None:
-    """Kill this process just before its ``step``-th change to the file system."""
+    """Kill this process just before its ``step``-th change to the file system, in whichever thread."""
     left = step
 
     def count(_: FrameType, event: str, called: Any) -> None:
@@ -35,6 +36,7 @@ def die_at(step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
+    threading.setprofile(count)
 
 
 def survives(work: Callable[[], None], step: int) -> bool:
@@ -44,7 +46,9 @@ def survives(work: Callable[[], None], step: int) -> bool:
         die_at(step)
         work()
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL), code
+    return code == 0
 
 
 def holds(*checks: Callable[[], object]) -> None:
@@ -81,8 +85,8 @@ def check_complete(path: Path) -> None:
     assert not [*path.rglob("*.tmp"), *path.parent.glob(".*.tmp")]
 
 
-def crash(path: Path, deed: str) -> None:
-    """Kill ``deed`` at its every step in turn, then do it again, whole; print how many steps it has."""
+def crash(path: Path, deed: str, stride: int) -> None:
+    """Kill ``deed`` at every ``stride``-th of its steps in turn, then again, whole; print how many it has."""
     spec, model = small_spec(), path.with_name("model")
     work: dict[str, Callable[[], None]] = {
         "create": lambda: create(path, spec),
@@ -91,17 +95,17 @@ def crash(path: Path, deed: str) -> None:
     }
     holds(lambda: create(model, spec), lambda: write_tile(model, spec, (0,)))
     if deed == "finish":
-        holds(lambda: write_tile(model, spec, (1,)))
+        holds(lambda: write_tile(model, spec, (1,)), lambda: finish(model, {"gpu": "another"}))
     step, done = 0, False
     while not done:
         shutil.rmtree(path, ignore_errors=True)
         if deed != "create":
             shutil.copytree(model, path)
         done = survives(work[deed], step)
-        again = (lambda: create(path, spec), work[deed], lambda: write_all(path, spec, None))
+        again = (lambda: create(path, spec), lambda: write_all(path, spec, None), work[deed])
         holds(lambda: check_readable(path), *again, lambda: check_complete(path))
-        step += 1
-    print(json.dumps({"steps": step - 1}))
+        step += stride
+    print(json.dumps({"steps": step - stride}))
 
 
 def limit(path: Path, size: int) -> None:
@@ -127,7 +131,7 @@ def race(path: Path, parity: int, rounds: int) -> None:
 if __name__ == "__main__":
     name, where, *rest = sys.argv[1:]
     if name == "crash":
-        crash(Path(where), rest[0])
+        crash(Path(where), rest[0], int(rest[1]))
     elif name == "limit":
         limit(Path(where), int(rest[0]))
     else:

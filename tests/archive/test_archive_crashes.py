@@ -18,11 +18,11 @@ from ndif_batch.errors import UnavailableError
 StartChild = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.mark.parametrize(("deed", "least_steps"), [("create", 15), ("write", 20), ("finish", 10)])
+@pytest.mark.parametrize(("deed", "stride", "least_steps"), [("create", 5, 60), ("write", 1, 20), ("finish", 1, 10)])
 def test_a_writer_killed_at_any_step_leaves_a_readable_archive_that_a_second_attempt_completes(
-    deed: str, least_steps: int, tmp_path: Path, start_child: StartChild
+    deed: str, stride: int, least_steps: int, tmp_path: Path, start_child: StartChild
 ) -> None:
-    child = start_child("crash", tmp_path / "7.zarr", deed)
+    child = start_child("crash", tmp_path / "7.zarr", deed, stride)
     output, errors = child.communicate()
     assert child.returncode == 0, errors
     assert json.loads(output)["steps"] >= least_steps
