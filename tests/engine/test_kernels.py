@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_cases import Case, all_cases
 
 from ndif_batch.engine.kernels import DTYPES, KERNELS
 from ndif_batch.errors import ShapeError
@@ -16,6 +15,7 @@ from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.nodes import SliceArg
 from ndif_batch.graph.operations import OPERATIONS, RANDOM, Kind
 from ndif_batch.graph.signatures import describe
+from tests.engine.kernel_cases import Case, all_cases
 
 CASES = all_cases()
 

@@ -1,12 +1,12 @@
 """Arguments for every pure operation, right and wrong."""
 
-from kernel_cases.algebra import algebra
-from kernel_cases.arguments import Case
-from kernel_cases.creation import creation
-from kernel_cases.elementwise import elementwise, operators
-from kernel_cases.indexing import indexing
-from kernel_cases.layout import layout
-from kernel_cases.reductions import reductions
+from tests.engine.kernel_cases.algebra import algebra
+from tests.engine.kernel_cases.arguments import Case
+from tests.engine.kernel_cases.creation import creation
+from tests.engine.kernel_cases.elementwise import elementwise, operators
+from tests.engine.kernel_cases.indexing import indexing
+from tests.engine.kernel_cases.layout import layout
+from tests.engine.kernel_cases.reductions import reductions
 
 __all__ = ["Case", "all_cases"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from kernel_cases.arguments import DTYPES, SHAPES, Case, case, f, i
 from ndif_batch.graph.abstract import AbstractTensor
+from tests.engine.kernel_cases.arguments import DTYPES, SHAPES, Case, case, f, i
 
 EQUATIONS = (
     ("ij,jk->ik", (f(2, 3), f(3, 4))),

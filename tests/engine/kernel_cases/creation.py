@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from kernel_cases.arguments import DTYPES, NUMBERS, Case, case, dtypes_of, f, i
 from ndif_batch.graph.abstract import AbstractTensor
+from tests.engine.kernel_cases.arguments import DTYPES, NUMBERS, Case, case, dtypes_of, f, i
 
 
 def _sized(*more: Case) -> Iterator[Case]:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from itertools import product
 
-from kernel_cases.arguments import DTYPES, NUMBERS, Case, b, case, f, i, number_pairs, pairs, tensor_pairs, unary
 from ndif_batch.graph.abstract import AbstractTensor
+from tests.engine.kernel_cases.arguments import (
+    DTYPES,
+    NUMBERS,
+    Case,
+    b,
+    case,
+    f,
+    i,
+    number_pairs,
+    pairs,
+    tensor_pairs,
+    unary,
+)
 
 _BINARY = "add sub mul truediv floordiv mod pow eq ne lt le gt ge"
 _TENSOR_BINARY = "logical_and logical_or logical_xor maximum minimum"

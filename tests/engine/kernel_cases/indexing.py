@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from kernel_cases.arguments import DTYPES, SHAPES, Case, b, case, f, i
 from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.nodes import SliceArg
+from tests.engine.kernel_cases.arguments import DTYPES, SHAPES, Case, b, case, f, i
 
 S = SliceArg
 INDICES: tuple[Any, ...] = (

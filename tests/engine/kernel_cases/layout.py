@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from kernel_cases.arguments import DTYPES, SHAPES, Case, case, f
 from ndif_batch.graph.abstract import AbstractTensor
+from tests.engine.kernel_cases.arguments import DTYPES, SHAPES, Case, case, f
 
 
 def layout() -> dict[str, list[Case]]:

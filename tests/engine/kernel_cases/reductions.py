@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
-from kernel_cases.arguments import DTYPES, SHAPES, Case, b, case, dims, dtypes_of, f, i
 from ndif_batch.graph.abstract import AbstractTensor
+from tests.engine.kernel_cases.arguments import DTYPES, SHAPES, Case, b, case, dims, dtypes_of, f, i
 
 
 def reductions() -> dict[str, list[Case]]:
