@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import monotonic, sleep
-from typing import TypeVar
+from time import monotonic
 
 import structlog
 
@@ -15,11 +14,11 @@ from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.records import JobRecord, JobState, Lease
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
+from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import JobQueue, Outcome, TaskEngine
 from ndif_batch.worker.work import ShardWork
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.25
 DRAIN_SECONDS = 2.0
@@ -57,7 +56,7 @@ class Worker:
         *,
         model: str,
         max_tokens: int,
-        patience_seconds: float = 60.0,
+        patience: Patience | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -67,7 +66,7 @@ class Worker:
         self._heart = heart
         self._model = model
         self._max_tokens = max_tokens
-        self._patience_seconds = patience_seconds
+        self._ask = (patience or Patience()).ask
         self._on_progress = on_progress
         self._clock = clock
         self._deadline: float | None = None
@@ -76,7 +75,7 @@ class Worker:
     def run(self, until: Until) -> Progress:
         """Work until asked to drain or until ``until`` says so.
 
-        Raises ``UnavailableError`` when the archive's disk, or for longer than a lease the queue, cannot serve.
+        Raises ``UnavailableError`` when the archive's disk, or for longer than its patience the queue, cannot serve.
         """
         self._finish_what_others_left()
         last_work = self._clock()
@@ -213,18 +212,6 @@ class Worker:
         while page := self._ask(partial(self._queue.jobs, state=state, limit=PAGE, before=before)):
             yield from page
             before = page[-1].id
-
-    def _ask(self, question: Callable[[], Answer]) -> Answer:
-        """The queue's answer; an outage is waited out, but not for longer than a lease."""
-        deadline = self._clock() + self._patience_seconds
-        while True:
-            try:
-                return question()
-            except UnavailableError as error:
-                if self._clock() >= deadline:
-                    raise
-                log.warning("queue.unavailable", reason=error.message)
-                sleep(POLL_SECONDS)
 
     def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
         self.progress = replace(

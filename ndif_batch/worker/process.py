@@ -22,6 +22,7 @@ from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
 from ndif_batch.worker.logs import configure_logs
 from ndif_batch.worker.loop import Progress, Until, Worker
+from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.provenance import Runtime
 from ndif_batch.worker.signals import on_signals
 
@@ -64,7 +65,7 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * settings.max_batch_tokens,
-                patience_seconds=settings.lease_seconds,
+                patience=Patience(settings.lease_seconds),
                 on_progress=on_progress,
             )
             with on_signals(heart.draining.set), heart:
