@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from queue_samples import MODEL, check_sums
 from sqlalchemy import create_engine, text
 
 from ndif_batch.queue import schema
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import metadata
+from tests.queue.queue_samples import MODEL, check_sums
 
 
 class HandClock:

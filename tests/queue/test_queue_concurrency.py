@@ -14,17 +14,16 @@ from functools import partial
 from pathlib import Path
 from threading import Barrier
 
-from queue_samples import SECONDS, job_spec, kinds, new_worker, take
-
 from ndif_batch.errors import ConflictError
 from ndif_batch.queue.records import JobState, ShardState
 from ndif_batch.queue.store import Queue
+from tests.queue.queue_samples import SECONDS, job_spec, kinds, new_worker, take
 
 HERE = Path(__file__).parent
 
 BEGIN = """
 import sys
-from queue_samples import new_worker, take
+from tests.queue.queue_samples import new_worker, take
 from ndif_batch.queue.store import Queue
 
 queue = Queue.open(sys.argv[1])
@@ -108,7 +107,7 @@ def test_a_worker_killed_between_lease_and_commit_loses_nothing(queue: Queue, ur
 
 def test_a_submission_killed_half_way_leaves_no_half_job(queue: Queue, url: str) -> None:
     hang = """
-from queue_samples import job_spec
+from tests.queue.queue_samples import job_spec
 from ndif_batch.queue import submission
 with queue._database.write() as tx:
     submission.submit(tx, job_spec(shards=100))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from queue_samples import MODEL, indices, job_spec, kinds, new_worker, take
 
 from ndif_batch.errors import ConflictError, NotFoundError, UsageError
 from ndif_batch.queue.records import JobContent, JobState, ShardState, TaskFailure
 from ndif_batch.queue.store import Queue
+from tests.queue.queue_samples import MODEL, indices, job_spec, kinds, new_worker, take
 
 
 def test_a_job_comes_back_as_it_was_submitted(queue: Queue) -> None:

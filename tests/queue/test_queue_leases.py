@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from conftest import HandClock
-from queue_samples import ALL, MODEL, SECONDS, indices, job_spec, kinds, new_worker, take
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue.records import JobState, Lease, ShardRecord, ShardState, TaskFailure, WorkerState
 from ndif_batch.queue.store import Queue
+from tests.queue.queue_samples import ALL, MODEL, SECONDS, indices, job_spec, kinds, new_worker, take
 
 
 def shard_of(queue: Queue, lease: Lease) -> ShardRecord:

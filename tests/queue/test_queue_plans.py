@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 
 import pytest
-from queue_samples import MODEL, job_spec, new_worker, take
 from sqlalchemy import Executable, event, text
 from sqlalchemy.dialects import sqlite
 
@@ -18,6 +17,7 @@ from ndif_batch.queue.choosing import candidate_query
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.records import JobState
 from ndif_batch.queue.store import Queue
+from tests.queue.queue_samples import MODEL, job_spec, new_worker, take
 
 
 @pytest.fixture

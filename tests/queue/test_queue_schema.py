@@ -13,7 +13,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from queue_samples import MODEL, job_spec, new_worker, take
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import IntegrityError
 
@@ -22,6 +21,7 @@ from ndif_batch.queue import schema
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import metadata
+from tests.queue.queue_samples import MODEL, job_spec, new_worker, take
 
 
 @pytest.fixture
