@@ -50,19 +50,21 @@ class Subject:
 @cache
 def family(name: str) -> Subject:
     """The tiny model of a family; the same one each time."""
+    return random_subject(name, **FAMILIES[name])
+
+
+def random_subject(name: str, **sizes: Any) -> Subject:
+    """A random model of a family with a configuration of one's own."""
     torch.manual_seed(7)
-    config = AutoConfig.for_model(name, **FAMILIES[name], **TOKENS)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    config = AutoConfig.for_model(name, **sizes, **TOKENS)
+    factory: Any = AutoModelForCausalLM
+    model: PreTrainedModel = factory.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)
-    return subject(model)
-
-
-def subject(model: PreTrainedModel) -> Subject:
-    """``model`` both ways."""
-    native = deepcopy(model).eval()
+    native = deepcopy(model)
+    native.train(False)
     return Subject(wrap(model), native)
 
 

@@ -32,7 +32,9 @@ class Drawing:
         return len(self.nodes) - 1
 
     def length(self, run: int) -> int:
-        return len(self.runs[run].prompt)
+        prompt = self.runs[run].prompt
+        assert isinstance(prompt, tuple)
+        return len(prompt)
 
     def position(self, run: int) -> int:
         return self.rng.randrange(-self.length(run), self.length(run))

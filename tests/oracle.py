@@ -12,9 +12,9 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from ndif_batch.engine.kernels import KERNELS
 from transformers import PreTrainedModel
 
+from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.models.tokenizer import concrete

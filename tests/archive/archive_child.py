@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import xarray  # noqa: F401  (before the forks, that each need not import it)
-from archive_example import example_spec, write_all, write_tile
 
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, Results, TaskStatus, clean, create, finish
 from ndif_batch.errors import UnavailableError
+from tests.archive.archive_example import example_spec, write_all, write_tile
 
 STEPS = {"mkdir", "write", "flush", "fsync", "rename", "replace", "unlink"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from archive_example import example_spec, write_all
 
 import ndif_batch
 from ndif_batch.archive import Results, create
+from tests.archive.archive_example import example_spec, write_all
 
 CHILD = Path(__file__).with_name("archive_child.py")
 StartChild: TypeAlias = "Callable[..., subprocess.Popen[str]]"

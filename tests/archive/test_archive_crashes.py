@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archive_example import example_spec, write_all, write_tile
 
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, Results, TaskStatus, clean, create, write_shard
 from ndif_batch.errors import UnavailableError
+from tests.archive.archive_example import example_spec, write_all, write_tile
 
 StartChild = Callable[..., "subprocess.Popen[str]"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from archive_example import FAILED, PROMPTS
 from safetensors import safe_open
 
 from ndif_batch.archive import ArchiveSpec, ArraySpec, Results, create, export
 from ndif_batch.errors import NotFoundError, UsageError
+from tests.archive.archive_example import FAILED, PROMPTS
 
 
 def test_safetensors_hold_the_saved_dtypes_labels_and_attributes(written: Results, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from archive_example import example_spec, write_all, write_tile
 
 from ndif_batch.archive import Problem, Results, create, finish
 from ndif_batch.errors import NdifBatchError
+from tests.archive.archive_example import example_spec, write_all, write_tile
 
 TILE = range(6, 12)
 ALL = range(15)

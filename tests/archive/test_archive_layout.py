@@ -4,13 +4,13 @@ from math import prod
 from pathlib import Path
 
 import pytest
-from archive_example import example_spec, write_all
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, archive_size, create, finish
 from ndif_batch.archive.layout import chunk_shape, layouts
 from ndif_batch.sweep.tiles import tile_shape
+from tests.archive.archive_example import example_spec, write_all
 
 
 @given(st.lists(st.integers(1, 1024), min_size=1, max_size=3).map(tuple), st.sampled_from([1, 2, 4, 8]))

@@ -12,10 +12,10 @@ import pytest
 import torch
 import xarray
 import zarr
-from archive_example import FAILED, PROMPTS, example_spec, write_tile
 
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, Results, TaskStatus, create, finish, write_shard
 from ndif_batch.errors import IntegrityError, NotFoundError, UsageError
+from tests.archive.archive_example import FAILED, PROMPTS, example_spec, write_tile
 
 READ_WITHOUT_US = """
 import sys, warnings

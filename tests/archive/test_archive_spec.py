@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from archive_example import example_spec
 
 import ndif_batch
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, distinct_dims
@@ -16,6 +15,7 @@ from ndif_batch.archive.coordinates import coordinates, labels
 from ndif_batch.archive.spec import sentinel, stored_dtype
 from ndif_batch.errors import UsageError
 from ndif_batch.graph.nodes import TensorRef, Value
+from tests.archive.archive_example import example_spec
 
 
 def test_the_spec_and_the_size_of_an_archive_need_neither_zarr_nor_xarray_nor_torch() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from archive_example import example_spec, saved_by, write_all, write_tile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, Results, TaskStatus, create, finish, write_shard
 from ndif_batch.errors import ConflictError, NotFoundError, ShapeError, UsageError
 from ndif_batch.sweep.tiles import tile_shape
+from tests.archive.archive_example import example_spec, saved_by, write_all, write_tile
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64"]
 

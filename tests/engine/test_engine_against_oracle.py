@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.engine import Engine, LayoutChoice
 from tests.families import FAMILIES, family
 from tests.graphs import random_task
 from tests.oracle import assert_equal, oracle
@@ -26,7 +26,7 @@ def test_random_graphs_run_solo_equal_the_oracle(name: str, seeds: list[int]) ->
     check(name, seeds, layout="solo")
 
 
-def check(name: str, seeds: list[int], layout: str) -> None:
+def check(name: str, seeds: list[int], layout: LayoutChoice) -> None:
     subject = family(name)
     tasks = [random_task(seed, subject.loaded.sites) for seed in seeds]
     outcomes = {outcome.index: outcome for outcome in Engine(subject.loaded).run(tasks, layout=layout)}

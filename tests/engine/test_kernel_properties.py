@@ -162,7 +162,7 @@ def test_einsum_has_the_shape_that_torch_gives(equation: str, operands: list[tup
     bound = {"equation": equation, "operands": tuple(AbstractTensor(shape, "float32") for shape in operands)}
     try:
         expected = tuple(torch.einsum(equation, *(torch.ones(shape) for shape in operands)).shape)
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # opt_einsum, which torch uses where it is installed, raises the latter
         with pytest.raises(ShapeError):
             rule.shape(bound)
     else:

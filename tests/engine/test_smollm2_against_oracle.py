@@ -42,7 +42,9 @@ def info() -> ModelInfo:
 def smollm2(info: ModelInfo) -> Iterator[Subject]:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    yield Subject(load(info, "cpu"), AutoModelForCausalLM.from_pretrained(info.weights, dtype=torch.float32).eval())
+    native = AutoModelForCausalLM.from_pretrained(info.weights, dtype=torch.float32)
+    native.train(False)
+    yield Subject(load(info, "cpu"), native)
     torch.set_num_threads(threads)
 
 

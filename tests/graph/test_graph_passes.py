@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import pytest
-from graph_cases import UNHURRIED, graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamType, Run, in
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
 from ndif_batch.graph.validate import validate
+from tests.graph.graph_cases import UNHURRIED, graphs
 
 Pass = Callable[[Graph], tuple[Graph, tuple[int, ...]]]
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from graph_cases import GOLDEN_FILES, STRUCTURE, UNHURRIED, WORDS, Change, graphs, patching
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
@@ -17,6 +16,7 @@ from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.schema import graph_schema, schema_text
 from ndif_batch.graph.serialize import graph_to_json
+from tests.graph.graph_cases import GOLDEN_FILES, STRUCTURE, UNHURRIED, WORDS, Change, graphs, patching
 
 PUBLISHED = Path(__file__).parents[2] / "configs" / "schema" / "graph.v1.json"
 VALIDATOR = Draft202012Validator(graph_schema())

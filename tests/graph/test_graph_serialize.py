@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_cases import GOLDEN, GOLDEN_FILES, STRUCTURE, UNHURRIED, Change, graphs, patching
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.serialize import canonical, digest, dumps, graph_from_json, graph_to_json, loads
 from ndif_batch.graph.validate import validate
+from tests.graph.graph_cases import GOLDEN, GOLDEN_FILES, STRUCTURE, UNHURRIED, Change, graphs, patching
 
 DIGESTS: dict[str, str] = json.loads((GOLDEN / "digests.json").read_text())
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from graph_cases import GOLDEN, UNHURRIED, graphs
 from hypothesis import given
 
 from ndif_batch.graph.nodes import Graph, Node, ParamRef, Run, SliceArg, TensorRef
 from ndif_batch.graph.serialize import loads
 from ndif_batch.graph.text import to_text
+from tests.graph.graph_cases import GOLDEN, UNHURRIED, graphs
 
 
 def test_activation_patching_reads_as_a_program() -> None:

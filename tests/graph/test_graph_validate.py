@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_cases import BROKEN, GOLDEN_FILES, MEANING, UNHURRIED, WORDS, Change, change, graphs, patching
 from hypothesis import given
 
 import ndif_batch.graph
@@ -20,6 +19,7 @@ from ndif_batch.graph.nodes import Graph, Node, NodeRef
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.serialize import canonical, graph_from_json, loads
 from ndif_batch.graph.validate import check_constants, constants, validate
+from tests.graph.graph_cases import BROKEN, GOLDEN_FILES, MEANING, UNHURRIED, WORDS, Change, change, graphs, patching
 
 CASES = WORDS + MEANING
 

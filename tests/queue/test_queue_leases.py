@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import HandClock
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue.records import JobState, Lease, ShardRecord, ShardState, TaskFailure, WorkerState
 from ndif_batch.queue.store import Queue
+from tests.queue.conftest import HandClock
 from tests.queue.queue_samples import ALL, MODEL, SECONDS, indices, job_spec, kinds, new_worker, take
 
 

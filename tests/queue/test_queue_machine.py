@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from conftest import HandClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,6 +18,7 @@ from hypothesis.stateful import (
 from ndif_batch.errors import ConflictError
 from ndif_batch.queue.records import Lease, TaskFailure
 from ndif_batch.queue.store import Queue
+from tests.queue.conftest import HandClock
 from tests.queue.pure_queue import PureJob, PureQueue, PureShard
 from tests.queue.queue_samples import MODEL, job_spec, new_worker
 

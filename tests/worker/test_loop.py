@@ -281,6 +281,17 @@ def test_an_archive_whose_last_worker_died_before_the_manifest_is_finished_by_th
     assert_right(job)
 
 
+def test_an_archive_that_a_living_worker_may_be_finishing_is_left_to_it(client: Client) -> None:
+    job = submit(client)
+    with working(client, ToyEngine()) as other:
+        other.run()
+        manifest = job.record.store / "task_status" / "SHA256SUMS"
+        manifest.unlink()
+        with working(client, ToyEngine()) as here:
+            here.run()
+    assert not manifest.exists()
+
+
 def test_the_archive_tells_what_the_job_was(client: Client) -> None:
     job = submit(client, name="patching", seed=3)
     with working(client, ToyEngine()) as here:
