@@ -55,7 +55,7 @@ def short(value: float, width: int) -> str:
     """A number in at most ``width`` characters, as precise as they allow; ``#`` when it does not fit."""
     if not np.isfinite(value):
         return "·"
-    for digits in range(min(width, 6), -1, -1):
+    for digits in range(3, -1, -1):
         text = f"{value:.{digits}f}"
         text = text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
         if len(text) <= width:

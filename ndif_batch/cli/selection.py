@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndif_batch.archive.spec import sentinel
+from ndif_batch.archive.spec import STATUS, sentinel
 from ndif_batch.cli.picture import Axis, Picture, token_label
 from ndif_batch.errors import NotFoundError, UsageError, nearest
 from ndif_batch.sweep.marked import typed
@@ -28,6 +28,8 @@ def select(results: Results, save: str, at: Sequence[str]) -> xr.DataArray:
     """A save with each ``name=value`` of ``at`` applied: a label, else a place counted from the end (``layer=-1``)."""
     _ = results[save]
     data = results.xarray()[save]
+    lengths = [name for array in results.arrays.values() for name in array.lengths]
+    data = data.drop_vars([name for name in (STATUS, *lengths) if name in data.coords])
     for option in at:
         name, equals, text = option.partition("=")
         if not equals:

@@ -58,7 +58,7 @@ def _bar(value: float, zero: int, scale: float, room: int) -> Text:
 def _heat_map(picture: Picture, width: int) -> Group:
     rows, columns = picture.axes
     row_step = ceil(picture.values.shape[0] / MAX_ROWS)
-    labels = [_clipped(label, LABEL_WIDTH) for label in rows.labels[::row_step]]
+    labels = [_clipped(label, max(LABEL_WIDTH, width // 3)) for label in rows.labels[::row_step]]
     margin = max(map(len, (*labels, rows.name)))
     room = max(8, width - margin - 1)
     column_step = ceil(picture.values.shape[1] / room)
