@@ -44,6 +44,11 @@ class LoadedModel:
         embedding: nn.Module = self.module.get_input_embeddings()
         return next(embedding.parameters()).device
 
+    @property
+    def device_name(self) -> str:
+        """What computes: the name of the GPU, or ``cpu``."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
     def submodule(self, path: str) -> nn.Module:
         """The module at ``path``."""
         return self.module.get_submodule(path)

@@ -24,7 +24,7 @@ class Heartbeat:
     def __init__(self, queue: WorkerQueue, worker_id: int, *, lease_seconds: float, every_seconds: float) -> None:
         self.draining = Event()
         self._queue = queue
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._every_seconds = every_seconds
         self._held: dict[int, int] = {}
@@ -35,7 +35,7 @@ class Heartbeat:
     def lease(self, model: str, max_tokens: int) -> Sequence[Lease]:
         """New leases from the queue. No beat comes between: it would not name the new shards."""
         with self._lock:
-            leases = self._queue.lease(self._worker_id, model, max_tokens, self._lease_seconds)
+            leases = self._queue.lease(self.worker_id, model, max_tokens, self._lease_seconds)
             self._held |= {lease.shard.id: 0 for lease in leases}
             return leases
 
@@ -57,7 +57,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Renew every lease once."""
         with self._lock:
-            reply = self._queue.heartbeat(self._worker_id, self._lease_seconds, dict(self._held))
+            reply = self._queue.heartbeat(self.worker_id, self._lease_seconds, dict(self._held))
             for shard_id in reply.lost:
                 self._held.pop(shard_id, None)
         for shard_id in reply.lost:

@@ -14,6 +14,7 @@ from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.records import JobRecord, JobState, Lease
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
+from ndif_batch.worker.leftovers import left_over
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import JobQueue, Outcome, TaskEngine
 from ndif_batch.worker.work import ShardWork
@@ -201,11 +202,13 @@ class Worker:
             self._jobs.close(record, self._engine.counters)
 
     def _finish_what_others_left(self) -> None:
-        """Close the archives of ended jobs whose last worker died between its commit and the manifest."""
-        for state in (JobState.COMPLETED, JobState.FAILED):
-            for record in self._ask(partial(self._queue.jobs, state=state, limit=PAGE)):
-                if record.model == self._model:
-                    self._jobs.close(record, self._engine.counters)
+        ended = [
+            record
+            for state in (JobState.COMPLETED, JobState.FAILED)
+            for record in self._ask(partial(self._queue.jobs, state=state, limit=PAGE))
+        ]
+        for record in left_over(ended, self._ask(self._queue.workers), self._heart.worker_id):
+            self._jobs.close(record, self._engine.counters)
 
     def _all_jobs(self, state: JobState) -> Iterator[JobRecord]:
         before: int | None = None

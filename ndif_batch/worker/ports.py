@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ndif_batch.errors import TaskError
 from ndif_batch.queue.protocol import WorkerQueue
-from ndif_batch.queue.records import JobRecord, JobState
+from ndif_batch.queue.records import JobRecord, JobState, WorkerRecord
 from ndif_batch.sweep.task import Task
 
 NanPolicy: TypeAlias = Literal["allow", "error"]
@@ -69,3 +69,6 @@ class JobQueue(WorkerQueue, Protocol):
         self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
     ) -> list[JobRecord]:
         """Jobs, newest first; those with ids less than ``before``."""
+
+    def workers(self) -> list[WorkerRecord]:
+        """All workers, newest first."""
