@@ -120,7 +120,13 @@ def unavailable(url: URL, error: DBAPIError) -> UnavailableError:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            hint = "pip install 'ndif-batch[postgres]' and write postgresql+psycopg://"
+            raise UnavailableError(
+                f"the driver of {url.drivername} is not installed: {error.name}", hint=hint
+            ) from error
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -19,7 +19,7 @@ from ndif_batch.queue.records import JobState, ShardState
 from ndif_batch.queue.store import Queue
 from tests.queue.queue_samples import SECONDS, job_spec, kinds, new_worker, take
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 BEGIN = """
 import sys
@@ -46,13 +46,12 @@ sys.stdin.readline()
 
 
 def start(code: str, url: str) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     return subprocess.Popen(
         [sys.executable, "-c", BEGIN + code, url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 

@@ -136,6 +136,11 @@ def test_a_server_that_does_not_answer_is_unavailable_and_its_password_stays_sec
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_driver_that_is_not_installed_is_named_with_what_to_do() -> None:
+    with pytest.raises(UnavailableError, match=r"psycopg2cffi.*\n  hint: pip install 'ndif-batch\[postgres\]'"):
+        Queue.open("postgresql+psycopg2cffi://host/queue")
+
+
 def test_the_records_need_no_sql_library() -> None:
     code = "import sys, ndif_batch.queue.records, ndif_batch.queue.protocol, ndif_batch.queue.states\n"
     code += "assert not {'sqlalchemy', 'alembic'} & set(sys.modules)"
