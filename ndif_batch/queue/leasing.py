@@ -56,9 +56,13 @@ def heartbeat(tx: Transaction, worker_id: int, lease_seconds: float, progress: M
 def expire(tx: Transaction) -> None:
     """Take back leases that ran out; it counts against a shard only if its worker fell silent as well."""
     workers.notice_silence(tx)
-    over = select(shard).join(worker).where(_LEASED, shard.c.lease_until <= tx.now)
     over = (
-        over.order_by(shard.c.lease_until).limit(EXPIRIES).with_for_update(of=shard, key_share=True, skip_locked=True)
+        select(shard)
+        .join(worker)
+        .where(_LEASED, shard.c.lease_until <= tx.now)
+        .order_by(shard.c.lease_until)
+        .limit(EXPIRIES)
+        .with_for_update(of=shard, key_share=True, skip_locked=True)
     )
     _orphan(tx, _read(tx, over.where(worker.c.state == WorkerState.LOST)), "no heartbeat for longer than its lease")
     late = [one.id for one in _read(tx, over.where(worker.c.state != WorkerState.LOST))]

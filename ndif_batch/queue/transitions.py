@@ -99,9 +99,8 @@ def _move(
     detail: Mapping[str, Any] | None,
     values: Mapping[str, Any],
 ) -> list[RowMapping]:
-    if not tx.connection.execute(
-        select(table.c.id).where(where).order_by(table.c.id).with_for_update(key_share=True)
-    ).all():
+    locking = select(table.c.id).where(where).order_by(table.c.id).with_for_update(key_share=True)
+    if not tx.connection.execute(locking).all():
         return []
     told = {"at": tx.now, "kind": kind, "actor": actor, "detail": dict(detail or {}), **subject}
     columns = [v if isinstance(v, ColumnElement) else literal(v, event.c[name].type) for name, v in told.items()]
