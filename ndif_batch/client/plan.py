@@ -14,7 +14,6 @@ from ndif_batch.client.shapes import Saved, shapes
 from ndif_batch.errors import ShapeError
 from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.nodes import Graph
-from ndif_batch.graph.runnable import require_runnable
 from ndif_batch.graph.validate import check_constants, validate
 from ndif_batch.graph.validate import constants as named_constants
 from ndif_batch.models.info import ModelInfo
@@ -57,7 +56,6 @@ def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str
     or ``ShapeError``, and ``NotFoundError`` for a missing constant; an error of one task names its bindings.
     """
     validate(graph)
-    require_runnable(graph)
     check_parameters(graph, space)
     resolved = resolve_space(graph, space, model)
     given, stored = _constants(graph, space, constants, blobs_directory)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ndif_batch.engine.runnable import require_runnable
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, SliceArg, inputs
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
-from ndif_batch.graph.runnable import require_runnable
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
 
 Time = tuple[int, int]
