@@ -55,11 +55,13 @@ def short(value: float, width: int) -> str:
     """A number in at most ``width`` characters, as precise as they allow; ``#`` when it does not fit."""
     if not np.isfinite(value):
         return "·"
+    if value == 0:
+        return "0"
     for digits in range(3, -1, -1):
         text = f"{value:.{digits}f}"
         text = text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
         if len(text) <= width:
-            return "0" if text == "-0" else text
+            return text
     text = f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return text if len(text) <= width else "#"
 

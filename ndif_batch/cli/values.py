@@ -28,13 +28,17 @@ def space_from(
 
     ``SweepError`` names an option that is no ``name=value`` or does not fit its parameter.
     """
-    fixed = dict(_constant(params, *_split(text)) for text in constants)
+    fixed = [_constant(params, *_split(text)) for text in constants]
     columns = [_columns(params, *_split(text)) for text in grid]
-    axes = [Axis(next(iter(tied_names)), tied_names) for tied_names in columns]
+    axes = [Axis(next(iter(names)), names) for names in columns]
     zipped = [pair for text in tied for pair in _columns(params, *_split(text)).items()]
     if zipped:
         axes.append(Axis(zipped[0][0] if len(zipped) == 1 else POINT_AXIS, dict(zipped)))
-    return Space(tuple(axes), fixed)
+    for names in ([name for name, _ in fixed], [name for name, _ in zipped]):
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise SweepError(f"parameter {twice[0]!r} is given twice")
+    return Space(tuple(axes), dict(fixed))
 
 
 def variables_from(options: Sequence[str]) -> dict[str, Any]:
