@@ -69,7 +69,7 @@ def write_rows(rows: Sequence[Row], columns: Sequence[str], form: Format) -> Non
             buffer = StringIO()
             writer = csv.writer(buffer, lineterminator="\n")
             writer.writerow(columns)
-            writer.writerows([row.get(column) for column in columns] for row in rows)
+            writer.writerows([_field(row.get(column)) for column in columns] for row in rows)
             write_text(buffer.getvalue().removesuffix("\n"))
 
 
@@ -140,6 +140,11 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def _field(value: Any) -> Any:
+    """A value as a field of CSV."""
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list | tuple) else value
 
 
 def _shown(value: Any) -> str:
