@@ -89,21 +89,21 @@ def _user_errors(path: Path) -> Iterator[None]:
     except NdifBatchError as error:
         error.message = _placed(path, error, error.message)
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(_placed(path, error, f"{type(error).__name__}: {error}"), hint=_line(path, error)) from error
 
 
-def _placed(path: Path, error: Exception, message: str) -> str:
+def _placed(path: Path, error: BaseException, message: str) -> str:
     frame = _frame(path, error)
     return message if frame is None or path.name in message else f"{path}:{frame.lineno}: {message}"
 
 
-def _line(path: Path, error: Exception) -> str | None:
+def _line(path: Path, error: BaseException) -> str | None:
     frame = _frame(path, error)
     return f"in `{frame.line}`" if frame is not None and frame.line else None
 
 
-def _frame(path: Path, error: Exception) -> traceback.FrameSummary | None:
+def _frame(path: Path, error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame of ``error`` that lies in the user's file."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return frames[-1] if frames else None

@@ -182,6 +182,7 @@ def test_a_wrong_command_line(run: Run, arguments: tuple[str, ...], message: str
         ("import nothing_of_that_name\n", "job.py:1: ModuleNotFoundError: No module named", "import nothing"),
         ("def biuld(lm): ...\n", "job.py has no function build(lm)", "did you mean 'biuld'?"),
         ("", "job.py has no function build(lm)", "define `def build(lm): …`"),
+        ("import sys\nsys.exit(0)\n", "job.py:2: SystemExit: 0", "in `sys.exit(0)`"),
         ("def build(lm):\n    return 3\n", "job.py: build(lm) returned int", "return the trace"),
         ("def build(lm):\n    x = {}\n    return x['y']\n", "job.py:3: KeyError: 'y'", "in `return x['y']`"),
     ],
