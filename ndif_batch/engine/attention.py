@@ -54,6 +54,10 @@ class Pattern:
         self._device = device
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
 
+    def to(self, *args: Any, **kwargs: Any) -> Pattern:
+        """The same pattern: a model that is spread over devices moves what it hands from block to block."""
+        return self
+
     def mask(self, length: int) -> tuple[torch.Tensor | None, bool]:
         """For runs of ``length`` tokens: a mask ``[length, length]``, ``None`` if all may; and whether it is causal."""
         if length not in self._masks:
@@ -106,6 +110,7 @@ def packed_attention(
     for group in pack.groups:
         q, k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (query, key, value))
         mask, causal = attention_mask.mask(group.length)
+        mask = None if mask is None else mask.to(q.device)
         if softcap is None and s_aux is None:
             part = scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]

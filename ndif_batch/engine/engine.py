@@ -146,10 +146,11 @@ class Engine:
         self, batch: Sequence[_Prepared], nan: NanPolicy, constants: Mapping[str, torch.Tensor]
     ) -> list[TaskRun]:
         around = Surroundings(
-            weight=self.model.module.get_parameter,
+            weight=self.model.weight,
             call=lambda path, args: apply_module(self.model.submodule(path), args),
             constants=constants,
             device=self.model.device,
+            spread=self.model.spread,
             refuse_nan=nan == "error",
         )
         runs = [TaskRun(task.index, task.seed, task.program, around) for task in batch]

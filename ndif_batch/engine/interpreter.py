@@ -30,12 +30,16 @@ class Touchpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What tasks share: weights and modules of the model, constants, the NaN policy."""
+    """What tasks share: weights and modules of the model, constants, the NaN policy.
+
+    ``device`` is where new tensors are made; ``spread`` says that the model's own lie on several.
+    """
 
     weight: Callable[[str], torch.Tensor]
     call: Callable[[str, tuple[Any, ...]], Any]
     constants: Mapping[str, torch.Tensor]
     device: torch.device
+    spread: bool = False
     refuse_nan: bool = False
 
 
@@ -120,6 +124,8 @@ class TaskRun:
         keywords = {name: self._value(arg) for name, arg in node.kwargs}
         if OPERATIONS[node.op].random:
             keywords["generator"] = self._generator(i)
+        if self.around.spread:
+            args = _on_one_device(args)
         return KERNELS[node.op](*args, device=self.around.device, **keywords)
 
     def _value(self, arg: Arg) -> Any:
@@ -144,6 +150,20 @@ class TaskRun:
         for i in nodes:
             if i in self.values:
                 self.values[i] = _own(self.values[i])
+
+
+def _on_one_device(args: Any) -> Any:
+    """The arguments with every tensor on the device of the first one."""
+    device: torch.device | None = None
+
+    def moved(value: Any) -> Any:
+        nonlocal device
+        if isinstance(value, torch.Tensor):
+            device = device or value.device
+            return value.to(device)
+        return tuple(moved(item) for item in value) if isinstance(value, tuple) else value
+
+    return moved(args)
 
 
 def _own(value: Any) -> Any:

@@ -13,7 +13,7 @@ from ndif_batch.engine import attention
 from ndif_batch.engine.pack import Pack, Segment
 from ndif_batch.engine.views import view
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
-from ndif_batch.models.probe import watching
+from ndif_batch.models.probe import entry_device, watching
 
 LENGTHS = (5, 9, 5, 2)
 """Prompt lengths of the trial: two equal ones share a block, the others do not."""
@@ -50,7 +50,7 @@ def measure_layout(model: PreTrainedModel, sites: SiteMap) -> Layout:
     """Tries the packed layout, leaves the model set up for the layout that was found, and says which it is."""
     native = model.config._attn_implementation
     runs = _random_prompts(sites.vocabulary)
-    device = next(model.parameters()).device
+    device = entry_device(model)
     alone = [_values(model, Pack.of([run], device), packed=False) for run in runs]
     try:
         model.set_attn_implementation(attention.NAME)
@@ -106,6 +106,7 @@ def _equal(shape: SiteValue, segment: Segment, alone: Any, together: Any) -> boo
         return False
     if seen.shape != alone.shape:
         return False
+    seen = seen.to(alone.device)
     if not alone.is_floating_point():
         return torch.equal(seen, alone)
     deviation = torch.linalg.vector_norm(seen.double() - alone.double())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device, has_offloaded_params
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -16,7 +18,7 @@ from ndif_batch.errors import UsageError
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.models.architecture import model_class, read_config, torch_dtype
 from ndif_batch.models.info import ModelInfo
-from ndif_batch.models.probe import measure_sites
+from ndif_batch.models.probe import entry_device, measure_sites
 from ndif_batch.models.tokenizer import Tokenizer
 
 
@@ -41,8 +43,12 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go in."""
-        embedding: nn.Module = self.module.get_input_embeddings()
-        return next(embedding.parameters()).device
+        return entry_device(self.module)
+
+    @cached_property
+    def spread(self) -> bool:
+        """Whether its weights lie on several devices, or on the disk."""
+        return len({parameter.device for parameter in self.module.parameters()}) > 1
 
     @property
     def device_name(self) -> str:
@@ -52,6 +58,13 @@ class LoadedModel:
     def submodule(self, path: str) -> nn.Module:
         """The module at ``path``."""
         return self.module.get_submodule(path)
+
+    def weight(self, path: str) -> torch.Tensor:
+        """The parameter at ``path``, fetched if it rests in main memory or on the disk until it is needed."""
+        owner = self.submodule(path.rpartition(".")[0])
+        with align_module_device(owner):
+            weight = self.module.get_parameter(path)
+            return weight.detach().clone() if has_offloaded_params(owner) else weight
 
 
 def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedModel:
@@ -64,7 +77,11 @@ def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedM
 
 
 def load(info: ModelInfo, device: Device | str = Device.AUTO) -> LoadedModel:
-    """Reads a model entry's safetensors onto ``device`` and measures it."""
+    """Reads a model entry's safetensors onto ``device`` and measures it.
+
+    On CUDA accelerate places the blocks: over all GPUs that are visible, what does not fit in main memory or on the
+    disk beside the entry.
+    """
     started = time.perf_counter()
     loaded = wrap(_read(info, _device(device)), info.tokenizer)
     return LoadedModel(loaded.module, loaded.sites, loaded.layout, loaded.tokenizer, time.perf_counter() - started)
@@ -90,7 +107,8 @@ def _read(info: ModelInfo, device: torch.device) -> PreTrainedModel:
     model: PreTrainedModel = factory.from_pretrained(
         str(info.weights),
         dtype=torch_dtype(info.dtype),
-        device_map={"": device},
+        device_map="auto" if device.type == "cuda" else {"": device},
+        offload_folder=str(info.directory / "offload"),
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,

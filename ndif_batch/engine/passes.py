@@ -155,7 +155,8 @@ class _Pass:
         def trim(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if _applying.get():
                 return None
-            return _with_first(args, kwargs, first_argument(args, kwargs).index_select(axis, index))
+            whole = first_argument(args, kwargs)
+            return _with_first(args, kwargs, whole.index_select(axis, index.to(whole.device)))
 
         return trim
 

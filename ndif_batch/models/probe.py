@@ -70,6 +70,14 @@ def measure_empty(model: PreTrainedModel) -> SiteMap:
             model.set_experts_implementation(experts)
 
 
+def entry_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids go in: the device on which the embedding computes, even if its weights rest elsewhere."""
+    embedding: nn.Module = model.get_input_embeddings()
+    hook = getattr(embedding, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    return next(embedding.parameters()).device if device is None else torch.device(device)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
@@ -112,8 +120,7 @@ def watching(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[Non
 
 
 def _trail(model: PreTrainedModel, tokens: int) -> list[Touch]:
-    device = next(model.parameters()).device
-    ids = torch.arange(tokens, device=device)[None] % model.config.get_text_config().vocab_size
+    ids = torch.arange(tokens, device=entry_device(model))[None] % model.config.get_text_config().vocab_size
     trail: list[Touch] = []
     with watching(model, lambda path, value: trail.append(Touch(path, _outline(value)))), torch.no_grad():
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

@@ -1,0 +1,51 @@
+"""The engine on a GPU: the same values as the oracle on the CPU, and models in pieces on both."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import pytest
+import torch
+from accelerate import dispatch_model
+
+from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.model import LoadedModel, wrap
+from tests.engine.test_several_devices import modules_beside
+from tests.families import FAMILIES, Subject, blocks, family
+from tests.graphs import random_task
+from tests.oracle import assert_equal, oracle
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_random_graphs_on_cuda_equal_the_oracle(name: str) -> None:
+    whole = family(name)
+    check(Subject(wrap(deepcopy(whole.native).to("cuda")), whole.native))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blocks_on_cuda_and_in_main_memory_equal_the_oracle(name: str) -> None:
+    whole = family(name)
+    first, second, third = blocks(whole.loaded)
+    places: dict[str, str | int] = dict.fromkeys(modules_beside(whole.native, first.rpartition(".")[0]), 0)
+    places |= {first: 0, second: "cpu", third: 0}
+    check(Subject(wrap(dispatch_model(deepcopy(whole.native), places)), whole.native))
+
+
+def check(subject: Subject) -> None:
+    loaded: LoadedModel = subject.loaded
+    assert loaded.layout.packed
+    assert loaded.device.type == "cuda"
+    tasks = [random_task(seed, loaded.sites) for seed in range(200)]
+    for outcome in Engine(loaded).run(tasks):
+        assert outcome.error is None, outcome.error
+        for save, value in oracle(subject, tasks[outcome.index]).items():
+            assert_equal(save, outcome.saves[save], value)
