@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import structlog
@@ -25,6 +26,19 @@ from ndif_batch.worker.work import OpenJob, ShardWork
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An engine's counters at one moment."""
+
+    passes: int
+    tasks: int
+
+    @classmethod
+    def now(cls, counters: Counters) -> Counted:
+        """As they stand; the engine counts on while a shard waits for its writer."""
+        return cls(counters.passes, counters.tasks)
+
+
 @dataclass(slots=True)
 class Sharing:
     """Where the engine's counters stood when a worker began with a job, and with how many jobs at most it ran."""
@@ -33,7 +47,7 @@ class Sharing:
     tasks: int
     jobs: int = 1
 
-    def attributes(self, now: Counters) -> dict[str, Any]:
+    def attributes(self, now: Counted) -> dict[str, Any]:
         """What the last worker did while it had the job: passes, the tasks of all jobs in them, jobs in one call."""
         passes, tasks = now.passes - self.passes, now.tasks - self.tasks
         per_pass = {"tasks_per_pass": round(tasks / passes, 2)} if passes else {}
@@ -52,6 +66,7 @@ class OpenJobs:
         self._blobs = blobs_directory
         self._open: dict[int, OpenJob] = {}
         self._sharing: dict[int, Sharing] = {}
+        self._closing = Lock()
 
     def open(self, record: JobRecord) -> OpenJob:
         """The job, ready to run: its archive exists and its constants are here.
@@ -63,8 +78,15 @@ class OpenJobs:
             self._open[record.id] = self._read(record)
         return self._open[record.id]
 
-    def close(self, record: JobRecord, counters: Counters) -> None:
-        """Forget an ended job; the archive of one that was not cancelled gets its manifest, if it lacks it."""
+    def close(self, record: JobRecord, counters: Counted) -> None:
+        """Forget an ended job; the archive of one that was not cancelled gets its manifest, if it lacks it.
+
+        Two threads may find that a job has ended; the second waits for the first.
+        """
+        with self._closing:
+            self._close(record, counters)
+
+    def _close(self, record: JobRecord, counters: Counted) -> None:
         self._open.pop(record.id, None)
         sharing = self._sharing.pop(record.id, None)
         path = record.store
@@ -80,7 +102,7 @@ class OpenJobs:
             return
         log.info("job.finished", job=record.id, state=record.state.value)
 
-    def count_call(self, works: Sequence[ShardWork], counters: Counters) -> None:
+    def count_call(self, works: Sequence[ShardWork], counters: Counted) -> None:
         """Remember which jobs are about to run together."""
         together = {work.job.record.id for work in works}
         for job_id in together:

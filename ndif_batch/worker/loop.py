@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
 from time import monotonic
 
 import structlog
@@ -13,11 +14,12 @@ from ndif_batch.archive import write_shard
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.records import JobRecord, JobState, Lease
 from ndif_batch.worker.heartbeat import Heartbeat
-from ndif_batch.worker.jobs import OpenJobs
+from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.leftovers import left_over
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import JobQueue, Outcome, TaskEngine
 from ndif_batch.worker.work import ShardWork
+from ndif_batch.worker.writer import Writer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -71,6 +73,8 @@ class Worker:
         self._on_progress = on_progress
         self._clock = clock
         self._deadline: float | None = None
+        self._writer = Writer()
+        self._counting = Lock()
         self.progress = Progress()
 
     def run(self, until: Until) -> Progress:
@@ -79,17 +83,23 @@ class Worker:
         Raises ``UnavailableError`` when the archive's disk, or for longer than its patience the queue, cannot serve.
         """
         self._finish_what_others_left()
+        with self._writer:
+            self._drain_shards(until)
+        return self.progress
+
+    def _drain_shards(self, until: Until) -> None:
         last_work = self._clock()
         while not self._heart.draining.is_set():
             leases = self._ask(lambda: self._heart.lease(self._model, self._max_tokens))
-            self._work(leases)
             if leases:
+                self._work(leases)
                 last_work = self._clock()
+            else:
+                self._writer.flush()
             if until.one or (not leases and self._is_over(until, self._clock() - last_work)):
-                break
+                return
             if not leases:
                 self._heart.draining.wait(POLL_SECONDS)
-        return self.progress
 
     def _is_over(self, until: Until, idle_seconds: float) -> bool:
         if until.idle_seconds is not None and idle_seconds >= until.idle_seconds:
@@ -133,7 +143,7 @@ class Worker:
         tasks = [work.task(place) for work, place in places]
         constants = {digest: tensor for work in works for digest, tensor in work.job.constants.items()}
         job = works[0].job
-        self._jobs.count_call(works, self._engine.counters)
+        self._jobs.count_call(works, Counted.now(self._engine.counters))
         try:
             for outcome in self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants):
                 yield *places[outcome.index], outcome
@@ -148,16 +158,18 @@ class Worker:
         self._heart.progress(work.shard.id, done)
         self._count(tasks_done=1, tasks_failed=int(outcome.error is not None))
         if not work.missing:
-            self._commit(work)
+            self._writer.put(partial(self._commit, work, Counted.now(self._engine.counters)))
 
-    def _commit(self, work: ShardWork) -> None:
+    def _commit(self, work: ShardWork, counted: Counted) -> None:
         job, shard = work.job, work.shard
+        if not self._heart.holds(shard.id):
+            return
         write_shard(job.record.store, job.spec, shard.first_task, work.values, work.status)
         mine = self._ask(lambda: self._queue.commit(shard.id, shard.epoch, work.failures))
         self._heart.release(shard.id)
         self._count(shards_done=int(mine))
         log.info("shard.done" if mine else "shard.late", job=job.record.id, shard=shard.id, failed=len(work.failures))
-        self._finish_if_over(job.record.id)
+        self._finish_if_over(job.record.id, counted)
 
     def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:
         unfinished = self._unfinished(works)
@@ -184,7 +196,7 @@ class Worker:
         )
         self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
         self._heart.release(lease.shard.id)
-        self._finish_if_over(lease.job.id)
+        self._finish_if_over(lease.job.id, Counted.now(self._engine.counters))
 
     def _unfinished(self, works: Sequence[ShardWork]) -> list[ShardWork]:
         return [work for work in works if work.missing and self._heart.holds(work.shard.id)]
@@ -196,10 +208,10 @@ class Worker:
             self._deadline = self._clock() + DRAIN_SECONDS
         return self._clock() >= self._deadline
 
-    def _finish_if_over(self, job_id: int) -> None:
+    def _finish_if_over(self, job_id: int, counted: Counted) -> None:
         record = self._ask(lambda: self._queue.job(job_id))
         if record.state.final:
-            self._jobs.close(record, self._engine.counters)
+            self._jobs.close(record, counted)
 
     def _finish_what_others_left(self) -> None:
         ended = [
@@ -208,7 +220,7 @@ class Worker:
             for record in self._ask(partial(self._queue.jobs, state=state, limit=PAGE))
         ]
         for record in left_over(ended, self._ask(self._queue.workers), self._heart.worker_id):
-            self._jobs.close(record, self._engine.counters)
+            self._jobs.close(record, Counted.now(self._engine.counters))
 
     def _all_jobs(self, state: JobState) -> Iterator[JobRecord]:
         before: int | None = None
@@ -217,13 +229,14 @@ class Worker:
             before = page[-1].id
 
     def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
-        self.progress = replace(
-            self.progress,
-            tasks_done=self.progress.tasks_done + tasks_done,
-            tasks_failed=self.progress.tasks_failed + tasks_failed,
-            shards_done=self.progress.shards_done + shards_done,
-        )
-        self._on_progress(self.progress)
+        with self._counting:
+            self.progress = replace(
+                self.progress,
+                tasks_done=self.progress.tasks_done + tasks_done,
+                tasks_failed=self.progress.tasks_failed + tasks_failed,
+                shards_done=self.progress.shards_done + shards_done,
+            )
+            self._on_progress(self.progress)
 
 
 def calls(works: Sequence[ShardWork]) -> list[list[ShardWork]]:
