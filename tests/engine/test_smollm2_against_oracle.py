@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ndif_batch.config import load_settings
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.model import load
 from ndif_batch.graph.nodes import Value
@@ -35,6 +34,8 @@ TASKS: list[tuple[str, dict[str, Value]]] = [
 
 @pytest.fixture(scope="module")
 def info() -> ModelInfo:
+    from ndif_batch.config import load_settings  # here: GPU machines have the engine's libraries alone
+
     return demo.add(load_settings().model_cache)
 
 
