@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's own abbreviation
 
 from ndif_batch.engine import functions
+from ndif_batch.engine.bounds import CHECKS
 from ndif_batch.engine.functions import Function
 from ndif_batch.graph.abstract import ITEM_BYTES
 from ndif_batch.graph.operations import OPERATIONS, Operation
@@ -41,6 +42,8 @@ class Kernel:
     ) -> Any:
         """The operation's value."""
         bound = self.operation.arrange(args, kwargs)
+        if torch.device(device).type != "cpu" and self.operation.name in CHECKS:
+            CHECKS[self.operation.name](**bound)
         if bound.get("dtype") is not None:
             bound["dtype"] = DTYPES[bound["dtype"]]
         if self.makes:

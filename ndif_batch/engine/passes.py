@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ndif_batch.engine.bounds import check_places
 from ndif_batch.engine.interpreter import TaskRun
 from ndif_batch.engine.layout import forward
 from ndif_batch.engine.model import LoadedModel
@@ -99,6 +100,8 @@ def run_pass(model: LoadedModel, tasks: Sequence[TaskRun], plan: PassPlan) -> in
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:
     """Applies one of the model's modules to values of a graph: no site is touched by it."""
+    if isinstance(module, nn.Embedding):
+        check_places(args[0], module.num_embeddings)
     token = _applying.set(True)
     try:
         return module(*args)

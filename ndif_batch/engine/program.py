@@ -90,12 +90,31 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
     """
     reads: dict[int, tuple[int, ...]] = {}
     graph = _narrow_head_reads(graph, sites, reads)
+    _check_writes(graph, origin, sites)
     times = _times(graph, sites, origin, together)
     visits = tuple(_visits(graph, sites, times, reads))
     if not together:
         times, visits = _one_run_a_pass(graph, times, visits)
     entries = sorted(_entries(graph, times, visits), key=lambda e: (e.stage, e.order, e.node))
     return Program(graph, origin, tuple(entries), visits, _uses(graph, entries), reads)
+
+
+def _check_writes(graph: Graph, origin: tuple[int, ...], sites: SiteMap) -> None:
+    """Ids and masks steer the model: overwritten with nonsense they would break the pass for every run in it."""
+    for i, node in enumerate(graph.nodes):
+        if node.op == "write" and not _holds_floats(sites.site(str(node.site)).value):
+            raise GraphError(
+                f"site {node.site!r} holds no activations, so it cannot be written",
+                rule="site",
+                node=origin[i],
+                hint="for other tokens, give the run another prompt",
+            )
+
+
+def _holds_floats(value: SiteValue) -> bool:
+    if isinstance(value, tuple):
+        return all(_holds_floats(item) for item in value)
+    return value is None or "float" in value.dtype
 
 
 def order_of(node: Node, sites: SiteMap) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ndif_batch.engine.bounds import check_index
 from ndif_batch.engine.pack import Segment
 from ndif_batch.graph.sites import SiteTensor, SiteValue
 
@@ -52,6 +53,8 @@ class SiteBuffer:
             value = value.clone()
             self._own.add(id(value))
         own = view(value, shape, segment)
+        if own.device.type != "cpu":
+            check_index(tuple(own.shape), index)
         if isinstance(new, torch.Tensor):
             new = new.to(own.device)
         own[index if index else ...] = new

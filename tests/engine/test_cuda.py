@@ -9,6 +9,8 @@ from accelerate import dispatch_model
 
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.model import LoadedModel, wrap
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, Run
+from ndif_batch.sweep.task import Task
 from tests.engine.test_several_devices import modules_beside
 from tests.families import FAMILIES, Subject, blocks, family
 from tests.graphs import random_task
@@ -49,3 +51,21 @@ def check(subject: Subject) -> None:
         assert outcome.error is None, outcome.error
         for save, value in oracle(subject, tasks[outcome.index]).items():
             assert_equal(save, outcome.saves[save], value)
+
+
+def test_an_index_outside_fails_its_task_and_leaves_the_gpu_well() -> None:
+    whole = family("llama")
+    subject = Subject(wrap(torch.nn.Module.cuda(deepcopy(whole.native))), whole.native)
+    run = (Run("r", (1, 2, 3)),)
+    far = (Node("arange", (90, 99)), Node("read", run=0, site="model.layers.1.output"))
+    taken = Graph(
+        {}, run, (*far, Node("getitem", (NodeRef(1), (0, NodeRef(0)))), Node("save", (NodeRef(2),), name="x"))
+    )
+    looked = Graph(
+        {}, run, (*far, Node("call", (NodeRef(0),), site="model.embed_tokens"), Node("save", (NodeRef(2),), name="x"))
+    )
+    well = Task(Graph({}, run, (far[1], Node("save", (NodeRef(0),), name="x"))))
+    found = sorted(Engine(subject.loaded).run([Task(taken), well, Task(looked), well]), key=lambda o: o.index)
+    assert [outcome.error is None for outcome in found] == [False, True, False, True]
+    torch.cuda.synchronize()
+    assert_equal("x", found[3].saves["x"], oracle(subject, well)["x"])

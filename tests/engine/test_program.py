@@ -140,3 +140,8 @@ def test_skip_is_a_write_of_the_whole_output_and_stop_changes_nothing() -> None:
     made = program((A,), skip, Node("stop", run=0), read(0, layer(1)), save(2))
     assert [node.op for node in made.graph.nodes] == ["write", "stop", "read", "save"]
     assert made.graph.nodes[0].site == layer(1)
+
+
+def test_token_ids_cannot_be_written() -> None:
+    with pytest.raises(GraphError, match=r"model.embed_tokens.input.* cannot be written"):
+        program((A,), write(0, "model.embed_tokens.input", 3), read(0, layer(0)), save(1))
