@@ -51,6 +51,12 @@ class LoadedModel:
         return len({parameter.device for parameter in self.module.parameters()}) > 1
 
     @property
+    def gpus(self) -> int:
+        """How many devices compute; on a CPU one."""
+        computing = {parameter.device for parameter in self.module.parameters() if parameter.device.type == "cuda"}
+        return max(1, len(computing))
+
+    @property
     def device_name(self) -> str:
         """What computes: the name of the GPU, or ``cpu``."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type

@@ -102,13 +102,20 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
 def _check_writes(graph: Graph, origin: tuple[int, ...], sites: SiteMap) -> None:
     """Ids and masks steer the model: overwritten with nonsense they would break the pass for every run in it."""
     for i, node in enumerate(graph.nodes):
-        if node.op == "write" and not _holds_floats(sites.site(str(node.site)).value):
+        if node.op == "write" and not _holds_floats(_written(sites.site(str(node.site)).value, node.index or ())):
             raise GraphError(
                 f"site {node.site!r} holds no activations, so it cannot be written",
                 rule="site",
                 node=origin[i],
                 hint="for other tokens, give the run another prompt",
             )
+
+
+def _written(value: SiteValue, index: tuple[Arg, ...]) -> SiteValue:
+    """The part of a site's value that an index leads to: items of tuples come first."""
+    if isinstance(value, tuple) and index and isinstance(index[0], int) and -len(value) <= index[0] < len(value):
+        return _written(value[index[0]], index[1:])
+    return value
 
 
 def _holds_floats(value: SiteValue) -> bool:
