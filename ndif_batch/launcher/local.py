@@ -38,12 +38,13 @@ class LocalLauncher:
 
     def observe(self) -> Mapping[str, Observed]:
         """Running pilots, and those started here that ended since the last look."""
-        ended = {name: job for name, job in self._started.items() if job.state != "RUNNING"}
-        for name in ended:
-            del self._started[name]
-        seen = {name: self._ended(name, job) for name, job in ended.items()}
+        host = socket.gethostname()
+        seen = {name: self._seen(name, job, host) for name, job in self._started.items()}
+        for name, found in seen.items():
+            if found.state is PilotState.ENDED:
+                del self._started[name]
         for name, pid in reversed(self._processes()):
-            seen[name] = Observed(PilotState.RUNNING, str(pid), node=socket.gethostname())
+            seen[name] = Observed(PilotState.RUNNING, str(pid), node=host)
         return seen
 
     def cancel(self, name: str) -> None:
@@ -63,9 +64,12 @@ class LocalLauncher:
                     os.kill(pid, signal.SIGTERM)
                 return
 
-    def _ended(self, name: str, job: submitit.Job[None]) -> Observed:
+    def _seen(self, name: str, job: submitit.Job[None], host: str) -> Observed:
+        state = job.state
+        if state == "RUNNING":
+            return Observed(PilotState.RUNNING, job.job_id, node=host)
         error = pilot.error_of(self.folder / name)
-        how = f"FAILED: {error}" if error else "CANCELLED" if job.state == "INTERRUPTED" else "COMPLETED"
+        how = f"FAILED: {error}" if error else "CANCELLED" if state == "INTERRUPTED" else "COMPLETED"
         return Observed(PilotState.ENDED, job.job_id, how)
 
     def _processes(self) -> list[tuple[str, int]]:
