@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from ndif_batch.errors import SettingsError, UnavailableError
-from ndif_batch.queue.tables import Instant
+from ndif_batch.queue.columns import Instant
 
 Clock: TypeAlias = Callable[[], datetime]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Select, case, select, update
 
-from ndif_batch.queue import choosing, jobs, states, workers
+from ndif_batch.queue import choosing, controls, jobs, states, workers
+from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, HeartbeatReply, Lease, ShardRecord, ShardState, WorkerState
 from ndif_batch.queue.rows import shard_records, state_in
@@ -27,7 +28,7 @@ def lease(
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.lease`."""
     state = workers.heard(tx, worker_id, lease_seconds, ready=True)
     expire(tx)
-    if state is not WorkerState.RUNNING:
+    if state is not WorkerState.RUNNING or controls.is_paused(tx, model):
         return []
     held = _read(tx, select(shard).where(_LEASED, shard.c.worker_id == worker_id))
     if any(states.suspect(one.deaths) for one in held):
@@ -36,9 +37,15 @@ def lease(
     return _take(tx, worker_id, chosen, lease_seconds) if chosen else []
 
 
-def heartbeat(tx: Transaction, worker_id: int, lease_seconds: float, progress: Mapping[int, int]) -> HeartbeatReply:
+def heartbeat(
+    tx: Transaction,
+    worker_id: int,
+    lease_seconds: float,
+    progress: Mapping[int, int],
+    device: DeviceReading | None = None,
+) -> HeartbeatReply:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.heartbeat`."""
-    state = workers.heard(tx, worker_id, lease_seconds, ready=False)
+    state = workers.heard(tx, worker_id, lease_seconds, ready=False, working=bool(progress), device=device)
     drain = state in (WorkerState.DRAINING, WorkerState.STOPPED)
     if not progress:
         return HeartbeatReply(drain=drain)
@@ -95,6 +102,7 @@ def _take(tx: Transaction, worker_id: int, chosen: Sequence[int], lease_seconds:
     actor = workers.name(worker_id)
     values = {"worker_id": worker_id, "lease_until": tx.now + timedelta(seconds=lease_seconds), "tasks_done": 0}
     taken = move_shards(tx, EventKind.SHARD_LEASED, shard.c.id.in_(chosen), actor=actor, values=values)
+    tx.connection.execute(update(worker).where(worker.c.id == worker_id).values(worked_at=tx.now))
     job_ids = {one.job_id for one in taken}
     move_jobs(tx, EventKind.JOB_STARTED, job_ids, actor=actor)
     owners = {one.id: one for one in jobs.some(tx, job.c.id.in_(job_ids))}

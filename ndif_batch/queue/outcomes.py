@@ -6,23 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from ndif_batch.errors import UsageError
-from ndif_batch.queue import jobs, states, workers
+from ndif_batch.queue import jobs, states, users, workers
+from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, ShardRecord, ShardState, TaskFailure
 from ndif_batch.queue.rows import shard_records
-from ndif_batch.queue.tables import job, shard, task_error
+from ndif_batch.queue.tables import job, shard, task_error, worker
 from ndif_batch.queue.transitions import move_shards
 
 
-def commit(tx: Transaction, shard_id: int, epoch: int, failures: Sequence[TaskFailure]) -> bool:
+def commit(tx: Transaction, shard_id: int, epoch: int, failures: Sequence[TaskFailure], cost: Cost) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`."""
     held = _held(tx, shard_id, epoch)
     if held is None:
         return False
     _check(held, failures)
+    _charge(tx, held, cost)
     counts = {"tasks_done": held.tasks - len(failures), "tasks_failed": len(failures)}
     _end(tx, EventKind.SHARD_DONE, held, detail=counts, values=counts)
     if failures:
@@ -31,11 +33,12 @@ def commit(tx: Transaction, shard_id: int, epoch: int, failures: Sequence[TaskFa
     return True
 
 
-def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool) -> bool:
+def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.fail`."""
     held = _held(tx, shard_id, epoch)
     if held is None:
         return False
+    _charge(tx, held, cost)
     attempts = held.attempts + 1
     limit = tx.connection.execute(select(job.c.max_retries).where(job.c.id == held.job_id)).scalar_one()
     kind = states.failed(attempts, limit, retryable)
@@ -66,6 +69,15 @@ def _end(
     assert held.worker_id is not None
     actor = workers.name(held.worker_id)
     jobs.settle(tx, move_shards(tx, kind, shard.c.id == held.id, actor=actor, detail=detail, values=values))
+
+
+def _charge(tx: Transaction, held: ShardRecord, cost: Cost) -> None:
+    if cost == FREE:
+        return
+    owner = tx.connection.execute(select(job.c.user).where(job.c.id == held.job_id)).scalar_one()
+    users.charge(tx, owner, cost)
+    sums = {"gpu_seconds": worker.c.gpu_seconds + cost.gpu_seconds, "tokens": worker.c.tokens + cost.tokens}
+    tx.connection.execute(update(worker).where(worker.c.id == held.worker_id).values(sums | {"worked_at": tx.now}))
 
 
 def _check(held: ShardRecord, failures: Sequence[TaskFailure]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.records import HeartbeatReply, Lease, TaskFailure
 
 MAX_SHARDS = 64
@@ -14,8 +15,8 @@ MAX_SHARDS = 64
 class WorkerQueue(Protocol):
     """Leases shards and takes their outcome. An outcome counts only under the shard's current epoch."""
 
-    def register_worker(self, model: str, host: str, pid: int) -> int:
-        """A new worker's id; it is ``STARTING`` until its first lease."""
+    def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None) -> int:
+        """A new worker's id; it is ``STARTING`` until its first lease. ``pilot`` is the name of the one it runs in."""
 
     def lease(
         self, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int = MAX_SHARDS
@@ -26,13 +27,22 @@ class WorkerQueue(Protocol):
         only to a worker that holds nothing else; while it is held the worker gets nothing more.
         """
 
-    def heartbeat(self, worker_id: int, lease_seconds: float, progress: Mapping[int, int]) -> HeartbeatReply:
+    def heartbeat(
+        self,
+        worker_id: int,
+        lease_seconds: float,
+        progress: Mapping[int, int],
+        device: DeviceReading | None = None,
+    ) -> HeartbeatReply:
         """Renew the leases that ``progress`` names (shard id → tasks done so far): it must name every shard held."""
 
-    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = ()) -> bool:
-        """The shard's results are on disk, except for ``failures``. False if the lease is no longer the caller's."""
+    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = (), cost: Cost = FREE) -> bool:
+        """The shard's results are on disk, except for ``failures``. False if the lease is no longer the caller's.
 
-    def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool) -> bool:
+        The job's user is charged ``cost``, once for each lease that ends so.
+        """
+
+    def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:
         """The whole shard failed; a ``retryable`` one waits and is tried again up to its job's ``max_retries``."""
 
     def give_back(self, shard_id: int, epoch: int) -> bool:

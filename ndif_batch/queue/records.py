@@ -74,6 +74,14 @@ class EventKind(StrEnum):
     WORKER_DRAINING = "worker.draining"
     WORKER_STOPPED = "worker.stopped"
     WORKER_LOST = "worker.lost"
+    PILOT_REQUESTED = "pilot.requested"
+    PILOT_QUEUED = "pilot.queued"
+    PILOT_RUNNING = "pilot.running"
+    PILOT_DRAINING = "pilot.draining"
+    PILOT_ENDED = "pilot.ended"
+    PILOT_FAILED = "pilot.failed"
+    USER_CHANGED = "user.changed"
+    SETTING_CHANGED = "setting.changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +104,8 @@ class JobContent:
     """What a user submits and the queue gives back unchanged.
 
     ``graph`` and ``space`` are their JSON; ``arrays`` describes the saved arrays; ``tokens_per_task`` is what one
-    task adds to a pass; ``archive`` is the root of the stores. A higher ``priority`` is leased first. ``key`` makes a
-    submission idempotent for its user.
+    task adds to a pass; ``archive`` is the root of the stores, ``archive_bytes`` what the job may fill there. A higher
+    ``priority`` is leased first. ``key`` makes a submission idempotent for its user.
     """
 
     name: str
@@ -116,6 +124,7 @@ class JobContent:
     priority: int = 0
     max_retries: int = 2
     key: str | None = None
+    archive_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +209,11 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A process that holds one model. Silent after ``alive_until``, it counts as dead."""
+    """A process that holds one model. Silent after ``alive_until``, it counts as dead.
+
+    ``ready_at`` is its first lease, when the model had been loaded; ``worked_at`` its newest sign of work;
+    ``gpu_seconds`` and ``tokens`` are what its shards cost; then what its device last said, memory in bytes.
+    """
 
     id: int
     model: str
@@ -212,6 +225,14 @@ class WorkerRecord:
     alive_until: datetime
     stopped_at: datetime | None
     reason: str | None
+    ready_at: datetime | None
+    worked_at: datetime | None
+    gpu_seconds: float
+    tokens: int
+    device: str | None
+    memory_used: int | None
+    memory_total: int | None
+    utilization: float | None
 
 
 @dataclass(frozen=True, slots=True)

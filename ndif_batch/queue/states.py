@@ -1,4 +1,4 @@
-"""The state machine of jobs, shards and workers: one table of transitions, and the rules that pick between them."""
+"""The state machine of jobs, shards, workers and pilots: tables of transitions, and the rules that pick among them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Generic, TypeVar
 
+from ndif_batch.queue.cluster import PilotState
 from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
 
-State = TypeVar("State", JobState, ShardState, WorkerState)
+State = TypeVar("State", JobState, ShardState, WorkerState, PilotState)
 
 SUSPECT_DEATHS = 2
 """A shard whose worker died this often while it was leased runs alone; one death more fails it."""
@@ -30,7 +31,7 @@ def _from(sources: Iterable[State], *targets: State) -> Transition[State]:
     return Transition(frozenset(sources), targets)
 
 
-_J, _S, _W = JobState, ShardState, WorkerState
+_J, _S, _W, _P = JobState, ShardState, WorkerState, PilotState
 
 JOB: Mapping[EventKind, Transition[JobState]] = {
     EventKind.JOB_HELD: _from([_J.PENDING, _J.RUNNING], _J.HELD),
@@ -60,6 +61,17 @@ WORKER: Mapping[EventKind, Transition[WorkerState]] = {
     EventKind.WORKER_STOPPED: _from([_W.STARTING, _W.RUNNING, _W.DRAINING, _W.LOST], _W.STOPPED),
     EventKind.WORKER_LOST: _from([_W.STARTING, _W.RUNNING, _W.DRAINING], _W.LOST),
 }
+
+_ACTIVE = [state for state in PilotState if not state.final]
+
+PILOT: Mapping[EventKind, Transition[PilotState]] = {
+    EventKind.PILOT_QUEUED: _from([_P.REQUESTED, _P.RUNNING, _P.DRAINING], _P.QUEUED),
+    EventKind.PILOT_RUNNING: _from([_P.REQUESTED, _P.QUEUED], _P.RUNNING),
+    EventKind.PILOT_DRAINING: _from([_P.RUNNING], _P.DRAINING),
+    EventKind.PILOT_ENDED: _from(_ACTIVE, _P.ENDED),
+    EventKind.PILOT_FAILED: _from(_ACTIVE, _P.FAILED),
+}
+"""A pilot that runs is queued again when its cluster preempts or requeues it."""
 
 
 def started(has_started: bool) -> JobState:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from ndif_batch.queue import jobs, leasing, models, outcomes, reading, schema, submission, workers
+from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
+from ndif_batch.queue.cluster_store import ClusterQueue
 from ndif_batch.queue.database import Clock, Database
 from ndif_batch.queue.protocol import MAX_SHARDS
 from ndif_batch.queue.records import (
@@ -23,14 +25,11 @@ from ndif_batch.queue.records import (
 )
 
 
-class Queue:
+class Queue(ClusterQueue):
     """Jobs, shards and leases in one database. Threads may share it; a forked process opens its own.
 
     Every method is one transaction: all of it happens or none. ``UnavailableError`` if the database cannot serve.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     @classmethod
     def open(cls, url: str, clock: Clock | None = None) -> Queue:
@@ -144,10 +143,10 @@ class Queue:
         with self._database.write() as tx:
             leasing.lose_worker(tx, worker_id, died=died, reason=reason, actor=actor)
 
-    def register_worker(self, model: str, host: str, pid: int) -> int:
+    def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None) -> int:
         """See :class:`ndif_batch.queue.protocol.WorkerQueue`, as for the methods below."""
         with self._database.write() as tx:
-            return workers.register(tx, model, host, pid)
+            return workers.register(tx, model, host, pid, pilot)
 
     def lease(
         self, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int = MAX_SHARDS
@@ -156,20 +155,26 @@ class Queue:
         with self._database.write() as tx:
             return leasing.lease(tx, worker_id, model, max_tokens, lease_seconds, max_shards)
 
-    def heartbeat(self, worker_id: int, lease_seconds: float, progress: Mapping[int, int]) -> HeartbeatReply:
+    def heartbeat(
+        self,
+        worker_id: int,
+        lease_seconds: float,
+        progress: Mapping[int, int],
+        device: DeviceReading | None = None,
+    ) -> HeartbeatReply:
         """Renew the leases of all shards that ``progress`` names (shard id → tasks done)."""
         with self._database.write() as tx:
-            return leasing.heartbeat(tx, worker_id, lease_seconds, progress)
+            return leasing.heartbeat(tx, worker_id, lease_seconds, progress, device)
 
-    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = ()) -> bool:
+    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = (), cost: Cost = FREE) -> bool:
         """The shard's results are on disk, except for ``failures``. False if the lease is lost."""
         with self._database.write() as tx:
-            return outcomes.commit(tx, shard_id, epoch, failures)
+            return outcomes.commit(tx, shard_id, epoch, failures, cost)
 
-    def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool) -> bool:
+    def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:
         """The whole shard failed. False if the lease is lost."""
         with self._database.write() as tx:
-            return outcomes.fail(tx, shard_id, epoch, code, message, retryable)
+            return outcomes.fail(tx, shard_id, epoch, code, message, retryable, cost)
 
     def give_back(self, shard_id: int, epoch: int) -> bool:
         """Return a shard unfinished, no attempt counted. False if the lease is lost."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from ndif_batch.errors import ConflictError, UsageError
-from ndif_batch.queue import jobs, models
+from ndif_batch.queue import jobs, models, users
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobContent, JobRecord, JobSpec, JobState
 from ndif_batch.queue.tables import graph, job, shard
@@ -28,6 +28,7 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
     _check_shards(spec)
     if not models.get(tx, spec.model).enabled:
         raise ConflictError(f"model {spec.model!r} is disabled", hint="ask an administrator, or choose another model")
+    users.ensure(tx, spec.user)
     tx.insert_new(graph, {"digest": spec.graph_digest, "body": spec.graph, "created_at": tx.now})
     job_id = tx.insert_new(job, _row(tx, spec))
     if job_id is None:

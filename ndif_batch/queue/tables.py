@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
-    CheckConstraint,
     Column,
-    ColumnElement,
-    DateTime,
-    Dialect,
-    Enum,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -25,11 +16,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
 
+from ndif_batch.queue.cluster import PilotState, Role
+from ndif_batch.queue.columns import BigId, Instant, among, check, count, enum_of, partial_index
 from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
 
 metadata = MetaData(
@@ -42,55 +34,13 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest script in ``migrations/``: its result is these tables."""
 
-BigId = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Instant(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite, which knows no zones, keeps it as text that sorts by time."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store as UTC, without a zone where the database has none."""
-        if value is None:
-            return None
-        moment = value.astimezone(UTC)
-        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Read back as UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _enum(kind: type[StrEnum], length: int) -> Enum:
-    return Enum(kind, native_enum=False, length=length, values_callable=lambda e: [member.value for member in e])
-
-
-def _among(column: str, members: Iterable[StrEnum]) -> str:
-    return f"{column} IN ({', '.join(repr(member.value) for member in sorted(members))})"
-
-
-def _check(name: str, rule: str) -> CheckConstraint:
-    return CheckConstraint(text(rule), name=name)
-
-
-def _count(name: str, **options: Any) -> Column[int]:
-    return Column(name, Integer, nullable=False, server_default=text("0"), **options)
-
-
-def _index(name: str, rule: str, *columns: ColumnElement[Any]) -> None:
-    Index(name, *columns, sqlite_where=text(rule), postgresql_where=text(rule))
-
-
-_FINAL = _among("state", (state for state in JobState if state.final))
+_FINAL = among("state", (state for state in JobState if state.final))
 LEASABLE = (JobState.PENDING, JobState.RUNNING)
 ALIVE = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.DRAINING)
+ENDED_PILOTS = tuple(state for state in PilotState if state.final)
 
 model = Table(
     "model",
@@ -133,29 +83,31 @@ job = Table(
     Column("priority", Integer, nullable=False),
     Column("max_retries", Integer, nullable=False),
     Column("key", String(255)),
-    Column("state", _enum(JobState, 16), nullable=False),
+    Column("state", enum_of(JobState, 16), nullable=False),
     Column("submitted_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("finished_at", Instant),
     Column("shards", Integer, nullable=False),
     Column("shards_left", Integer, nullable=False),
-    _count("tasks_done"),
-    _count("tasks_failed"),
+    count("tasks_done"),
+    count("tasks_failed"),
     Column("reason", Text),
+    Column("archive_bytes", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("user", "key"),
-    _check("state", _among("state", JobState)),
-    _check("finished", f"({_FINAL}) = (finished_at IS NOT NULL)"),
-    _check("pending_not_started", "state <> 'PENDING' OR started_at IS NULL"),
-    _check("running_started", "state NOT IN ('RUNNING', 'COMPLETED', 'FAILED') OR started_at IS NOT NULL"),
-    _check("final_has_no_shard_left", f"NOT ({_FINAL}) OR shards_left = 0"),
-    _check("completed_is_whole", "state <> 'COMPLETED' OR tasks_done = tasks"),
-    _check("failed_has_reason", "state <> 'FAILED' OR (tasks_failed > 0 AND reason IS NOT NULL)"),
-    _check("shards", "shards > 0 AND shards_left BETWEEN 0 AND shards"),
-    _check("tasks", "tasks_done >= 0 AND tasks_failed >= 0 AND tasks_done + tasks_failed <= tasks"),
-    _check("bounds", "tokens_per_task >= 0 AND max_retries >= 0"),
+    check("state", among("state", JobState)),
+    check("finished", f"({_FINAL}) = (finished_at IS NOT NULL)"),
+    check("pending_not_started", "state <> 'PENDING' OR started_at IS NULL"),
+    check("running_started", "state NOT IN ('RUNNING', 'COMPLETED', 'FAILED') OR started_at IS NOT NULL"),
+    check("final_has_no_shard_left", f"NOT ({_FINAL}) OR shards_left = 0"),
+    check("completed_is_whole", "state <> 'COMPLETED' OR tasks_done = tasks"),
+    check("failed_has_reason", "state <> 'FAILED' OR (tasks_failed > 0 AND reason IS NOT NULL)"),
+    check("shards", "shards > 0 AND shards_left BETWEEN 0 AND shards"),
+    check("tasks", "tasks_done >= 0 AND tasks_failed >= 0 AND tasks_done + tasks_failed <= tasks"),
+    check("bounds", "tokens_per_task >= 0 AND max_retries >= 0"),
 )
-_index("ix_job_leasable", _among("state", LEASABLE), job.c.model, job.c.priority.desc(), job.c.id)
+partial_index("ix_job_leasable", among("state", LEASABLE), job.c.model, job.c.priority.desc(), job.c.id)
 Index("ix_job_user", job.c.user, job.c.id)
+partial_index("ix_job_open", f"NOT ({_FINAL})", job.c.user)
 
 worker = Table(
     "worker",
@@ -164,16 +116,24 @@ worker = Table(
     Column("model", ForeignKey("model.name"), nullable=False),
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("state", _enum(WorkerState, 16), nullable=False),
+    Column("state", enum_of(WorkerState, 16), nullable=False),
     Column("registered_at", Instant, nullable=False),
     Column("heartbeat_at", Instant, nullable=False),
     Column("alive_until", Instant, nullable=False),
     Column("stopped_at", Instant),
     Column("reason", Text),
-    _check("state", _among("state", WorkerState)),
-    _check("stopped", "(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)"),
+    Column("ready_at", Instant),
+    Column("worked_at", Instant),
+    Column("gpu_seconds", Float, nullable=False, server_default=text("0")),
+    Column("tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("device", Text),
+    Column("memory_used", BigInteger),
+    Column("memory_total", BigInteger),
+    Column("utilization", Float),
+    check("state", among("state", WorkerState)),
+    check("stopped", "(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)"),
 )
-_index("ix_worker_alive", _among("state", ALIVE), worker.c.alive_until)
+partial_index("ix_worker_alive", among("state", ALIVE), worker.c.alive_until)
 
 shard = Table(
     "shard",
@@ -183,35 +143,35 @@ shard = Table(
     Column("index", Integer, nullable=False),
     Column("first_task", Integer, nullable=False),
     Column("tasks", Integer, nullable=False),
-    Column("state", _enum(ShardState, 16), nullable=False, server_default=text("'PENDING'")),
-    _count("epoch"),
-    _count("attempts"),
-    _count("deaths"),
+    Column("state", enum_of(ShardState, 16), nullable=False, server_default=text("'PENDING'")),
+    count("epoch"),
+    count("attempts"),
+    count("deaths"),
     Column("worker_id", ForeignKey("worker.id")),
     Column("lease_until", Instant),
     Column("ready_at", Instant),
-    _count("tasks_done"),
-    _count("tasks_failed"),
+    count("tasks_done"),
+    count("tasks_failed"),
     Column("code", Text),
     Column("reason", Text),
     UniqueConstraint("job_id", "index"),
-    _check("state", _among("state", ShardState)),
-    _check("lease_until", "(state = 'LEASED') = (lease_until IS NOT NULL)"),
-    _check("worker_id", "(state = 'LEASED') = (worker_id IS NOT NULL)"),
-    _check("ready_at", "state = 'PENDING' OR ready_at IS NULL"),
-    _check("reason", "(state = 'FAILED') = (code IS NOT NULL AND reason IS NOT NULL)"),
-    _check("tasks", "first_task >= 0 AND tasks > 0 AND tasks_done >= 0 AND tasks_failed >= 0"),
-    _check("done", "state <> 'DONE' OR tasks_done + tasks_failed = tasks"),
-    _check("failed", "state <> 'FAILED' OR (tasks_done = 0 AND tasks_failed = tasks)"),
-    _check("leased", "state <> 'LEASED' OR (epoch > 0 AND tasks_done <= tasks AND tasks_failed = 0)"),
-    _check("open", "state NOT IN ('PENDING', 'CANCELLED') OR (tasks_done = 0 AND tasks_failed = 0)"),
-    _check("counts", "epoch >= 0 AND attempts >= deaths AND deaths >= 0"),
+    check("state", among("state", ShardState)),
+    check("lease_until", "(state = 'LEASED') = (lease_until IS NOT NULL)"),
+    check("worker_id", "(state = 'LEASED') = (worker_id IS NOT NULL)"),
+    check("ready_at", "state = 'PENDING' OR ready_at IS NULL"),
+    check("reason", "(state = 'FAILED') = (code IS NOT NULL AND reason IS NOT NULL)"),
+    check("tasks", "first_task >= 0 AND tasks > 0 AND tasks_done >= 0 AND tasks_failed >= 0"),
+    check("done", "state <> 'DONE' OR tasks_done + tasks_failed = tasks"),
+    check("failed", "state <> 'FAILED' OR (tasks_done = 0 AND tasks_failed = tasks)"),
+    check("leased", "state <> 'LEASED' OR (epoch > 0 AND tasks_done <= tasks AND tasks_failed = 0)"),
+    check("open", "state NOT IN ('PENDING', 'CANCELLED') OR (tasks_done = 0 AND tasks_failed = 0)"),
+    check("counts", "epoch >= 0 AND attempts >= deaths AND deaths >= 0"),
 )
-_index("ix_shard_pending", "state = 'PENDING'", shard.c.job_id, shard.c.index)
-_index("ix_shard_expiry", "state = 'LEASED'", shard.c.lease_until)
-_index("ix_shard_worker", "state = 'LEASED'", shard.c.worker_id)
-_index("ix_shard_progress", "state = 'LEASED'", shard.c.job_id, shard.c.tasks_done)
-_index("ix_shard_failed", "tasks_failed > 0", shard.c.job_id, shard.c.first_task)
+partial_index("ix_shard_pending", "state = 'PENDING'", shard.c.job_id, shard.c.index)
+partial_index("ix_shard_expiry", "state = 'LEASED'", shard.c.lease_until)
+partial_index("ix_shard_worker", "state = 'LEASED'", shard.c.worker_id)
+partial_index("ix_shard_progress", "state = 'LEASED'", shard.c.job_id, shard.c.tasks_done)
+partial_index("ix_shard_failed", "tasks_failed > 0", shard.c.job_id, shard.c.first_task)
 
 task_error = Table(
     "task_error",
@@ -230,7 +190,7 @@ event = Table(
     metadata,
     Column("id", BigId, primary_key=True),
     Column("at", Instant, nullable=False),
-    Column("kind", _enum(EventKind, 32), nullable=False),
+    Column("kind", enum_of(EventKind, 32), nullable=False),
     Column("actor", String(255), nullable=False),
     Column("job_id", ForeignKey("job.id")),
     Column("shard_id", ForeignKey("shard.id")),
@@ -238,3 +198,70 @@ event = Table(
     Column("detail", JSON, nullable=False),
 )
 Index("ix_event_job_id", event.c.job_id, event.c.id)
+
+user = Table(
+    "user",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("role", enum_of(Role, 16), nullable=False),
+    Column("shares", Float, nullable=False),
+    Column("pending_tasks", BigInteger),
+    Column("running_shards", BigInteger),
+    Column("archive_bytes", BigInteger),
+    Column("created_at", Instant, nullable=False),
+    check("role", among("role", Role)),
+    check("shares", "shares > 0"),
+    check("quotas", "pending_tasks >= 0 AND running_shards >= 0 AND archive_bytes >= 0"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("user", ForeignKey("user.name"), nullable=False),
+    Column("hour", Instant, nullable=False),
+    Column("gpu_seconds", Float, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("shared_tokens", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user", "hour"),
+    check("costs", "gpu_seconds >= 0 AND tokens >= 0"),
+)
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("value", JSON, nullable=False),
+    Column("changed_at", Instant, nullable=False),
+    Column("changed_by", String(255), nullable=False),
+)
+
+pilot = Table(
+    "pilot",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("model", ForeignKey("model.name"), nullable=False),
+    Column("launcher", String(64), nullable=False),
+    Column("external_id", String(255)),
+    Column("state", enum_of(PilotState, 16), nullable=False),
+    Column("resources", JSON, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("reason", Text),
+    Column("worker_id", ForeignKey("worker.id")),
+    UniqueConstraint("name"),
+    check("state", among("state", PilotState)),
+    check("ended", f"({among('state', ENDED_PILOTS)}) = (ended_at IS NOT NULL)"),
+    check("running_started", "state NOT IN ('RUNNING', 'DRAINING') OR started_at IS NOT NULL"),
+    check("failed_has_reason", "state <> 'FAILED' OR reason IS NOT NULL"),
+)
+partial_index("ix_pilot_active", f"NOT ({among('state', ENDED_PILOTS)})", pilot.c.model)
+
+leader = Table(
+    "leader",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(255), nullable=False),
+    Column("until", Instant, nullable=False),
+)

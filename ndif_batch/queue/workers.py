@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from ndif_batch.errors import NotFoundError
-from ndif_batch.queue import models
+from ndif_batch.queue import models, pilots
+from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, WorkerRecord, WorkerState
 from ndif_batch.queue.rows import state_in, worker_record
@@ -23,8 +26,8 @@ def name(worker_id: int) -> str:
     return f"worker {worker_id}"
 
 
-def register(tx: Transaction, model: str, host: str, pid: int) -> int:
-    """A new worker that is about to load ``model``."""
+def register(tx: Transaction, model: str, host: str, pid: int, pilot: str | None) -> int:
+    """A new worker that is about to load ``model``, inside the pilot of that name if given."""
     models.get(tx, model)
     row = {
         "model": model,
@@ -37,6 +40,8 @@ def register(tx: Transaction, model: str, host: str, pid: int) -> int:
     }
     worker_id: int = tx.connection.execute(insert(worker).values(row).returning(worker.c.id)).scalar_one()
     record(tx, EventKind.WORKER_REGISTERED, name(worker_id), {"host": host, "pid": pid}, worker_id=worker_id)
+    if pilot is not None:
+        pilots.boarded(tx, pilot, worker_id, name(worker_id))
     return worker_id
 
 
@@ -48,12 +53,26 @@ def get(tx: Transaction, worker_id: int) -> WorkerRecord:
     return worker_record(row)
 
 
-def heard(tx: Transaction, worker_id: int, lease_seconds: float, *, ready: bool) -> WorkerState:
+def heard(
+    tx: Transaction,
+    worker_id: int,
+    lease_seconds: float,
+    *,
+    ready: bool,
+    working: bool = False,
+    device: DeviceReading | None = None,
+) -> WorkerState:
     """Note a sign of life; a lost worker runs again, one that is ``ready`` has started."""
     before = get(tx, worker_id).state
     if before is WorkerState.LOST or (ready and before is WorkerState.STARTING):
         move_workers(tx, EventKind.WORKER_RUNNING, worker.c.id == worker_id, actor=name(worker_id))
-    alive = {"heartbeat_at": tx.now, "alive_until": tx.now + timedelta(seconds=lease_seconds)}
+    alive: dict[str, Any] = {"heartbeat_at": tx.now, "alive_until": tx.now + timedelta(seconds=lease_seconds)}
+    if ready:
+        alive["ready_at"] = func.coalesce(worker.c.ready_at, tx.now)
+    if working:
+        alive["worked_at"] = tx.now
+    if device is not None:
+        alive |= _read(device)
     seen = update(worker).where(worker.c.id == worker_id).values(alive).returning(worker.c.state)
     return WorkerState(tx.connection.execute(seen).scalar_one())
 
@@ -71,3 +90,12 @@ def notice_silence(tx: Transaction) -> None:
     if ids:
         why = "no heartbeat for longer than its lease"
         move_workers(tx, EventKind.WORKER_LOST, worker.c.id.in_(ids), reason=why)
+
+
+def _read(device: DeviceReading) -> Mapping[str, Any]:
+    return {
+        "device": device.name,
+        "memory_used": device.memory_used,
+        "memory_total": device.memory_total,
+        "utilization": device.utilization,
+    }

@@ -1,15 +1,11 @@
-"""One queue a test, on each database that this machine has."""
+"""One queue a test, on each database."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -17,6 +13,7 @@ from sqlalchemy import create_engine, text
 from ndif_batch.queue import schema
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import metadata
+from tests.queue import postgres
 from tests.queue.queue_samples import MODEL, check_sums
 
 
@@ -41,27 +38,11 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a migrated database on a server of its own."""
-    if find_spec("psycopg") is None or shutil.which("initdb") is None:
-        pytest.skip("no PostgreSQL here")
-    home = Path(mkdtemp(prefix="ndif-batch-"))  # pytest's own folder is closed to the server's user
-    if os.geteuid() == 0:
-        shutil.chown(home, "postgres")
-    options = f"-k {home} -c listen_addresses='' -c fsync=off"
-    run = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    subprocess.run(
-        [*run, "initdb", "-A", "trust", "-U", "postgres", "-D", home / "data"], check=True, stdout=subprocess.DEVNULL
-    )
-    control = [*run, "pg_ctl", "-w", "-D", str(home / "data")]
-    subprocess.run([*control, "-l", str(home / "log"), "-o", options, "start"], check=True, stdout=subprocess.DEVNULL)
-    try:
-        url = f"postgresql+psycopg://postgres@/postgres?host={home}"
+    with postgres.server("fsync=off") as url:
         schema.upgrade(url)
         yield url
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
-        shutil.rmtree(home)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

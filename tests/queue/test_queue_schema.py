@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ndif_batch.errors import SettingsError, UnavailableError
 from ndif_batch.queue import schema
+from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import metadata
@@ -130,7 +131,6 @@ def test_a_url_that_cannot_hold_a_queue_is_a_wrong_setting(url: str) -> None:
 
 
 def test_a_server_that_does_not_answer_is_unavailable_and_its_password_stays_secret(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
     with pytest.raises(UnavailableError, match="cannot serve") as caught:
         Queue.open(f"postgresql+psycopg://ada:s3cret@/queue?host={tmp_path}")
     assert "s3cret" not in str(caught.value)
@@ -171,13 +171,25 @@ BAD_ROWS = {
     "ck_shard_leased": 'UPDATE shard SET tasks_done = 11 WHERE "index" = 0',
     "ck_shard_open": 'UPDATE shard SET tasks_done = 1 WHERE "index" = 1',
     "ck_shard_counts": 'UPDATE shard SET deaths = 1 WHERE "index" = 1',
+    "ck_user_role": "UPDATE \"user\" SET role = 'king'",
+    "ck_user_shares": 'UPDATE "user" SET shares = 0',
+    "ck_user_quotas": 'UPDATE "user" SET running_shards = -1',
+    "ck_usage_costs": "UPDATE usage SET tokens = -1",
+    "ck_pilot_state": "UPDATE pilot SET state = 'NAPPING'",
+    "ck_pilot_ended": "UPDATE pilot SET state = 'ENDED'",
+    "ck_pilot_running_started": "UPDATE pilot SET state = 'RUNNING'",
+    "ck_pilot_failed_has_reason": "UPDATE pilot SET state = 'FAILED', ended_at = requested_at",
 }
 
 
 @pytest.mark.parametrize("rule", BAD_ROWS)
 def test_a_row_that_cannot_be_is_refused_by_its_check(queue: Queue, url: str, rule: str) -> None:
     queue.submit(job_spec())
-    take(queue, new_worker(queue))
+    _, *others = take(queue, new_worker(queue), 4)
+    for lease in others[:-1]:
+        queue.give_back(lease.shard.id, lease.shard.epoch)
+    queue.commit(others[-1].shard.id, others[-1].shard.epoch, cost=Cost(gpu_seconds=1))
+    queue.add_pilot("p1", MODEL.name, "slurm", {}, actor="scheduler")
     with pytest.raises(IntegrityError, match=rule):
         sql(url, BAD_ROWS[rule])
 

@@ -20,8 +20,11 @@ def test_every_event_of_a_job_shard_or_worker_is_a_transition_or_a_beginning() -
         EventKind.MODEL_ADDED,
         EventKind.JOB_SUBMITTED,
         EventKind.WORKER_REGISTERED,
+        EventKind.PILOT_REQUESTED,
+        EventKind.USER_CHANGED,
+        EventKind.SETTING_CHANGED,
     }
-    assert {*states.JOB, *states.SHARD, *states.WORKER} == set(EventKind) - beginnings
+    assert {*states.JOB, *states.SHARD, *states.WORKER, *states.PILOT} == set(EventKind) - beginnings
 
 
 def test_final_states_are_left_only_by_retry() -> None:

@@ -8,6 +8,7 @@ from threading import Event
 from ndif_batch.client import Client
 from ndif_batch.errors import UnavailableError
 from ndif_batch.queue import Queue
+from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.records import HeartbeatReply
 from ndif_batch.worker.heartbeat import Heartbeat
 from tests import toy
@@ -41,7 +42,13 @@ class Interrupted(Queue):
 
     beats = 0
 
-    def heartbeat(self, worker_id: int, lease_seconds: float, progress: Mapping[int, int]) -> HeartbeatReply:
+    def heartbeat(
+        self,
+        worker_id: int,
+        lease_seconds: float,
+        progress: Mapping[int, int],
+        device: DeviceReading | None = None,
+    ) -> HeartbeatReply:
         self.beats += 1
         if self.beats == 1:
             raise UnavailableError("the database is away")

@@ -1,0 +1,112 @@
+"""The queue as the scheduler and administrators see it: pilots, users, settings; one method a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ndif_batch.queue import backlog, controls, pilots, users
+from ndif_batch.queue.cluster import (
+    ModelBacklog,
+    PilotRecord,
+    PilotState,
+    Quotas,
+    Role,
+    UsageRecord,
+    UserRecord,
+)
+from ndif_batch.queue.database import Database
+from ndif_batch.queue.records import Json
+
+
+class ClusterQueue:
+    """Pilots, who schedules them, what waits for them, and whose turn it is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def acquire_leader(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew the lease ``name`` for so long; False while another holder has it."""
+        with self._database.write() as tx:
+            return pilots.lead(tx, name, holder, seconds)
+
+    def add_pilot(self, name: str, model: str, launcher: str, resources: Json, *, actor: str) -> PilotRecord:
+        """Write down a pilot before it is started; ``ConflictError`` if its name was used before."""
+        with self._database.write() as tx:
+            return pilots.add(tx, name, model, launcher, resources, actor)
+
+    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
+        """Those that have not ended, oldest first; all there ever were unless ``active``."""
+        with self._database.read() as tx:
+            return pilots.every(tx, active=active)
+
+    def update_pilot(
+        self,
+        pilot_id: int,
+        expected: PilotState,
+        state: PilotState,
+        *,
+        external_id: str | None = None,
+        reason: str | None = None,
+        actor: str,
+    ) -> bool:
+        """Move a pilot that is still ``expected`` to ``state``, which may be the same; False if it is elsewhere."""
+        with self._database.write() as tx:
+            return pilots.change(tx, pilot_id, expected, state, external_id=external_id, reason=reason, actor=actor)
+
+    def backlog(self) -> dict[str, ModelBacklog]:
+        """What waits for each model that something waits for."""
+        with self._database.read() as tx:
+            return backlog.of_models(tx)
+
+    def users(self) -> list[UserRecord]:
+        """All users by name; one appears with their first job or change."""
+        with self._database.read() as tx:
+            return users.every(tx)
+
+    def user(self, name: str) -> UserRecord:
+        """One user; ``NotFoundError`` if there is none."""
+        with self._database.read() as tx:
+            return users.get(tx, name)
+
+    def set_shares(self, name: str, shares: float, *, actor: str) -> UserRecord:
+        """How much of the cluster is the user's when all want it; ``UsageError`` unless positive."""
+        with self._database.write() as tx:
+            users.set_shares(tx, name, shares, actor)
+            return users.get(tx, name)
+
+    def set_quotas(self, name: str, quotas: Quotas, *, actor: str) -> UserRecord:
+        """The most that the user may have at once; ``UsageError`` for a negative number."""
+        with self._database.write() as tx:
+            users.set_quotas(tx, name, quotas, actor)
+            return users.get(tx, name)
+
+    def set_role(self, name: str, role: Role, *, actor: str) -> UserRecord:
+        """Make the user an administrator, or an ordinary user again."""
+        with self._database.write() as tx:
+            users.set_role(tx, name, role, actor)
+            return users.get(tx, name)
+
+    def usage_of(self, name: str | None = None, since: datetime | None = None) -> list[UsageRecord]:
+        """What one user, or everybody, has used hour by hour, oldest first."""
+        with self._database.read() as tx:
+            return users.usage_of(tx, name, since)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings by name."""
+        with self._database.read() as tx:
+            return controls.every(tx)
+
+    def set_settings(self, changes: Mapping[str, Any], *, actor: str) -> None:
+        """Set each name to its value, any JSON."""
+        with self._database.write() as tx:
+            controls.put(tx, changes, actor)
+
+    def pause(self, model: str | None = None, *, actor: str) -> None:
+        """Lease nothing more, of one model if given; what is leased goes on."""
+        self.set_settings({controls.pause_name(model): True}, actor=actor)
+
+    def resume(self, model: str | None = None, *, actor: str) -> None:
+        """End a pause."""
+        self.set_settings({controls.pause_name(model): False}, actor=actor)

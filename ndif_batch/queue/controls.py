@@ -1,0 +1,42 @@
+"""What administrators turn for everybody: settings by name, and pauses of the whole queue or of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+
+from ndif_batch.queue.database import Transaction
+from ndif_batch.queue.records import EventKind
+from ndif_batch.queue.tables import setting
+from ndif_batch.queue.transitions import record
+
+PAUSE = "pause"
+"""The setting that pauses everything; ``pause:<model>`` pauses one model."""
+
+
+def every(tx: Transaction) -> dict[str, Any]:
+    """All settings by name."""
+    query = select(setting.c.name, setting.c.value).order_by(setting.c.name)
+    return {row.name: row.value for row in tx.connection.execute(query)}
+
+
+def put(tx: Transaction, changes: Mapping[str, Any], actor: str) -> None:
+    """Set each name to its value, any JSON."""
+    for name, value in changes.items():
+        row = {"name": name, "value": value, "changed_at": tx.now, "changed_by": actor}
+        if tx.insert_new(setting, row) is None:
+            tx.connection.execute(update(setting).where(setting.c.name == name).values(row))
+        record(tx, EventKind.SETTING_CHANGED, actor, {"name": name, "value": value})
+
+
+def pause_name(model: str | None) -> str:
+    """The setting that pauses ``model``, or everything."""
+    return PAUSE if model is None else f"{PAUSE}:{model}"
+
+
+def is_paused(tx: Transaction, model: str) -> bool:
+    """Whether no shard of ``model`` may be leased now."""
+    names = [pause_name(None), pause_name(model)]
+    return any(tx.connection.scalars(select(setting.c.value).where(setting.c.name.in_(names))))

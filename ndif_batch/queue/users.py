@@ -1,0 +1,99 @@
+"""Users: their role, shares and quotas, and what they have used hour by hour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
+from ndif_batch.queue.database import Transaction
+from ndif_batch.queue.records import EventKind
+from ndif_batch.queue.tables import usage, user
+from ndif_batch.queue.transitions import record
+
+QUOTAS = ("pending_tasks", "running_shards", "archive_bytes")
+
+
+def ensure(tx: Transaction, name: str) -> None:
+    """A user appears with their first job or change: one share, no quotas."""
+    tx.insert_new(user, {"name": name, "role": Role.USER, "shares": 1.0, "created_at": tx.now})
+
+
+def get(tx: Transaction, name: str) -> UserRecord:
+    """One user; ``NotFoundError`` if there is none."""
+    row = tx.connection.execute(select(user).where(user.c.name == name)).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no user {name!r}")
+    return _record(row)
+
+
+def every(tx: Transaction) -> list[UserRecord]:
+    """All users by name."""
+    return [_record(row) for row in tx.connection.execute(select(user).order_by(user.c.name)).mappings()]
+
+
+def set_shares(tx: Transaction, name: str, shares: float, actor: str) -> None:
+    """``UsageError`` unless ``shares`` is positive and finite."""
+    if not 0 < shares < float("inf"):
+        raise UsageError(f"{shares} shares: a user's shares are a positive number")
+    _change(tx, name, {"shares": float(shares)}, actor)
+
+
+def set_quotas(tx: Transaction, name: str, quotas: Quotas, actor: str) -> None:
+    """``UsageError`` for a negative number."""
+    values = {quota: getattr(quotas, quota) for quota in QUOTAS}
+    wrong = next((quota for quota, value in values.items() if value is not None and value < 0), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong}: a quota is not negative")
+    _change(tx, name, values, actor)
+
+
+def set_role(tx: Transaction, name: str, role: Role, actor: str) -> None:
+    """Make a user an administrator, or an ordinary user again."""
+    _change(tx, name, {"role": role}, actor)
+
+
+def charge(tx: Transaction, name: str, cost: Cost) -> None:
+    """Add ``cost`` to what the user has used in this hour."""
+    row = {
+        "user": name,
+        "hour": tx.now.replace(minute=0, second=0, microsecond=0),
+        "gpu_seconds": cost.gpu_seconds,
+        "tokens": cost.tokens,
+        "shared_tokens": cost.shared_tokens,
+    }
+    insert = postgresql.insert if tx.connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(usage).values(row)
+    sums = {name: usage.c[name] + statement.excluded[name] for name in ("gpu_seconds", "tokens", "shared_tokens")}
+    tx.connection.execute(statement.on_conflict_do_update(index_elements=[usage.c.user, usage.c.hour], set_=sums))
+
+
+def usage_of(tx: Transaction, name: str | None, since: datetime | None) -> list[UsageRecord]:
+    """What one user, or everybody, has used hour by hour, oldest first."""
+    query = select(usage).order_by(usage.c.hour, usage.c.user)
+    if name is not None:
+        query = query.where(usage.c.user == name)
+    if since is not None:
+        query = query.where(usage.c.hour >= since)
+    return [
+        UsageRecord(row.user, row.hour, Cost(row.gpu_seconds, row.tokens, row.shared_tokens))
+        for row in tx.connection.execute(query)
+    ]
+
+
+def _change(tx: Transaction, name: str, values: Mapping[str, Any], actor: str) -> None:
+    ensure(tx, name)
+    tx.connection.execute(update(user).where(user.c.name == name).values(**values))
+    record(tx, EventKind.USER_CHANGED, actor, {"user": name, **values})
+
+
+def _record(row: RowMapping) -> UserRecord:
+    fields = dict(row)
+    return UserRecord(
+        **{k: v for k, v in fields.items() if k not in QUOTAS}, quotas=Quotas(*(fields[q] for q in QUOTAS))
+    )
