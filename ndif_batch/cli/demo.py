@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 from ndif_batch.cli.output import say, write_text
@@ -37,7 +39,7 @@ def demo() -> None:
             say(f"job {job.id}: {job.record.tasks} patched runs; a worker loads {model} (log: {worker.log})")
             follow(client, [job], on_look=worker.check)
         _draw(job, settings.data_dir / PICTURE)
-    _explain(settings, job.id)
+    _explain(settings, job)
 
 
 def demo_settings() -> Settings:
@@ -91,10 +93,12 @@ def _draw(job: JobHandle, path: Path) -> None:
         say(f"no picture: {error.message}")
 
 
-def _explain(settings: Settings, job_id: int) -> None:
+def _explain(settings: Settings, job: JobHandle) -> None:
+    program = f"NDIF_BATCH_DATA_DIR={settings.data_dir} {which('ndif-batch') or Path(sys.argv[0]).absolute()}"
     write_text(
-        "How to read it: each cell is logit( Mary) - logit( John) after one residual vector of the clean run replaced\n"
-        "the corrupted run's. High: that vector carries the name. Early it sits at the changed name, late at the end.\n"
-        f"Next: NDIF_BATCH_DATA_DIR={settings.data_dir} ndif-batch results get {job_id} {SAVE} --at layer=12, "
-        "or edit configs/sweeps/ioi_patching.yaml."
+        "How to read it: a cell is logit( Mary) - logit( John) with one residual vector of the clean run put into the\n"
+        "corrupted run: high where that vector carries the name, first at the changed name, late at the last token.\n"
+        f"The array:  {program} results get {job.id} {SAVE} --at layer=12\n"
+        f"in Python:  xarray.open_zarr({str(job.record.store)!r})[{SAVE!r}]\n"
+        f"Try next:   {program} sweep run {catalogue() / 'configs/sweeps/logit_lens.yaml'} --worker"
     )

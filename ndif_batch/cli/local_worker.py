@@ -50,22 +50,12 @@ def local_worker(settings: Settings, model: str) -> Iterator[LocalWorker]:
     command = [sys.executable, "-m", "ndif_batch.cli.main", "worker", "run", "--model", model, "--until-idle"]
     with path.open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment(settings)
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | settings.environment()
         )
     try:
         yield LocalWorker(process, path)
     finally:
         _stop(process)
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give another process these settings."""
-    return {
-        "NDIF_BATCH_DATA_DIR": str(settings.data_dir.absolute()),
-        "NDIF_BATCH_MODEL_CACHE": str(settings.model_cache.absolute()),
-        "NDIF_BATCH_DATABASE_URL": settings.database,
-        "NDIF_BATCH_ARCHIVE_DIR": str(settings.archive.absolute()),
-    }
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

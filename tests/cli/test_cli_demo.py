@@ -33,7 +33,8 @@ def test_the_demo_shows_the_answer_move_from_the_changed_name_to_the_last_token(
     assert done.returncode == 0, done.stderr
     assert "510/510" in done.stderr
     assert "logit_diff of ioi-patching (1)   rows: layer   columns: position" in done.stdout
-    assert len(done.stdout[done.stdout.index("How to read it") :].splitlines()) == 3
+    advice = done.stdout[done.stdout.index("How to read it") :]
+    assert [line.partition(":")[0] for line in advice.splitlines()[2:]] == ["The array", "in Python", "Try next"]
     assert (tmp_path / "demo" / "ioi_patching.png").stat().st_size > 10_000
 
     printed = command_line(
