@@ -15,10 +15,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 # Debian keeps venv apart from Python; asked for only where it is absent.
 APT_PACKAGES := python3-venv
 
+# The server that the tests start for themselves.
+POSTGRES = $(or $(wildcard /usr/lib/postgresql/*/bin/initdb),$(shell command -v initdb))
+POLICY := /usr/sbin/policy-rc.d
+
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
-.PHONY: help setup demo model test lint types bench gpu docs clean
+.PHONY: help setup demo model postgres test lint types bench gpu docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +32,7 @@ setup: $(VENV)/.installed ## create .venv and install the package with its devel
 demo: setup ## run a real patching sweep, from the command line to the heat map
 	@$(BIN)/ndif-batch demo
 
-test: setup model ## run the whole test suite
+test: setup model postgres ## run the whole test suite
 	@$(BIN)/pytest
 
 lint: setup ## check style, formatting and the import contracts
@@ -56,6 +60,16 @@ clean: ## remove caches and build products
 model: setup
 	@$(BIN)/python -c 'from ndif_batch.config import load_settings as settings; \
 		from ndif_batch.models import demo; demo.add(settings().model_cache)'
+
+# Debian would start a server of its own on the first free port; nobody here asked for that.
+postgres:
+ifeq ($(POSTGRES),)
+	@echo "Installing PostgreSQL"
+	@test -e $(POLICY) || { printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod +x $(POLICY) && trap 'rm $(POLICY)' EXIT; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null
+else
+	@:
+endif
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call new-venv,$(VENV))
