@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ndif_batch.errors import SettingsError
 
 APP = "ndif-batch"
+
+Resources: TypeAlias = dict[str, int | float | str | dict[str, str | int | bool]]
+"""What a pilot gets, in submitit's words: ``gpus_per_node``, ``mem_gb``, ``slurm_partition``, …"""
+
+
+class ModelPilots(BaseModel):
+    """The pilots of one model, where they differ from those of all: more ``resources``, how few and how many."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resources: Resources = Field(default_factory=dict)
+    minimum: Annotated[int, Field(ge=0)] = 0
+    maximum: Annotated[int, Field(ge=0)] | None = None
+
+
+class ClusterSettings(BaseModel):
+    """How the scheduler starts and ends pilots. Times are in seconds, ``gpus`` counts those of all pilots together.
+
+    A pilot without GPUs counts as one. ``load_seconds`` is assumed of models that were never loaded; a pilot that the
+    launcher keeps waiting for longer than ``pending_seconds`` is given up. The others: ``scheduling.cluster.Limits``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    launcher: Literal["inline", "local", "slurm"] = "local"
+    folder: Path | None = None
+    resources: Resources = Field(default_factory=dict)
+    models: dict[str, ModelPilots] = Field(default_factory=dict)
+    gpus: Annotated[int, Field(ge=0)] = 1
+    partitions: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    tick_seconds: Annotated[float, Field(gt=0)] = 5.0
+    worth: Annotated[float, Field(gt=0)] = 2.0
+    least_seconds: Annotated[float, Field(gt=0)] = 60.0
+    idle_seconds: Annotated[float, Field(ge=0)] = 300.0
+    patience_seconds: Annotated[float, Field(gt=0)] = 120.0
+    residence_seconds: Annotated[float, Field(ge=0)] = 600.0
+    shortest_walltime: Annotated[float, Field(ge=60)] = 900.0
+    longest_walltime: Annotated[float, Field(ge=60)] = 4 * 3600.0
+    load_seconds: Annotated[float, Field(gt=0)] = 60.0
+    pending_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 
 class Settings(BaseSettings):
@@ -28,6 +69,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     max_batch_tokens: Annotated[int, Field(ge=1)] = 1024
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Bounds on a graph that differ from the defaults of ``graph.limits.Limits``, by name."""
 
@@ -45,6 +87,21 @@ class Settings(BaseSettings):
     def blobs(self) -> Path:
         """Where constant tensors lie, one safetensors file a digest."""
         return self.data_dir / "blobs"
+
+    @property
+    def pilots(self) -> Path:
+        """Where the folders of pilots lie."""
+        return self.cluster.folder or self.data_dir / "pilots"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process these settings, wherever it starts."""
+        places = {"data_dir": self.data_dir, "model_cache": self.model_cache, "archive_dir": self.archive}
+        absolute = self.model_copy(update={name: path.absolute() for name, path in places.items()})
+        values = absolute.model_dump(mode="json") | {"database_url": absolute.database}
+        return {
+            f"NDIF_BATCH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+        }
 
     @classmethod
     def settings_customise_sources(

@@ -24,6 +24,9 @@ def run(
         float | None, typer.Option("--idle-seconds", min=0, help="End after so long without work.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End after one round of work.")] = False,
+    walltime: Annotated[
+        float | None, typer.Option("--walltime", min=1, help="End in good order before so many seconds have passed.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, … or auto.")] = "auto",
 ) -> None:
     """Load a model and carry out the tasks of its jobs until told to end (SIGTERM, SIGINT, SIGUSR2)."""
@@ -31,6 +34,12 @@ def run(
     from ndif_batch.config import load_settings
 
     done = worker.run(
-        load_settings(), model, until_idle=until_idle, idle_seconds=idle_seconds, once=once, device=device
+        load_settings(),
+        model,
+        until_idle=until_idle,
+        idle_seconds=idle_seconds,
+        once=once,
+        device=device,
+        walltime_seconds=walltime,
     )
     say(f"{done.tasks_done} tasks done, {done.tasks_failed} of them failed")

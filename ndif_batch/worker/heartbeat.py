@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Event, Lock, Thread
 from types import TracebackType
 
 import structlog
 
 from ndif_batch.errors import UnavailableError
+from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import Lease
 
@@ -21,12 +22,21 @@ class Heartbeat:
     ``draining`` is set when the queue, or a signal, asks the worker to end.
     """
 
-    def __init__(self, queue: WorkerQueue, worker_id: int, *, lease_seconds: float, every_seconds: float) -> None:
+    def __init__(
+        self,
+        queue: WorkerQueue,
+        worker_id: int,
+        *,
+        lease_seconds: float,
+        every_seconds: float,
+        device: Callable[[], DeviceReading | None] = lambda: None,
+    ) -> None:
         self.draining = Event()
         self._queue = queue
         self.worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._every_seconds = every_seconds
+        self._device = device
         self._held: dict[int, int] = {}
         self._lock = Lock()
         self._ended = Event()
@@ -55,9 +65,10 @@ class Heartbeat:
             self._held.pop(shard_id, None)
 
     def beat(self) -> None:
-        """Renew every lease once."""
+        """Renew every lease once, and tell how full and busy the device is."""
+        device = self._device()
         with self._lock:
-            reply = self._queue.heartbeat(self.worker_id, self._lease_seconds, dict(self._held))
+            reply = self._queue.heartbeat(self.worker_id, self._lease_seconds, dict(self._held), device)
             for shard_id in reply.lost:
                 self._held.pop(shard_id, None)
         for shard_id in reply.lost:

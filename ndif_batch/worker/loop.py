@@ -12,12 +12,15 @@ import structlog
 
 from ndif_batch.archive import write_shard
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
+from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.records import JobRecord, JobState, Lease
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.leftovers import left_over
+from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import JobQueue, Outcome, TaskEngine
+from ndif_batch.worker.walltime import Walltime
 from ndif_batch.worker.work import ShardWork
 from ndif_batch.worker.writer import Writer
 
@@ -60,6 +63,8 @@ class Worker:
         model: str,
         max_tokens: int,
         patience: Patience | None = None,
+        walltime: Walltime | None = None,
+        meter: Meter | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -70,6 +75,8 @@ class Worker:
         self._model = model
         self._max_tokens = max_tokens
         self._ask = (patience or Patience()).ask
+        self._walltime = walltime or Walltime()
+        self._meter = meter or Meter(engine.counters)
         self._on_progress = on_progress
         self._clock = clock
         self._deadline: float | None = None
@@ -89,8 +96,8 @@ class Worker:
 
     def _drain_shards(self, until: Until) -> None:
         last_work = self._clock()
-        while not self._heart.draining.is_set():
-            leases = self._ask(lambda: self._heart.lease(self._model, self._max_tokens))
+        while not self._is_draining():
+            leases = self._lease()
             if leases:
                 self._work(leases)
                 last_work = self._clock()
@@ -101,6 +108,23 @@ class Worker:
             if not leases:
                 self._heart.draining.wait(POLL_SECONDS)
 
+    def _lease(self) -> Sequence[Lease]:
+        """Shards that can end before the walltime. If the next one cannot it goes back, and the worker ends."""
+        speed = self._meter.tokens_per_second
+        room = self._walltime.tokens(speed, self._max_tokens)
+        leases = self._ask(lambda: self._heart.lease(self._model, room)) if room else ()
+        fits = not leases or leases[0].shard.tasks * leases[0].job.tokens_per_task <= room
+        if room and (fits or speed is None or self._walltime.ends_at is None):
+            return leases
+        for lease in leases:
+            self._give_back(lease)
+        self._heart.draining.set()
+        return ()
+
+    def _give_back(self, lease: Lease) -> None:
+        self._ask(lambda: self._queue.give_back(lease.shard.id, lease.shard.epoch))
+        self._heart.release(lease.shard.id)
+
     def _is_over(self, until: Until, idle_seconds: float) -> bool:
         if until.idle_seconds is not None and idle_seconds >= until.idle_seconds:
             return True
@@ -109,9 +133,10 @@ class Worker:
         )
 
     def _work(self, leases: Sequence[Lease]) -> None:
+        self._meter.begin()
         works = [work for lease in leases if (work := self._opened(lease)) is not None]
         for together in calls(works):
-            if not self._heart.draining.is_set():
+            if not self._is_draining():
                 self._run(together)
 
     def _opened(self, lease: Lease) -> ShardWork | None:
@@ -145,7 +170,8 @@ class Worker:
         job = works[0].job
         self._jobs.count_call(works, Counted.now(self._engine.counters))
         try:
-            for outcome in self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants):
+            run = self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants)
+            for outcome in self._meter.call(run):
                 yield *places[outcome.index], outcome
         except Exception as error:
             raise _CallFailedError(error) from error
@@ -154,18 +180,20 @@ class Worker:
         work.take(place, outcome)
         for name, text in outcome.prints:
             log.info("task.log", job=work.job.record.id, task=work.shard.first_task + place, name=name, value=text)
+        self._meter.arrived(work.job.record.tokens_per_task)
         done = work.shard.tasks - work.missing
         self._heart.progress(work.shard.id, done)
         self._count(tasks_done=1, tasks_failed=int(outcome.error is not None))
         if not work.missing:
-            self._writer.put(partial(self._commit, work, Counted.now(self._engine.counters)))
+            cost = self._meter.take(work.shard.tasks * work.job.record.tokens_per_task)
+            self._writer.put(partial(self._commit, work, cost, Counted.now(self._engine.counters)))
 
-    def _commit(self, work: ShardWork, counted: Counted) -> None:
+    def _commit(self, work: ShardWork, cost: Cost, counted: Counted) -> None:
         job, shard = work.job, work.shard
         if not self._heart.holds(shard.id):
             return
         write_shard(job.record.store, job.spec, shard.first_task, work.values, work.status)
-        mine = self._ask(lambda: self._queue.commit(shard.id, shard.epoch, work.failures))
+        mine = self._ask(lambda: self._queue.commit(shard.id, shard.epoch, work.failures, cost))
         self._heart.release(shard.id)
         self._count(shards_done=int(mine))
         log.info("shard.done" if mine else "shard.late", job=job.record.id, shard=shard.id, failed=len(work.failures))
@@ -201,8 +229,13 @@ class Worker:
     def _unfinished(self, works: Sequence[ShardWork]) -> list[ShardWork]:
         return [work for work in works if work.missing and self._heart.holds(work.shard.id)]
 
+    def _is_draining(self) -> bool:
+        if self._walltime.over:
+            self._heart.draining.set()
+        return self._heart.draining.is_set()
+
     def _must_stop(self) -> bool:
-        if not self._heart.draining.is_set():
+        if not self._is_draining():
             return False
         if self._deadline is None:
             self._deadline = self._clock() + DRAIN_SECONDS

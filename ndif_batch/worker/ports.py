@@ -45,6 +45,10 @@ class Counters(Protocol):
     def tasks(self) -> int:
         """Tasks that were in them."""
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that went through the model."""
+
 
 class TaskEngine(Protocol):
     """Runs many tasks of many graphs together and gives each task's outcome as it is known, in any order."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -13,18 +15,22 @@ import structlog
 
 from ndif_batch.config import Settings
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.model import load
+from ndif_batch.engine.model import LoadedModel, load
+from ndif_batch.engine.usage import device_usage
 from ndif_batch.errors import UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue
+from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.records import ModelRecord
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
 from ndif_batch.worker.logs import configure_logs
 from ndif_batch.worker.loop import Progress, Until, Worker
+from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.provenance import Runtime
 from ndif_batch.worker.signals import on_signals
+from ndif_batch.worker.walltime import PILOT, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -40,23 +46,30 @@ def run(
     idle_seconds: float | None = None,
     once: bool = False,
     device: str = "auto",
+    walltime_seconds: float | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
     """Load a model and drain its shards; ends when a signal or the queue asks for it, or as the options say.
 
     ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``once`` after
-    one round. Raises ``NotFoundError`` for an unknown model and ``UnavailableError`` when queue or disk cannot serve.
+    one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in good order. Raises ``NotFoundError``
+    for an unknown model and ``UnavailableError`` when queue or disk cannot serve.
     """
     configure_logs()
+    end = walltime(walltime_seconds, os.environ, time.time())
     with Queue.open(settings.database) as queue:
         record = queue.model(model_name)
-        worker_id = queue.register_worker(model_name, socket.gethostname(), os.getpid())
+        worker_id = queue.register_worker(model_name, host(os.environ), os.getpid(), os.environ.get(PILOT))
         structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
         try:
             with on_signals(_leave):
                 engine, jobs = _ready(settings, record, device)
             heart = Heartbeat(
-                queue, worker_id, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
+                queue,
+                worker_id,
+                lease_seconds=settings.lease_seconds,
+                every_seconds=settings.heartbeat_seconds,
+                device=partial(_reading, engine.model),
             )
             worker = Worker(
                 queue,
@@ -66,6 +79,8 @@ def run(
                 model=model_name,
                 max_tokens=LEASE_PASSES * settings.max_batch_tokens,
                 patience=Patience(settings.lease_seconds),
+                walltime=end,
+                meter=Meter(engine.counters, engine.model.gpus),
                 on_progress=on_progress,
             )
             with on_signals(heart.draining.set), heart:
@@ -82,9 +97,19 @@ def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine
     info = ModelInfo.read(Path(record.path))
     model = load(info, device)
     layout = "packed" if model.layout.packed else f"alone: {model.layout.reason}"
-    runtime = Runtime(socket.gethostname(), model.device_name, layout)
+    runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
     return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)
+
+
+def host(environment: Mapping[str, str]) -> str:
+    """The node as Slurm calls it; several of its nodes may be one machine."""
+    return environment.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _reading(model: LoadedModel) -> DeviceReading:
+    used = device_usage(cuda=model.device.type == "cuda")
+    return DeviceReading(used.name, used.memory_used, used.memory_total, used.utilization)
 
 
 def _leave() -> None:

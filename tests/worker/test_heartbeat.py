@@ -63,3 +63,17 @@ def test_the_heart_goes_on_beating_through_an_outage(client: Client, logs: list[
         assert heart.draining.wait(30)
     assert isinstance(heart.draining, Event)
     assert [entry["event"] for entry in logs] == ["heartbeat.missed", "heartbeat.failed"]
+
+
+def test_a_beat_tells_how_full_and_how_busy_the_device_is(client: Client) -> None:
+    queue = client.queue
+    worker_id = queue.register_worker(toy.NAME, "here", 1)
+    reading = DeviceReading("H100", 3 * 2**30, 80 * 2**30, 0.5)
+    Heartbeat(queue, worker_id, lease_seconds=30, every_seconds=60, device=lambda: reading).beat()
+    (worker,) = queue.workers()
+    assert (worker.device, worker.memory_used, worker.memory_total, worker.utilization) == (
+        "H100",
+        3 * 2**30,
+        80 * 2**30,
+        0.5,
+    )

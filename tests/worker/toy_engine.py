@@ -25,6 +25,7 @@ class ToyOutcome:
 class ToyCounters:
     passes: int = 0
     tasks: int = 0
+    tokens: int = 0
 
 
 @dataclass
@@ -47,6 +48,7 @@ class ToyEngine:
         self.options.append((nan, layout))
         self.counters.passes += 1
         self.counters.tasks += len(tasks)
+        self.counters.tokens += sum(len(str(task.bindings["prompt"]).split()) for task in tasks)
         for index in reversed(range(len(tasks))):
             try:
                 self.before(tasks[index])

@@ -1,0 +1,78 @@
+"""Measures what the engine's calls cost: GPU-seconds of each shard, and the speed of this worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TypeVar
+
+from ndif_batch.queue.cluster import Cost
+from ndif_batch.scheduling.charging import charge
+from ndif_batch.worker.ports import Counters
+
+Item = TypeVar("Item")
+
+MEMORY = 0.5
+"""How much of what was measured in earlier calls counts beside the newest."""
+
+
+@dataclass(slots=True)
+class _Pool:
+    """What was spent and not charged yet. ``alone`` are the tokens that the outcomes would have cost by themselves."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    alone: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """Costs of one engine on ``gpus`` devices. Times are seconds on ``clock``."""
+
+    counters: Counters
+    gpus: int = 1
+    clock: Callable[[], float] = monotonic
+    _pool: _Pool = field(default_factory=_Pool)
+    _seconds: float = 0.0
+    _tokens: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens of tasks, each as if alone, in a second of the engine; None before the first outcome."""
+        return self._tokens / self._seconds if self._seconds > 0 and self._tokens > 0 else None
+
+    def begin(self) -> None:
+        """New shards: what the last ones left uncharged is nobody's."""
+        self._pool = _Pool()
+
+    def call(self, outcomes: Iterator[Item]) -> Iterator[Item]:
+        """The outcomes of one call of the engine; the time until each is the engine's."""
+        self._seconds, self._tokens = MEMORY * self._seconds, MEMORY * self._tokens
+        while True:
+            began, ran = self.clock(), self.counters.tokens
+            try:
+                outcome = next(outcomes)
+            except StopIteration:
+                return
+            finally:
+                spent = self.clock() - began
+                self._seconds += spent
+                self._pool.seconds += spent * self.gpus
+                self._pool.tokens += self.counters.tokens - ran
+            yield outcome
+
+    def arrived(self, tokens: int) -> None:
+        """A task's outcome is there; alone it would have cost ``tokens``."""
+        self._pool.alone += tokens
+        self._tokens += tokens
+
+    def take(self, tokens: int) -> Cost:
+        """The part of a finished shard of ``tokens`` in what the engine has spent and nobody has been charged for."""
+        pool = self._pool
+        parts = {"shard": tokens, "others": max(0, pool.alone - tokens)}
+        part = charge(pool.seconds, parts, pool.tokens)["shard"]
+        pool.seconds -= part.gpu_seconds
+        pool.tokens -= part.tokens - part.shared_tokens
+        pool.alone = parts["others"]
+        return Cost(part.gpu_seconds, part.tokens, part.shared_tokens)

@@ -1,0 +1,79 @@
+"""A worker takes nothing that it cannot end, and ends before its walltime."""
+
+from __future__ import annotations
+
+import pytest
+
+from ndif_batch.client import Client
+from ndif_batch.errors import SettingsError
+from ndif_batch.queue.records import ShardState
+from ndif_batch.sweep.task import Task
+from ndif_batch.worker.meter import Meter
+from ndif_batch.worker.walltime import Walltime, walltime
+from tests.worker.toy_engine import ToyEngine
+from tests.worker.working import assert_right, submit, working
+
+
+def test_the_earliest_end_counts() -> None:
+    found = walltime(500.0, {"SLURM_JOB_END_TIME": "1300", "NDIF_BATCH_WALLTIME": "400"}, 1000.0, lambda: 7.0)
+    assert (found.ends_at, found.reserve) == (307.0, 20.0)
+    assert walltime(40.0, {}, 1000.0, lambda: 7.0).reserve == 10.0
+    assert walltime(None, {}, 1000.0).ends_at is None
+
+
+def test_a_variable_that_is_no_time_is_refused() -> None:
+    with pytest.raises(SettingsError, match="SLURM_JOB_END_TIME is 'soon'"):
+        walltime(None, {"SLURM_JOB_END_TIME": "soon"}, 0.0)
+
+
+def test_only_what_fits_before_the_end_is_leased() -> None:
+    now = 0.0
+    end = Walltime(120.0, lambda: now, 20.0)
+    assert end.tokens(None, 1000) == 1
+    assert end.tokens(5.0, 1000) == 500
+    assert end.tokens(50.0, 1000) == 1000
+    now = 99.9
+    assert (end.tokens(5.0, 1000), end.over) == (0, False)
+    now = 100.0
+    assert end.over
+    assert Walltime().tokens(None, 1000) == 1000
+
+
+class Slow:
+    """An engine in whose calls every task takes two seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.engine = ToyEngine(self.before)
+
+    def clock(self) -> float:
+        return self.now
+
+    def before(self, task: Task) -> None:
+        self.now += 2
+
+
+@pytest.mark.parametrize(("ends_at", "done"), [(1.0, 0), (15.0, 1), (16.9, 1), (18.0, 2), (1000.0, 4)])
+def test_a_worker_leaves_what_it_cannot_end_to_others(client: Client, ends_at: float, done: int) -> None:
+    job, slow = submit(client), Slow()
+    meter = Meter(slow.engine.counters, clock=slow.clock)
+    end = Walltime(ends_at, slow.clock, reserve=5.0)
+    with working(client, slow.engine, clock=slow.clock, meter=meter, walltime=end) as here:
+        assert here.run().shards_done == done
+        assert slow.now <= ends_at
+    shards = client.queue.shards(job.id)
+    assert sum(shard.state is ShardState.DONE for shard in shards) == done
+    assert {(shard.attempts, shard.deaths) for shard in shards} == {(0, 0)}
+    with working(client, ToyEngine()) as other:
+        other.run()
+    assert_right(job)
+
+
+def test_the_end_drains_a_worker_in_the_middle_of_a_call(client: Client) -> None:
+    job, slow = submit(client, tile=(4, 3)), Slow()
+    end = Walltime(20.0, slow.clock, reserve=10.0)
+    with working(client, slow.engine, clock=slow.clock, walltime=end) as here:
+        assert here.run().tasks_done < 12
+    assert 10.0 < slow.now <= 20.0
+    (shard,) = client.queue.shards(job.id)
+    assert (shard.state, shard.attempts, shard.deaths) == (ShardState.PENDING, 0, 0)
