@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -46,9 +46,13 @@ def forward(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Any:
         return model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=pack.positions, use_cache=False)
 
 
-def measure_layout(model: PreTrainedModel, sites: SiteMap) -> Layout:
-    """Tries the packed layout, leaves the model set up for the layout that was found, and says which it is."""
-    native = model.config._attn_implementation
+def measure_layout(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
+    """Tries the packed layout and leaves the model set up for the layout that was found.
+
+    Gives the layout, and the sites as that layout has them: packed attention makes no attention weights, so that the
+    second item of what an attention module puts out is nothing.
+    """
+    native, whole = model.config._attn_implementation, sites
     runs = _random_prompts(sites.vocabulary)
     device = entry_device(model)
     alone = [_values(model, Pack.of([run], device), packed=False) for run in runs]
@@ -60,13 +64,26 @@ def measure_layout(model: PreTrainedModel, sites: SiteMap) -> Layout:
             raise TypeError("its attention cannot be replaced")
     except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it cannot be packed
         model.set_attn_implementation(native)
-        return Layout(packed=False, reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
+        return Layout(packed=False, reason=str(error).splitlines()[0] if str(error) else type(error).__name__), sites
+    sites = _without_absent(sites, together)
     mixed = frozenset(_mixed(sites, pack, alone, together))
     last = max((site for site in sites.sites.values() if site.refused is None), key=lambda site: site.order).path
     if last in mixed:
         model.set_attn_implementation(native)
-        return Layout(packed=False, reason=f"packed runs differ from runs alone at {last}")
-    return Layout(packed=True, alone=mixed)
+        return Layout(packed=False, reason=f"packed runs differ from runs alone at {last}"), whole
+    return Layout(packed=True, alone=mixed), sites
+
+
+def _without_absent(sites: SiteMap, values: dict[str, Any]) -> SiteMap:
+    """The sites without the items of tuples that are ``None`` among ``values``."""
+
+    def present(shape: SiteValue, value: Any) -> SiteValue:
+        if isinstance(shape, tuple) and isinstance(value, tuple | list) and len(value) == len(shape):
+            return tuple(present(part, item) for part, item in zip(shape, value, strict=True))
+        return shape if value is not None else None
+
+    kept = {path: replace(site, value=present(site.value, values.get(path))) for path, site in sites.sites.items()}
+    return replace(sites, sites=kept)
 
 
 def _random_prompts(vocabulary: int) -> list[list[int]]:
@@ -93,7 +110,7 @@ def _mixed(sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together
 
 def _equal(shape: SiteValue, segment: Segment, alone: Any, together: Any) -> bool:
     if isinstance(shape, tuple):
-        return len(together) == len(shape) and all(
+        return len(together) == len(alone) == len(shape) and all(
             _equal(part, segment, a, b) for part, a, b in zip(shape, alone, together, strict=True)
         )
     if not isinstance(shape, SiteTensor):

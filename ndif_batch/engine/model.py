@@ -77,8 +77,7 @@ def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedM
     """Measures a model that is in memory already."""
     started = time.perf_counter()
     module.train(False).requires_grad_(False)
-    sites = measure_sites(module)
-    layout = measure_layout(module, sites)
+    layout, sites = measure_layout(module, measure_sites(module))
     return LoadedModel(module, sites, layout, tokenizer, time.perf_counter() - started)
 
 

@@ -11,15 +11,23 @@ from ndif_batch.sweep.task import Task
 from tests.families import FAMILIES, Subject, family, random_subject
 from tests.oracle import assert_equal, oracle
 
-MIXTURE = {
+SIZES = {
     "num_hidden_layers": 2,
     "hidden_size": 48,
     "intermediate_size": 96,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+    "head_dim": 12,
     "max_position_embeddings": 64,
-    "num_local_experts": 4,
 }
+OTHERS = {
+    "mixtral": {**SIZES, "num_local_experts": 4},
+    "gpt_oss": {**SIZES, "num_local_experts": 4},
+    "gemma2": SIZES,
+    "gptj": {"n_layer": 2, "n_embd": 48, "n_head": 4, "rotary_dim": 4},
+}
+"""Experts; attention sinks; soft caps and attention weights; a family that cannot be packed."""
+
 PROMPTS = ((5, 9, 2, 7), (8, 3, 3), (5, 9, 2, 7, 1, 1))
 
 
@@ -67,9 +75,9 @@ def tasks_of(subject: Subject) -> list[Task]:
     return tasks
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "mixtral"])
+@pytest.mark.parametrize("name", [*FAMILIES, *OTHERS])
 def test_every_site_can_be_read_and_written_among_neighbours(name: str) -> None:
-    subject = random_subject("mixtral", **MIXTURE) if name == "mixtral" else family(name)
+    subject = random_subject(name, **OTHERS[name]) if name in OTHERS else family(name)
     tasks = tasks_of(subject)
     assert len(tasks) > 200
     for outcome in Engine(subject.loaded).run(tasks):
