@@ -19,10 +19,13 @@ APT_PACKAGES := python3-venv
 POSTGRES = $(or $(wildcard /usr/lib/postgresql/*/bin/initdb),$(shell command -v initdb))
 POLICY := /usr/sbin/policy-rc.d
 
+# The cluster that the tests start for themselves, and developers with slurm/devcluster.
+SLURM = $(shell PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld slurmd munged sbatch)
+
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
-.PHONY: help setup demo model postgres test lint types bench gpu docs clean
+.PHONY: help setup demo model postgres slurm test lint types bench gpu docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -32,7 +35,7 @@ setup: $(VENV)/.installed ## create .venv and install the package with its devel
 demo: setup ## run a real patching sweep, from the command line to the heat map
 	@$(BIN)/ndif-batch demo
 
-test: setup model postgres ## run the whole test suite
+test: setup model postgres slurm ## run the whole test suite
 	@$(BIN)/pytest
 
 lint: setup ## check style, formatting and the import contracts
@@ -61,15 +64,11 @@ model: setup
 	@$(BIN)/python -c 'from ndif_batch.config import load_settings as settings; \
 		from ndif_batch.models import demo; demo.add(settings().model_cache)'
 
-# Debian would start a server of its own on the first free port; nobody here asked for that.
 postgres:
-ifeq ($(POSTGRES),)
-	@echo "Installing PostgreSQL"
-	@test -e $(POLICY) || { printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod +x $(POLICY) && trap 'rm $(POLICY)' EXIT; }; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null
-else
-	@:
-endif
+	$(if $(POSTGRES),@:,$(call install-servers,postgresql))
+
+slurm:
+	$(if $(filter 4,$(words $(SLURM))),@:,$(call install-servers,slurmctld slurmd slurm-client munge))
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call new-venv,$(VENV))
@@ -87,4 +86,11 @@ define new-venv
 @test -n "$(PYTHON)" || { echo "ndif_batch needs Python 3.11 or later; none was found" >&2; exit 2; }
 @$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -qq -y $(APT_PACKAGES); }
 @$(PYTHON) -m venv $(1)
+endef
+
+# Debian would start servers of its own on their usual ports; nobody here asked for that.
+define install-servers
+@echo "Installing $(1)"
+@test -e $(POLICY) || { printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod +x $(POLICY) && trap 'rm $(POLICY)' EXIT; }; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null
 endef

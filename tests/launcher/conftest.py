@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -11,7 +10,9 @@ import pytest
 
 from ndif_batch.launcher import Launcher, PilotState
 from ndif_batch.launcher.local import LocalLauncher
-from tests import toy
+from ndif_batch.launcher.slurm import SlurmLauncher
+from tests.devcluster import ROOT
+from tests.waiting import until
 
 Body: TypeAlias = Callable[[Path], None]
 
@@ -22,24 +23,12 @@ class Open(Protocol):
     def __call__(self, body: Body, place: Path | None = None) -> Launcher: ...
 
 
-PATIENCE_SECONDS = 60.0
-ROOT = Path(toy.__file__).parents[1]
-
-
-def until(true: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits on a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what} did not come in {seconds} s"
-        time.sleep(0.05)
-
-
 def active(launcher: Launcher) -> list[str]:
     states = (PilotState.QUEUED, PilotState.RUNNING)
     return sorted(name for name, seen in launcher.observe().items() if seen.state in states)
 
 
-KINDS: dict[str, Callable[[Path, Body], Launcher]] = {"local": LocalLauncher}
+KINDS: dict[str, Callable[[Path, Body], Launcher]] = {"local": LocalLauncher, "slurm": SlurmLauncher}
 
 
 @pytest.fixture
@@ -52,6 +41,8 @@ def folder(tmp_path: Path) -> Path:
 def opened(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Makes launchers of one kind over one folder; what is still active at the end is cancelled."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if request.param == "slurm":
+        monkeypatch.setenv("SLURM_CONF", request.getfixturevalue("slurm").conf)
     launchers: list[Launcher] = []
 
     def made(body: Body, place: Path | None = None) -> Launcher:

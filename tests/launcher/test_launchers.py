@@ -10,7 +10,8 @@ import pytest
 from ndif_batch.errors import ConflictError, NotAllowedError, SettingsError, UsageError
 from ndif_batch.launcher import PilotRequest, PilotState
 from tests.launcher import bodies
-from tests.launcher.conftest import Open, active, until
+from tests.launcher.conftest import Open, active
+from tests.waiting import until
 
 
 def test_a_pilot_is_seen_from_its_start_to_its_end(opened: Open, folder: Path) -> None:

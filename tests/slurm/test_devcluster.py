@@ -1,0 +1,137 @@
+"""The one-machine Slurm itself: what its users and every other test of Slurm rely on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.devcluster import SCRIPT, DevCluster, devcluster, is_free
+from tests.waiting import until
+
+
+@pytest.fixture
+def cluster() -> Iterator[DevCluster]:
+    """A cluster to break."""
+    with devcluster() as made:
+        yield made
+
+
+def processes_of(cluster: DevCluster) -> list[str]:
+    """The command lines of live processes that know the cluster's directory."""
+    folder, found = str(cluster.folder), []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            files = [os.readlink(file) for file in (entry / "fd").iterdir()]
+        except OSError:
+            continue
+        if folder.encode() in environment or any(file.startswith(f"{folder}/") for file in files):
+            found.append((entry / "comm").read_text().strip())
+    return found
+
+
+def state_of(cluster: DevCluster, job: str) -> str:
+    return cluster.slurm("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
+
+
+def node_of(cluster: DevCluster, job: str) -> str:
+    return cluster.slurm("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+
+
+def sbatch(cluster: DevCluster, *options: str) -> str:
+    command = ("sbatch", "--parsable", "--output=/dev/null", "--wrap=srun sleep 60", *options)
+    return cluster.slurm(*command).strip()
+
+
+def test_up_twice_is_one_cluster(cluster: DevCluster) -> None:
+    before = cluster("status")
+    cluster("up", 2, 2, "--port", cluster.port)
+    daemons = [line for line in cluster("status").splitlines() if ": " in line]
+    assert daemons == [line for line in before.splitlines() if ": " in line]
+    assert [line.split(":")[0] for line in daemons] == ["slurmd.n0", "slurmd.n1", "slurmctld", "munged"]
+
+
+def test_up_with_another_shape_is_the_other_cluster(cluster: DevCluster) -> None:
+    cluster("up", 1, 0, "--port", cluster.port)
+    assert cluster.slurm("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %G").split() == [
+        "n0",
+        "(null)",
+    ]
+
+
+def test_down_leaves_no_process_and_no_port_even_with_jobs_and_a_dead_node(cluster: DevCluster) -> None:
+    for _ in range(2):
+        sbatch(cluster, "--gpus-per-node=2")
+    until(lambda: cluster.slurm("squeue", "--noheader", "--states=RUNNING").count("\n") == 2, "two jobs")
+    assert processes_of(cluster)
+    cluster("kill-node", "n0")
+    cluster("down")
+    until(lambda: not processes_of(cluster), "the end of all processes", seconds=5)
+    assert all(map(is_free, range(cluster.port, cluster.port + 3)))
+    assert cluster.tried("status").returncode == 1
+    cluster("down")
+
+
+def test_purge_removes_the_directory(cluster: DevCluster) -> None:
+    cluster("down", "--purge")
+    assert not cluster.folder.exists()
+
+
+def test_nothing_listens_beyond_loopback(cluster: DevCluster) -> None:
+    sockets = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    listening = {local for _, local, _, state, *_ in map(str.split, sockets) if state == "0A"}
+    ours = {
+        address
+        for address, _, port in (local.partition(":") for local in listening)
+        if int(port, 16) in range(cluster.port, cluster.port + 3)
+    }
+    assert ours == {"0100007F"}
+
+
+def test_jobs_get_gpus_of_their_own(cluster: DevCluster, tmp_path: Path) -> None:
+    for index in range(2):
+        told = tmp_path / str(index)
+        tell = f"echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {told}.tmp; mv {told}.tmp {told}; sleep 60"
+        cluster.slurm("sbatch", "--output=/dev/null", "--nodelist=n1", "--gpus-per-node=1", f"--wrap={tell}")
+    until(lambda: all((tmp_path / str(index)).exists() for index in range(2)), "two jobs")
+    assert {(tmp_path / str(index)).read_text() for index in range(2)} == {"n1 0\n", "n1 1\n"}
+
+
+def test_a_node_that_dies_takes_its_processes_and_its_job_runs_elsewhere(cluster: DevCluster) -> None:
+    job = sbatch(cluster)
+    until(lambda: state_of(cluster, job) == "RUNNING", "the job")
+    first = node_of(cluster, job)
+    cluster("kill-node", first)
+    assert "slurmstepd" not in processes_of(cluster)
+    cluster.slurm("scontrol", "update", f"nodename={first}", "state=down", "reason=test")
+    until(lambda: state_of(cluster, job) == "RUNNING", "the job again", seconds=30)
+    assert {first, node_of(cluster, job)} == {"n0", "n1"}
+    cluster("start-node", first)
+    until(lambda: cluster.tried("status").returncode == 0, "the node", seconds=30)
+
+
+@pytest.mark.parametrize("end", ["stop-ctld", "kill-ctld"])
+def test_a_job_that_the_controller_has_saved_outlives_it(cluster: DevCluster, end: str) -> None:
+    job = sbatch(cluster)
+    until(lambda: state_of(cluster, job) == "RUNNING", "the job")
+    seen, saved = time.time(), cluster.folder / "ctld/job_state"
+    until(lambda: end == "stop-ctld" or (saved.exists() and saved.stat().st_mtime > seen), "a saved state")
+    cluster(end)
+    assert cluster.tried("status").returncode == 1
+    cluster("start-ctld")
+    until(lambda: cluster.tried("status").returncode == 0, "every node", seconds=30)
+    assert state_of(cluster, job) == "RUNNING"
+
+
+def test_wrong_names_are_refused_with_the_right_ones(cluster: DevCluster) -> None:
+    done = cluster.tried("kill-node", "n7")
+    assert (done.returncode, done.stderr) == (1, "devcluster: there is no node 'n7'; there is n0, n1\n")
+
+
+def test_the_environment_names_this_cluster(cluster: DevCluster) -> None:
+    assert cluster("env") == f"export SLURM_CONF='{cluster.conf}'\n"
+    assert SCRIPT.stat().st_mode & 0o111
