@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from ndif_batch.errors import ModelError, NotFoundError
@@ -28,7 +28,9 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     if known is not None:
         return known
     cache.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+    work = cache / f".{name}-{token_hex(4)}"
+    work.mkdir()
+    work.chmod(0o755)  # others may share the cache; what mkdtemp makes is its owner's alone
     try:
         weights, commit = _weights(source, work / "weights", revision)
         info = _describe(source, name, target, work, weights, commit, dtype)
@@ -50,7 +52,7 @@ def _existing(target: Path, source: str, dtype: str, revision: str | None) -> Mo
 
 def _replace(work: Path, target: Path) -> None:
     if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+        old = target.with_name(f".{target.name}-old-{token_hex(4)}")
         os.replace(target, old)
         shutil.rmtree(old)
     os.replace(work, target)
@@ -138,7 +140,8 @@ def _save_tokenizer(weights: Path, work: Path) -> None:
     except (OSError, ValueError, KeyError):
         return
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
+    files = (*tokenizer.vocab_files_names.values(), TOKENIZER_FILE)  # without any of these it is made up and empty
+    if backend is not None and any((weights / file).is_file() for file in files):
         backend.save(str(work / TOKENIZER_FILE))
 
 
