@@ -44,13 +44,14 @@ class ClusterSettings(BaseModel):
     models: dict[str, ModelPilots] = Field(default_factory=dict)
     gpus: Annotated[int, Field(ge=0)] = 1
     partitions: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    gpus_per_user: Annotated[int, Field(ge=0)] | None = None
     tick_seconds: Annotated[float, Field(gt=0)] = 5.0
-    worth: Annotated[float, Field(gt=0)] = 2.0
+    worth: Annotated[float, Field(gt=0)] = 5.0
     least_seconds: Annotated[float, Field(gt=0)] = 60.0
     idle_seconds: Annotated[float, Field(ge=0)] = 300.0
     patience_seconds: Annotated[float, Field(gt=0)] = 120.0
-    residence_seconds: Annotated[float, Field(ge=0)] = 600.0
-    shortest_walltime: Annotated[float, Field(ge=60)] = 900.0
+    residence_seconds: Annotated[float, Field(ge=0)] = 1800.0
+    shortest_walltime: Annotated[float, Field(ge=60)] = 3600.0
     longest_walltime: Annotated[float, Field(ge=60)] = 4 * 3600.0
     load_seconds: Annotated[float, Field(gt=0)] = 60.0
     pending_seconds: Annotated[float, Field(gt=0)] = 3600.0

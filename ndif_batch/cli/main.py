@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ndif_batch.cli import (
+    cluster,
     database,
     demo,
     doctor,
@@ -18,6 +19,7 @@ from ndif_batch.cli import (
     jobs,
     models,
     results,
+    scheduler,
     settings,
     steer,
     submit,
@@ -70,6 +72,8 @@ for panel, name, group in (
     (PARTS, "graph", graphs.app),
     (PARTS, "model", models.app),
     (PARTS, "worker", workers.app),
+    (PARTS, "scheduler", scheduler.app),
+    (PARTS, "cluster", cluster.app),
     (PARTS, "db", database.app),
     (PARTS, "config", settings.app),
 ):

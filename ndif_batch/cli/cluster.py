@@ -1,0 +1,154 @@
+"""The verbs about pilots: cluster status, pilots, drain, kill, pause, resume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from ndif_batch.cli.output import Format, Output, age, say, size, write_rows
+from ndif_batch.errors import NotFoundError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from ndif_batch.config import Settings
+    from ndif_batch.queue import Queue
+    from ndif_batch.queue.cluster import PilotRecord
+    from ndif_batch.queue.records import WorkerRecord
+
+app = typer.Typer(help="Pilots: the cluster's jobs that hold a model and carry out tasks.", no_args_is_help=True)
+
+STATUS = ("model", "pilots", "waiting", "tasks", "tokens", "tokens/s", "oldest", "paused")
+PILOTS = ("pilot", "model", "state", "id", "host", "age", "memory", "busy", "reason")
+
+Names: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="[PILOT]...", help="Names of pilots.")]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="Every pilot.")]
+Model: TypeAlias = Annotated[str | None, typer.Option("--model", "-m", help="Every pilot of this model.")]
+
+
+@app.command()
+def status(output: Output = Format.TABLE) -> None:
+    """Show what waits for each model, and the pilots that there are for it."""
+    with _opened() as (_, queue):
+        backlog, settings = queue.backlog(), queue.settings()
+        pilots: dict[str, Counter[str]] = {}
+        for pilot in queue.pilots():
+            pilots.setdefault(pilot.model, Counter())[pilot.state.value.lower()] += 1
+        rows: list[dict[str, Any]] = []
+        for model in sorted({*backlog, *pilots}):
+            waits = backlog.get(model)
+            rows.append(
+                {
+                    "model": model,
+                    "pilots": dict(pilots.get(model, {})) if output is not Format.TABLE else _counts(pilots.get(model)),
+                    "waiting": waits.shards if waits else 0,
+                    "tasks": waits.tasks if waits else 0,
+                    "tokens": sum(waits.tokens.values()) if waits else 0,
+                    "tokens/s": waits.tokens_per_second if waits else None,
+                    "oldest": f"{waits.oldest_seconds:.0f}s" if waits else None,
+                    "paused": bool(settings.get("pause") or settings.get(f"pause:{model}")),
+                }
+            )
+    write_rows(rows, STATUS, output)
+
+
+@app.command()
+def pilots(
+    every: Annotated[bool, typer.Option("--all", "-a", help="Those that have ended, too.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List pilots, the oldest first."""
+    with _opened() as (_, queue):
+        workers = {worker.id: worker for worker in queue.workers()}
+        rows = [_row(pilot, workers.get(pilot.worker_id or 0), output) for pilot in queue.pilots(active=not every)]
+    write_rows(rows, PILOTS, output)
+
+
+@app.command()
+def drain(names: Names = None, model: Model = None, every: All = False) -> None:
+    """Let pilots end in good order: they finish their pass and give the rest back."""
+    from ndif_batch.scheduler import orders
+
+    _order(names, model, every, orders.drain, "draining")
+
+
+@app.command()
+def kill(names: Names = None, model: Model = None, every: All = False) -> None:
+    """End pilots at once; what they held goes back to the queue."""
+    from ndif_batch.scheduler import orders
+
+    _order(names, model, every, orders.kill, "killed")
+
+
+@app.command()
+def pause(model: Annotated[str | None, typer.Option("--model", "-m", help="This model only.")] = None) -> None:
+    """Start no pilots and lease nothing more; what is leased goes on."""
+    with _opened() as (settings, queue):
+        queue.pause(model, actor=settings.user)
+    say(f"{model or 'everything'} is paused")
+
+
+@app.command()
+def resume(model: Annotated[str | None, typer.Option("--model", "-m", help="This model only.")] = None) -> None:
+    """End a pause."""
+    with _opened() as (settings, queue):
+        queue.resume(model, actor=settings.user)
+    say(f"{model or 'everything'} goes on")
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Settings, Queue]]:
+    from ndif_batch.config import load_settings
+    from ndif_batch.queue import Queue
+
+    settings = load_settings()
+    with Queue.open(settings.database) as queue:
+        yield settings, queue
+
+
+def _order(names: Sequence[str] | None, model: str | None, every: bool, order: Callable[..., None], done: str) -> None:
+    from ndif_batch.launcher import open_launcher
+
+    with _opened() as (settings, queue):
+        chosen = _chosen(queue.pilots(), names or (), model, every)
+        launcher = open_launcher(settings.cluster.launcher, settings.pilots)
+        for pilot in chosen:
+            order(queue, launcher, pilot, actor=settings.user, reason=f"{done} by {settings.user}")
+            say(f"pilot {pilot.name} is {done}")
+
+
+def _chosen(
+    active: Sequence[PilotRecord], names: Sequence[str], model: str | None, every: bool
+) -> Sequence[PilotRecord]:
+    if not names and model is None and not every:
+        raise UsageError("no pilot was named", hint="give names, --model or --all")
+    known = {pilot.name for pilot in active}
+    for name in names:
+        if name not in known:
+            raise NotFoundError(f"no pilot {name!r} is active", hint=nearest(name, sorted(known)))
+    return [pilot for pilot in active if every or pilot.name in names or pilot.model == model]
+
+
+def _row(pilot: PilotRecord, worker: WorkerRecord | None, output: Format) -> dict[str, Any]:
+    shown = output is Format.TABLE
+    used = worker.memory_used if worker else None
+    return {
+        "pilot": pilot.name,
+        "model": pilot.model,
+        "state": pilot.state.value,
+        "id": pilot.external_id,
+        "host": worker.host if worker else None,
+        "age": age(pilot.requested_at) if shown else pilot.requested_at,
+        "memory": size(used) if shown and used is not None else used,
+        "busy": worker.utilization if worker else None,
+        "reason": pilot.reason,
+        "launcher": pilot.launcher,
+        "resources": pilot.resources,
+        "worker": pilot.worker_id,
+    }
+
+
+def _counts(states: Counter[str] | None) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted((states or {}).items()))

@@ -1,0 +1,1 @@
+"""Keeps the right pilots alive: as many of each model as its waiting work is worth."""

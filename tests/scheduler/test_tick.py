@@ -1,0 +1,273 @@
+"""The scheduler keeps as many pilots as there is work for, whatever becomes of them."""
+
+from __future__ import annotations
+
+from ndif_batch.client import Client
+from ndif_batch.errors import SettingsError
+from ndif_batch.queue.cluster import Cost, PilotState
+from ndif_batch.queue.records import ShardState, WorkerState
+from ndif_batch.scheduler import orders
+from tests import toy
+from tests.scheduler.small_cluster import Make, Room
+from tests.worker.toy_engine import ToyEngine
+from tests.worker.working import submit, working
+
+
+def states(room: Room, job_id: int) -> set[tuple[ShardState, int, int]]:
+    return {(shard.state, shard.attempts, shard.deaths) for shard in room.queue.shards(job_id)}
+
+
+def test_nothing_is_started_without_work(room: Make) -> None:
+    assert room().tick().started == ()
+
+
+def test_waiting_work_starts_one_pilot_with_the_resources_of_its_model(client: Client, room: Make) -> None:
+    submit(client)
+    own = {"toy": {"resources": {"mem_gb": 2}}}
+    here = room(resources={"cpus_per_task": 1, "mem_gb": 1}, models=own)
+    (name,) = here.tick().started
+    request = here.cluster.requests[name]
+    assert (name, request.model) == ("toy-first1", "toy")
+    assert request.resources == {"cpus_per_task": 1, "mem_gb": 2, "timeout_min": 15}
+    assert request.environment["NDIF_BATCH_PILOT"] == name
+    assert request.environment["NDIF_BATCH_WALLTIME"] == "900"
+    assert request.environment["NDIF_BATCH_DATABASE_URL"] == client.settings.database
+    assert (here.pilot(name).state, here.pilot(name).external_id) == (PilotState.QUEUED, "1")
+    assert here.tick().started == ()
+    assert here.pilot(name).reason == "Priority"
+    here.cluster.run(name)
+    here.tick()
+    assert (here.pilot(name).state, here.pilot(name).reason) == (PilotState.RUNNING, "on n0")
+
+
+def test_measured_work_starts_as_many_pilots_as_it_is_worth(client: Client, room: Make) -> None:
+    submit(client, repeats=5, tile=(1, 1, 1))
+    here = room(gpus=10)
+    _, worker_id = here.running()
+    here.wait(10)
+    (lease,) = here.lease(worker_id, 3)
+    here.queue.commit(lease.shard.id, lease.shard.epoch, (), Cost(20.0, 3))
+    assert here.queue.backlog()["toy"].tokens_per_second == 0.15
+    started = here.tick().started
+    assert len(started) == 9
+    assert here.tick().started == ()
+
+
+def test_an_idle_pilot_is_drained_and_the_cluster_is_empty_again(client: Client, room: Make) -> None:
+    submit(client)
+    here = room(idle_seconds=30)
+    name, worker_id = here.running()
+    for lease in here.lease(worker_id, 1000):
+        here.queue.commit(lease.shard.id, lease.shard.epoch)
+    here.wait(29)
+    here.queue.heartbeat(worker_id, 60.0, {})
+    assert here.tick().drained == ()
+    here.wait(2)
+    assert here.tick().drained == (name,)
+    assert here.pilot(name).state is PilotState.DRAINING
+    assert here.queue.heartbeat(worker_id, 60.0, {}).drain
+    assert here.cluster.asked == [("drain", name)]
+    here.queue.stop_worker(worker_id)
+    here.cluster.end(name, "COMPLETED")
+    assert here.tick().ended == (name,)
+    assert here.pilot(name).state is PilotState.ENDED
+    assert here.queue.pilots() == []
+    submit(client, seed=1)
+    assert len(here.tick().started) == 1
+
+
+def test_pilots_that_wait_for_work_that_is_gone_are_cancelled(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room()
+    (name,) = here.tick().started
+    job.cancel()
+    assert here.tick().drained == (name,)
+    assert here.cluster.asked == [("cancel", name)]
+    assert here.pilot(name).state is PilotState.ENDED
+
+
+def test_a_preempted_pilot_gives_its_shards_back_at_once_and_is_replaced(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room()
+    name, worker_id = here.running()
+    assert here.lease(worker_id)
+    here.cluster.end(name, "PREEMPTED")
+    ticked = here.tick()
+    assert ticked.ended == (name,)
+    assert len(ticked.started) == 1
+    assert states(here, job.id) == {(ShardState.PENDING, 0, 0)}
+    assert here.pilot(name).state is PilotState.ENDED
+
+
+def test_a_pilot_that_failed_is_counted_against_the_shards_that_it_held(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room()
+    name, worker_id = here.running()
+    assert len(here.lease(worker_id)) == 1
+    here.cluster.end(name, "OUT_OF_MEMORY")
+    here.tick()
+    assert states(here, job.id) == {(ShardState.PENDING, 1, 1), (ShardState.PENDING, 0, 0)}
+    assert (here.pilot(name).state, here.pilot(name).reason) == (PilotState.FAILED, "OUT_OF_MEMORY")
+    (worker,) = here.queue.workers()
+    assert worker.state is WorkerState.LOST
+
+
+def test_a_requeued_pilot_waits_again(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room()
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.tick()
+    here.cluster.see(name, "BeginTime")
+    assert here.tick().started == ()
+    assert (here.pilot(name).state, here.pilot(name).started_at) == (PilotState.QUEUED, None)
+    assert states(here, job.id) == {(ShardState.PENDING, 0, 0)}
+
+
+def test_a_pilot_that_its_launcher_has_forgotten_lives_as_long_as_its_worker_speaks(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.tick()
+    del here.cluster.pilots[name]
+    here.wait(50)
+    here.queue.heartbeat(worker_id, 60.0, {})
+    assert here.tick().ended == ()
+    here.wait(61)
+    assert here.tick().ended == (name,)
+    assert here.pilot(name).state is PilotState.FAILED
+    assert here.pilot(name).reason == "its launcher does not know it any more"
+
+
+def test_a_pilot_whose_worker_is_silent_is_cancelled_and_replaced(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.tick()
+    here.wait(121)
+    here.lease(here.queue.register_worker(toy.NAME, "n1", 2), 1)
+    assert here.tick().ended == (name,)
+    assert here.cluster.asked == [("cancel", name)]
+    assert here.pilot(name).reason == "its worker is silent"
+
+
+def test_a_pilot_left_pending_or_held_is_given_up(client: Client, room: Make) -> None:
+    submit(client)
+    here = room(pending_seconds=600)
+    (name,) = here.tick().started
+    here.cluster.see(name, "JobHeldAdmin")
+    here.wait(599)
+    assert here.tick().ended == ()
+    assert here.pilot(name).reason == "JobHeldAdmin"
+    here.wait(2)
+    assert here.tick().ended == (name,)
+    assert here.cluster.asked == [("cancel", name)]
+    assert here.pilot(name).reason == "left pending for 0:10:00: JobHeldAdmin"
+
+
+def test_after_a_refusal_it_is_tried_again_later_and_later(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    here.cluster.refusal = SettingsError("Slurm refused the pilot: invalid partition")
+    tried = []
+    for second in range(120):
+        before = len(here.queue.pilots(active=False))
+        assert here.tick().started == ()
+        if len(here.queue.pilots(active=False)) > before:
+            tried.append(second)
+        here.wait(1)
+    assert tried == [0, 15, 45, 105]
+    assert {pilot.reason for pilot in here.queue.pilots(active=False)} == {here.cluster.refusal.message}
+    here.cluster.refusal = None
+    here.wait(120)
+    assert len(here.tick().started) == 1
+
+
+def test_a_pilot_whose_scheduler_died_while_it_was_started_is_found_again(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    here.cluster.crash = KeyboardInterrupt()
+    try:
+        here.tick()
+    except KeyboardInterrupt:
+        here.cluster.crash = None
+    (pilot,) = here.queue.pilots()
+    assert pilot.state is PilotState.REQUESTED
+    assert here.tick().started == ()
+    assert (here.pilot(pilot.name).state, here.pilot(pilot.name).external_id) == (PilotState.QUEUED, "1")
+
+
+def test_a_pilot_that_was_never_started_is_given_up(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    here.queue.add_pilot("lost", toy.NAME, "local", {}, actor="a scheduler that died")
+    here.wait(29)
+    assert here.tick().ended == ()
+    here.wait(2)
+    assert here.tick().ended == ("lost",)
+
+
+def test_a_pilot_that_was_given_up_and_runs_all_the_same_is_ended(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    (name,) = here.tick().started
+    seen = here.cluster.pilots.pop(name)
+    here.wait(31)
+    assert here.tick().ended == (name,)
+    here.cluster.pilots[name] = seen
+    here.tick()
+    assert here.cluster.asked == [("cancel", name)]
+
+
+def test_one_scheduler_leads_and_another_takes_over_when_it_is_silent(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    second = here.another("second")
+    assert len(here.tick().started) == 1
+    assert not second.tick().leads
+    here.wait(29)
+    assert here.tick().leads
+    here.wait(31)
+    assert second.tick().leads
+    assert here.queue.pilots()[0].name == "toy-first1"
+    assert not here.tick().leads
+    second.resign()
+    assert here.tick().leads
+
+
+def test_a_pause_starts_nothing_and_drains_nothing_that_works(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    here.queue.pause(toy.NAME, actor="ada")
+    assert here.tick().started == ()
+    here.queue.resume(toy.NAME, actor="ada")
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.queue.pause(actor="ada")
+    assert here.tick().drained == ()
+    assert here.lease(worker_id) == []
+    here.queue.resume(actor="ada")
+    assert here.pilot(name).state is PilotState.RUNNING
+
+
+def test_models_that_keep_a_pilot_have_one_without_work(room: Make) -> None:
+    here = room(models={"toy": {"minimum": 1}})
+    (name,) = here.tick().started
+    assert here.cluster.requests[name].idle_seconds is None
+    assert here.tick().started == ()
+
+
+def test_a_killed_pilot_takes_nothing_with_it(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room()
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.tick()
+    orders.kill(here.queue, here.cluster, here.pilot(name), actor="ada", reason="killed by ada")
+    assert here.pilot(name).state is PilotState.ENDED
+    assert states(here, job.id) == {(ShardState.PENDING, 0, 0)}
+    with working(client, ToyEngine()) as other:
+        other.run()
+    assert job.refresh().record.tasks_done == 12
