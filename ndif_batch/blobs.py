@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from ndif_batch.errors import IntegrityError, NotFoundError, UnavailableError, UsageError
@@ -101,15 +101,15 @@ def _read(directory: Path, name: str) -> bytes:
 def _write(file: Path, data: bytes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".tensor-")
+        temporary = file.with_name(f".tensor-{token_hex(8)}")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, file)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UnavailableError(f"constant tensors cannot be written to {file.parent}: {error}") from None

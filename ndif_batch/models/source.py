@@ -30,7 +30,6 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     cache.mkdir(parents=True, exist_ok=True)
     work = cache / f".{name}-{token_hex(4)}"
     work.mkdir()
-    work.chmod(0o755)  # others may share the cache; what mkdtemp makes is its owner's alone
     try:
         weights, commit = _weights(source, work / "weights", revision)
         info = _describe(source, name, target, work, weights, commit, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,12 @@ def test_nothing_is_left_when_the_disk_refuses(tmp_path: Path) -> None:
 def test_storing_twice_leaves_one_file(tmp_path: Path) -> None:
     assert stored(tmp_path, torch.ones(3)) == stored(tmp_path, torch.ones(3))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_who_may_read_a_tensor_is_decided_by_the_umask_so_that_the_workers_account_can(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        digest = stored(tmp_path, torch.ones(2))
+    finally:
+        os.umask(before)
+    assert blobs.path(tmp_path, digest).stat().st_mode & 0o777 == 0o640

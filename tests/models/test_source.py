@@ -1,5 +1,6 @@
 """What may become a model entry, what is kept of it, and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,14 @@ def test_an_unknown_dtype_lists_the_valid_ones(checkpoint: Path, cache: Path) ->
     with pytest.raises(ModelError, match="int3") as caught:
         source.add(str(checkpoint), "tiny", cache, dtype="int3")
     assert "float32, bfloat16" in str(caught.value.hint)
+
+
+def test_who_may_read_an_entry_is_decided_by_the_umask_so_that_accounts_can_share_a_cache(
+    checkpoint: Path, cache: Path
+) -> None:
+    before = os.umask(0o022)
+    try:
+        source.add(str(checkpoint), "tiny", cache)
+    finally:
+        os.umask(before)
+    assert (cache / "tiny").stat().st_mode & 0o777 == 0o755
