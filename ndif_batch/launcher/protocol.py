@@ -64,7 +64,8 @@ class Launcher(Protocol):
         """Start or queue a pilot and give its external id.
 
         Raises ``ConflictError`` if a pilot of that name was ever started, ``SettingsError`` for resources that
-        cannot be had (what was refused leaves nothing behind), ``UnavailableError`` when nothing can start now.
+        cannot be had, ``UnavailableError`` when nothing can start now. What was refused leaves no folder, but Slurm
+        may list it as ended.
         """
 
     def observe(self) -> Mapping[str, Observed]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ndif_batch.errors import ConflictError, NotAllowedError, SettingsError, UsageError
-from ndif_batch.launcher import PilotRequest, PilotState
+from ndif_batch.launcher import PilotRequest, PilotState, pilot
+from tests import toy
 from tests.launcher import bodies
 from tests.launcher.conftest import Open, active
 from tests.waiting import until
@@ -66,6 +67,20 @@ def test_a_pilot_that_fails_ends_with_its_error_as_the_reason(opened: Open) -> N
 
     until(ended, "the end")
     assert reasons == ["FAILED: there is no model 'gtp2'"]
+
+
+def test_a_pilot_is_a_worker_with_the_settings_file_and_the_variables_it_was_given(
+    opened: Open, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATA_DIR", "DATABASE_URL", "MODEL_CACHE"):
+        monkeypatch.delenv(f"NDIF_BATCH_{name}", raising=False)
+    with toy.client(tmp_path / "data"):
+        config = tmp_path / "settings.toml"
+        config.write_text(f'data_dir = "{tmp_path}/nowhere"\n')
+        variables = {"NDIF_BATCH_DATA_DIR": str(tmp_path / "data")}
+        opened(pilot.run).start(PilotRequest("a", "gtp2", config, environment=variables))
+        until((folder / "a" / pilot.ERROR).exists, "the end")
+    assert "'gtp2'" in (folder / "a" / pilot.ERROR).read_text()
 
 
 def test_to_end_what_never_was_or_has_ended_is_no_error(opened: Open) -> None:
