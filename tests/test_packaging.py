@@ -106,6 +106,7 @@ TRESPASSES = {
     "client/plan.py": ("import torch", "torch and transformers have two doors"),
     "engine/pack.py": ("import sqlalchemy", "SQL has one door"),
     "sweep/task.py": ("def f() -> None:\n    import zarr", "Zarr has one door"),
+    "scheduler/tick.py": ("import submitit", "submitit has one door"),
     "worker/loop.py": ("from rich.console import Console", "The terminal and plots have one door"),
     "trace/tree.py": ("import ndif_batch.graph.passes.dead", "Graph passes stand above the graph"),
 }
