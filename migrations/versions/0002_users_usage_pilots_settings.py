@@ -17,13 +17,12 @@ branch_labels = None
 depends_on = None
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-OPEN_JOB = "NOT (state IN ('CANCELLED', 'COMPLETED', 'FAILED'))"
-ACTIVE_PILOT = "NOT (state IN ('ENDED', 'FAILED'))"
 
 
 def upgrade() -> None:
     op.add_column("job", sa.Column("archive_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
-    op.create_index("ix_job_open", "job", ["user"], sqlite_where=sa.text(OPEN_JOB), postgresql_where=sa.text(OPEN_JOB))
+    op.drop_index("ix_job_leasable", "job")
+    create_leasable_index("model", "user", "priority DESC", "id")
     for column in worker_columns():
         op.add_column("worker", column)
 
@@ -35,6 +34,9 @@ def upgrade() -> None:
         sa.Column("pending_tasks", sa.BigInteger(), nullable=True),
         sa.Column("running_shards", sa.BigInteger(), nullable=True),
         sa.Column("archive_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("used", sa.Float(), server_default=sa.text("0"), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("served_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("role IN ('admin', 'user')", name=op.f("ck_user_role")),
         sa.CheckConstraint("shares > 0", name=op.f("ck_user_shares")),
@@ -93,13 +95,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_pilot"),
         sa.UniqueConstraint("name", name="uq_pilot_name"),
     )
-    op.create_index(
-        "ix_pilot_active",
-        "pilot",
-        ["model"],
-        sqlite_where=sa.text(ACTIVE_PILOT),
-        postgresql_where=sa.text(ACTIVE_PILOT),
-    )
     op.create_table(
         "leader",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -114,8 +109,17 @@ def downgrade() -> None:
         op.drop_table(table)
     for column in worker_columns():
         op.drop_column("worker", column.name)
-    op.drop_index("ix_job_open", "job")
+    op.drop_index("ix_job_leasable", "job")
+    create_leasable_index("model", "priority DESC", "id")
     op.drop_column("job", "archive_bytes")
+
+
+def create_leasable_index(*columns: str) -> None:
+    where = sa.text("state IN ('PENDING', 'RUNNING')")
+    ordered: list[str | sa.ColumnClause[Any]] = [
+        sa.literal_column(column) if " " in column else column for column in columns
+    ]
+    op.create_index("ix_job_leasable", "job", ordered, sqlite_where=where, postgresql_where=where)
 
 
 def worker_columns() -> list[sa.Column[Any]]:

@@ -11,6 +11,7 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind
 from ndif_batch.queue.tables import setting
 from ndif_batch.queue.transitions import record
+from ndif_batch.scheduling.policy import HALF_LIFE_HOURS
 
 PAUSE = "pause"
 """The setting that pauses everything; ``pause:<model>`` pauses one model."""
@@ -34,6 +35,12 @@ def put(tx: Transaction, changes: Mapping[str, Any], actor: str) -> None:
 def pause_name(model: str | None) -> str:
     """The setting that pauses ``model``, or everything."""
     return PAUSE if model is None else f"{PAUSE}:{model}"
+
+
+def half_life_hours(tx: Transaction) -> float:
+    """After how long a GPU-second counts half; the setting ``half_life_hours``."""
+    found = tx.connection.scalar(select(setting.c.value).where(setting.c.name == "half_life_hours"))
+    return HALF_LIFE_HOURS if found is None else float(found)
 
 
 def is_paused(tx: Transaction, model: str) -> bool:

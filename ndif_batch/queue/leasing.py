@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Select, case, select, update
 
-from ndif_batch.queue import choosing, controls, jobs, states, workers
+from ndif_batch.queue import choosing, controls, jobs, states, users, workers
 from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, HeartbeatReply, Lease, ShardRecord, ShardState, WorkerState
@@ -33,7 +33,8 @@ def lease(
     held = _read(tx, select(shard).where(_LEASED, shard.c.worker_id == worker_id))
     if any(states.suspect(one.deaths) for one in held):
         return []
-    chosen = choosing.choose(choosing.candidates(tx, model, max_shards), max_tokens, len(held))
+    speed = workers.seconds_per_token(tx, worker_id)
+    chosen = choosing.chosen(tx, choosing.Wanted(model, max_tokens, max_shards, speed, bool(held)))
     return _take(tx, worker_id, chosen, lease_seconds) if chosen else []
 
 
@@ -106,6 +107,7 @@ def _take(tx: Transaction, worker_id: int, chosen: Sequence[int], lease_seconds:
     job_ids = {one.job_id for one in taken}
     move_jobs(tx, EventKind.JOB_STARTED, job_ids, actor=actor)
     owners = {one.id: one for one in jobs.some(tx, job.c.id.in_(job_ids))}
+    users.serve(tx, {one.user for one in owners.values()})
     order = {shard_id: place for place, shard_id in enumerate(chosen)}
     return [Lease(one, owners[one.job_id]) for one in sorted(taken, key=lambda one: order[one.id])]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from ndif_batch.errors import UsageError
 from ndif_batch.queue import jobs, states, users, workers
@@ -14,37 +14,37 @@ from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, ShardRecord, ShardState, TaskFailure
 from ndif_batch.queue.rows import shard_records
-from ndif_batch.queue.tables import job, shard, task_error, worker
+from ndif_batch.queue.tables import job, shard, task_error
 from ndif_batch.queue.transitions import move_shards
 
 
 def commit(tx: Transaction, shard_id: int, epoch: int, failures: Sequence[TaskFailure], cost: Cost) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`."""
-    held = _held(tx, shard_id, epoch)
+    held = _held(tx, shard_id, epoch, cost)
     if held is None:
         return False
     _check(held, failures)
-    _charge(tx, held, cost)
     counts = {"tasks_done": held.tasks - len(failures), "tasks_failed": len(failures)}
     _end(tx, EventKind.SHARD_DONE, held, detail=counts, values=counts)
     if failures:
         owner = {"job_id": held.job_id, "shard_id": shard_id}
         tx.connection.execute(insert(task_error), [owner | asdict(failure) for failure in failures])
+    _charge(tx, held, cost)
     return True
 
 
 def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.fail`."""
-    held = _held(tx, shard_id, epoch)
+    held = _held(tx, shard_id, epoch, cost)
     if held is None:
         return False
-    _charge(tx, held, cost)
     attempts = held.attempts + 1
     limit = tx.connection.execute(select(job.c.max_retries).where(job.c.id == held.job_id)).scalar_one()
     kind = states.failed(attempts, limit, retryable)
     why = {"code": code, "reason": message}
     values = why if kind is EventKind.SHARD_FAILED else {"ready_at": tx.now + states.backoff(attempts)}
     _end(tx, kind, held, detail=why | {"attempts": attempts}, values=values | {"attempts": attempts})
+    _charge(tx, held, cost)
     return True
 
 
@@ -57,8 +57,12 @@ def give_back(tx: Transaction, shard_id: int, epoch: int) -> bool:
     return True
 
 
-def _held(tx: Transaction, shard_id: int, epoch: int) -> ShardRecord | None:
+def _held(tx: Transaction, shard_id: int, epoch: int, cost: Cost = FREE) -> ShardRecord | None:
+    """The shard, locked. Rows are locked as everywhere: the worker first, then shards, jobs, users."""
     lease = (shard.c.id == shard_id) & (shard.c.epoch == epoch) & (shard.c.state == ShardState.LEASED)
+    holder = None if cost == FREE else tx.connection.scalar(select(shard.c.worker_id).where(lease))
+    if holder is not None:
+        workers.count(tx, holder, cost)
     rows = shard_records(tx.connection.execute(select(shard).where(lease).with_for_update(key_share=True)).mappings())
     return rows[0] if rows else None
 
@@ -72,12 +76,9 @@ def _end(
 
 
 def _charge(tx: Transaction, held: ShardRecord, cost: Cost) -> None:
-    if cost == FREE:
-        return
-    owner = tx.connection.execute(select(job.c.user).where(job.c.id == held.job_id)).scalar_one()
-    users.charge(tx, owner, cost)
-    sums = {"gpu_seconds": worker.c.gpu_seconds + cost.gpu_seconds, "tokens": worker.c.tokens + cost.tokens}
-    tx.connection.execute(update(worker).where(worker.c.id == held.worker_id).values(sums | {"worked_at": tx.now}))
+    if cost != FREE:
+        owner = select(job.c.user).where(job.c.id == held.job_id)
+        users.charge(tx, tx.connection.execute(owner).scalar_one(), cost)
 
 
 def _check(held: ShardRecord, failures: Sequence[TaskFailure]) -> None:

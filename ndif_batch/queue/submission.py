@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from ndif_batch.errors import ConflictError, UsageError
-from ndif_batch.queue import jobs, models, users
+from ndif_batch.queue import jobs, models, quotas, users
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobContent, JobRecord, JobSpec, JobState
 from ndif_batch.queue.tables import graph, job, shard
@@ -23,7 +23,8 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
     """A new job, or the one that its user submitted under the same key.
 
     ``NotFoundError`` for an unknown model; ``ConflictError`` for a disabled one, or a key that stands for another
-    experiment; ``UsageError`` unless the shards cover the tasks in order.
+    experiment; ``NotAllowedError`` with the number that would be over a quota; ``UsageError`` unless the shards cover
+    the tasks in order.
     """
     _check_shards(spec)
     if not models.get(tx, spec.model).enabled:
@@ -33,6 +34,7 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
     job_id = tx.insert_new(job, _row(tx, spec))
     if job_id is None:
         return _known(tx, spec)
+    quotas.require(tx, spec, job_id)
     rows = [
         {"job_id": job_id, "index": index, "first_task": first, "tasks": tasks}
         for index, (first, tasks) in enumerate(spec.shards)

@@ -105,9 +105,8 @@ job = Table(
     check("tasks", "tasks_done >= 0 AND tasks_failed >= 0 AND tasks_done + tasks_failed <= tasks"),
     check("bounds", "tokens_per_task >= 0 AND max_retries >= 0"),
 )
-partial_index("ix_job_leasable", among("state", LEASABLE), job.c.model, job.c.priority.desc(), job.c.id)
+partial_index("ix_job_leasable", among("state", LEASABLE), job.c.model, job.c.user, job.c.priority.desc(), job.c.id)
 Index("ix_job_user", job.c.user, job.c.id)
-partial_index("ix_job_open", f"NOT ({_FINAL})", job.c.user)
 
 worker = Table(
     "worker",
@@ -208,6 +207,9 @@ user = Table(
     Column("pending_tasks", BigInteger),
     Column("running_shards", BigInteger),
     Column("archive_bytes", BigInteger),
+    Column("used", Float, nullable=False, server_default=text("0")),
+    Column("used_at", Instant),
+    Column("served_at", Instant),
     Column("created_at", Instant, nullable=False),
     check("role", among("role", Role)),
     check("shares", "shares > 0"),
@@ -256,7 +258,6 @@ pilot = Table(
     check("running_started", "state NOT IN ('RUNNING', 'DRAINING') OR started_at IS NOT NULL"),
     check("failed_has_reason", "state <> 'FAILED' OR reason IS NOT NULL"),
 )
-partial_index("ix_pilot_active", f"NOT ({among('state', ENDED_PILOTS)})", pilot.c.model)
 
 leader = Table(
     "leader",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,11 +10,13 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.queue import controls
 from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind
 from ndif_batch.queue.tables import usage, user
 from ndif_batch.queue.transitions import record
+from ndif_batch.scheduling.policy import decayed
 
 QUOTAS = ("pending_tasks", "running_shards", "archive_bytes")
 
@@ -58,8 +60,25 @@ def set_role(tx: Transaction, name: str, role: Role, actor: str) -> None:
     _change(tx, name, {"role": role}, actor)
 
 
+def serve(tx: Transaction, names: Collection[str]) -> None:
+    """Users that were just leased something wait anew."""
+    for name in sorted(names):
+        tx.connection.execute(update(user).where(user.c.name == name).values(served_at=tx.now))
+
+
+def still_used(used: float, used_at: datetime | None, now: datetime, half_life_hours: float) -> float:
+    """What of the GPU-seconds ``used`` until ``used_at`` still counts."""
+    if used_at is None:
+        return 0.0
+    return decayed([((now - used_at).total_seconds() / 3600, used)], half_life_hours)
+
+
 def charge(tx: Transaction, name: str, cost: Cost) -> None:
-    """Add ``cost`` to what the user has used in this hour."""
+    """Add ``cost`` to what the user has used: in this hour, and of what decays."""
+    locked = select(user.c.used, user.c.used_at).where(user.c.name == name).with_for_update(key_share=True)
+    before = tx.connection.execute(locked).one()
+    used = still_used(before.used, before.used_at, tx.now, controls.half_life_hours(tx)) + cost.gpu_seconds
+    tx.connection.execute(update(user).where(user.c.name == name).values(used=used, used_at=tx.now))
     row = {
         "user": name,
         "hour": tx.now.replace(minute=0, second=0, microsecond=0),
@@ -93,7 +112,7 @@ def _change(tx: Transaction, name: str, values: Mapping[str, Any], actor: str) -
 
 
 def _record(row: RowMapping) -> UserRecord:
-    fields = dict(row)
+    fields = {name: value for name, value in row.items() if name not in ("used", "used_at", "served_at")}
     return UserRecord(
         **{k: v for k, v in fields.items() if k not in QUOTAS}, quotas=Quotas(*(fields[q] for q in QUOTAS))
     )

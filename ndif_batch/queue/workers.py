@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue import models, pilots
-from ndif_batch.queue.cluster import DeviceReading
+from ndif_batch.queue.cluster import Cost, DeviceReading
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, WorkerRecord, WorkerState
 from ndif_batch.queue.rows import state_in, worker_record
@@ -75,6 +75,18 @@ def heard(
         alive |= _read(device)
     seen = update(worker).where(worker.c.id == worker_id).values(alive).returning(worker.c.state)
     return WorkerState(tx.connection.execute(seen).scalar_one())
+
+
+def seconds_per_token(tx: Transaction, worker_id: int) -> float:
+    """What the worker has needed for a token on average; 0 before it has ended a shard."""
+    known = get(tx, worker_id)
+    return known.gpu_seconds / known.tokens if known.tokens else 0.0
+
+
+def count(tx: Transaction, worker_id: int, cost: Cost) -> None:
+    """Add what a shard took to what the worker has done."""
+    sums = {"gpu_seconds": worker.c.gpu_seconds + cost.gpu_seconds, "tokens": worker.c.tokens + cost.tokens}
+    tx.connection.execute(update(worker).where(worker.c.id == worker_id).values(**sums, worked_at=tx.now))
 
 
 def drain(tx: Transaction, worker_id: int, actor: str) -> None:

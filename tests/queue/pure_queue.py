@@ -70,12 +70,13 @@ class PureQueue:
             for index, shard in enumerate(job.shards)
             if job.state in ("PENDING", "RUNNING") and shard.state == "PENDING" and shard.ready <= self.now
         ][:max_shards]
+        waiting.sort(key=lambda one: (-one[0].priority, one[0].id, one[2].deaths >= 2, one[1]))
         if waiting and waiting[0][2].deaths >= 2:
             return [] if busy else [(waiting[0][0].id, waiting[0][1])]
         chosen: list[tuple[int, int]] = []
         for job, index, shard in waiting:
-            cost = shard.tasks * job.tokens
-            if not chosen or (cost <= max_tokens and shard.deaths < 2):
+            cost = max(1, shard.tasks * job.tokens)
+            if shard.deaths < 2 and (not chosen or cost <= max_tokens):
                 chosen.append((job.id, index))
                 max_tokens -= cost
         return chosen

@@ -13,11 +13,15 @@ import pytest
 from sqlalchemy import Executable, event, text
 from sqlalchemy.dialects import sqlite
 
-from ndif_batch.queue.choosing import candidate_query
+from ndif_batch.queue.choosing import shard_query, turn_query
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.records import JobState
 from ndif_batch.queue.store import Queue
 from tests.queue.queue_samples import MODEL, job_spec, new_worker, take
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BOUNDED = {"SCAN user", "SCAN shard USING INDEX ix_shard_worker"}
+"""All users, and all shards that are leased now, grow with the cluster and not with the queue."""
 
 
 @pytest.fixture
@@ -66,10 +70,20 @@ def statements(file_url: str) -> Iterator[list[str]]:
     queue.close()
 
 
-def test_candidates_are_walked_in_order_of_two_indexes_and_not_sorted(file_url: str) -> None:
-    steps = plan(file_url, literal(candidate_query(MODEL.name, datetime(2026, 1, 1, tzinfo=UTC), 64)))
+def test_the_shards_of_a_user_are_walked_in_order_of_two_indexes_and_not_sorted(file_url: str) -> None:
+    steps = plan(file_url, literal(shard_query(MODEL.name, "ada", NOW, 64)))
     assert steps == [
-        "SEARCH job USING INDEX ix_job_leasable (model=?)",
+        "SEARCH job USING INDEX ix_job_leasable (model=? AND user=?)",
+        "SEARCH shard USING INDEX ix_shard_pending (job_id=?)",
+    ]
+
+
+def test_whose_turn_it_is_costs_one_probe_a_user(file_url: str) -> None:
+    steps = plan(file_url, literal(turn_query(MODEL.name, NOW)))
+    assert [step for step in steps if not step.startswith("CORRELATED")] == [
+        "SCAN user",
+        "SEARCH job USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH other USING INDEX ix_job_leasable (model=? AND user=?)",
         "SEARCH shard USING INDEX ix_shard_pending (job_id=?)",
     ]
 
@@ -78,7 +92,8 @@ def test_no_statement_of_the_hot_path_scans_a_table(file_url: str, statements: l
     assert len(statements) > 12
     for statement in statements:
         steps = plan(file_url, statement.replace("?", "NULL"))
-        assert not [step for step in steps if step.startswith("SCAN") and "CONSTANT ROW" not in step], statement
+        scans = [step for step in steps if step.startswith("SCAN") and "CONSTANT ROW" not in step]
+        assert set(scans) <= BOUNDED, statement
 
 
 @pytest.mark.parametrize(("shards", "each", "seconds"), [(1_000, 1_000, 1.0), (100_000, 10, 10.0)])

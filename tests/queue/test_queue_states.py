@@ -1,18 +1,13 @@
-"""The state machine and the choice of shards, as pure functions."""
+"""The state machine, as tables and pure functions."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ndif_batch.queue import states
-from ndif_batch.queue.choosing import Candidate, choose
 from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
-
-candidates = st.builds(Candidate, st.integers(0, 10**6), st.integers(0, 300), st.sampled_from([0, 0, 0, 1, 2]))
 
 
 def test_every_event_of_a_job_shard_or_worker_is_a_transition_or_a_beginning() -> None:
@@ -59,27 +54,3 @@ def test_a_failure_is_retried_while_retries_are_left(
     attempts: int, max_retries: int, retryable: bool, kind: EventKind
 ) -> None:
     assert states.failed(attempts, max_retries, retryable) is kind
-
-
-def test_the_head_goes_even_over_the_budget_and_smaller_ones_fill_the_rest() -> None:
-    waiting = [Candidate(1, 60), Candidate(2, 50), Candidate(3, 40), Candidate(4, 0)]
-    assert choose(waiting, 100, held=0) == [1, 3, 4]
-    assert choose(waiting, 1, held=5) == [1]
-    assert choose([], 100, held=0) == []
-
-
-def test_a_suspect_head_goes_alone_or_not_at_all() -> None:
-    waiting = [Candidate(1, 1, deaths=2), Candidate(2, 1)]
-    assert choose(waiting, 100, held=0) == [1]
-    assert choose(waiting, 100, held=1) == []
-
-
-@given(st.lists(candidates, min_size=1, max_size=20, unique_by=lambda one: one.shard_id), st.integers(1, 500))
-def test_a_choice_keeps_the_order_the_budget_and_the_quarantine(waiting: list[Candidate], budget: int) -> None:
-    chosen = choose(waiting, budget, held=0)
-    of = {one.shard_id: one for one in waiting}
-    assert chosen[0] == waiting[0].shard_id
-    assert chosen == [one.shard_id for one in waiting if one.shard_id in set(chosen)]
-    if len(chosen) > 1:
-        assert sum(of[shard_id].tokens for shard_id in chosen) <= budget
-        assert not any(states.suspect(of[shard_id].deaths) for shard_id in chosen)
