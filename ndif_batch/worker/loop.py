@@ -113,8 +113,8 @@ class Worker:
         speed = self._meter.tokens_per_second
         room = self._walltime.tokens(speed, self._max_tokens)
         leases = self._ask(lambda: self._heart.lease(self._model, room)) if room else ()
-        fits = not leases or leases[0].shard.tasks * leases[0].job.tokens_per_task <= room
-        if room and (fits or speed is None or self._walltime.ends_at is None):
+        first = leases[0].shard.tasks * leases[0].job.tokens_per_task if leases else 0
+        if room and self._walltime.holds(first, speed):
             return leases
         for lease in leases:
             self._give_back(lease)

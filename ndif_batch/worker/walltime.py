@@ -39,6 +39,10 @@ class Walltime:
             return 1
         return max(0, min(most, int(self._left() * tokens_per_second)))
 
+    def holds(self, tokens: int, tokens_per_second: float | None) -> bool:
+        """Whether so many tokens end in time; what is not known yet may be tried."""
+        return tokens_per_second is None or tokens <= self._left() * tokens_per_second
+
     def _left(self) -> float:
         return float("inf") if self.ends_at is None else self.ends_at - self.reserve - self.clock()
 

@@ -69,6 +69,15 @@ def test_a_worker_leaves_what_it_cannot_end_to_others(client: Client, ends_at: f
     assert_right(job)
 
 
+def test_a_shard_larger_than_a_lease_is_run_if_there_is_time_for_it(client: Client) -> None:
+    job, slow = submit(client), Slow()
+    meter = Meter(slow.engine.counters, clock=slow.clock)
+    end = Walltime(100.0, slow.clock, reserve=5.0)
+    with working(client, slow.engine, max_tokens=5, clock=slow.clock, meter=meter, walltime=end) as here:
+        assert here.run().shards_done == 4
+    assert_right(job)
+
+
 def test_the_end_drains_a_worker_in_the_middle_of_a_call(client: Client) -> None:
     job, slow = submit(client, tile=(4, 3)), Slow()
     end = Walltime(20.0, slow.clock, reserve=10.0)
