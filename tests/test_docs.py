@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ndif_batch import Client, Settings
-from ndif_batch.config import load_settings
+from ndif_batch.config import ClusterSettings, load_settings
 from ndif_batch.models import demo
 from ndif_batch.queue.schema import upgrade
 
@@ -44,14 +44,26 @@ def test_generated_pages_are_current(tmp_path: Path) -> None:
         assert (ROOT / "docs" / name).read_text() == text, f"docs/{name} is old: run `make docs`"
 
 
-def test_commands_in_the_readme_exist() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/admin.md"])
+def test_commands_and_options_in_the_pages_exist(page: str) -> None:
     reference = (ROOT / "docs" / "cli.md").read_text()
-    used = re.findall(r"ndif-batch ([a-z]+(?: [a-z]+)?)", (ROOT / "README.md").read_text())
+    sections = dict(re.findall(r"^##+ `ndif-batch ([a-z ]+)`\n(.*?)(?=^##+ `|\Z)", reference, re.DOTALL | re.MULTILINE))
+    groups = {name.partition(" ")[0] for name in sections if " " in name}
+    used = re.findall(r"(?<!/)ndif-batch ([a-z]+)(?: ([a-z]+))?([^`|\n#]*)", (ROOT / page).read_text())
     assert len(used) >= 5
-    for command in used:
-        first, _, _ = command.partition(" ")
-        group = f"## `ndif-batch {first}`\n" in reference
-        assert f"## `ndif-batch {command}`\n" in reference or (group and f"## `ndif-batch {first} " not in reference)
+    for first, second, rest in used:
+        command = f"{first} {second}" if first in groups else first
+        assert command in sections
+        for option in re.findall(r"(?<= )--[a-z-]+", rest):
+            assert f"{option} " in sections[command] or f"{option}`" in sections[command], f"{command} {option}"
+
+
+def test_the_settings_that_the_administrators_page_explains_are_those_of_the_scheduler() -> None:
+    table = (ROOT / "docs" / "admin.md").read_text().partition("| setting | meaning |")[2].partition("\n\n")[0]
+    explained = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")
+    }
+    assert explained == set(ClusterSettings.model_fields)
 
 
 def test_make_targets_in_the_documents_exist() -> None:
