@@ -50,7 +50,7 @@ bench: setup model $(PEERS)/.installed ## measure patching against raw hooks and
 	$(BIN)/python benchmarks/patching.py --peers $(PEERS)/bin/python
 
 gpu: ## run the tests and benchmarks that need CUDA
-	$(GPU_PYTHON) -m pytest -m gpu
+	$(GPU_PYTHON) -m pytest tests/engine -m gpu
 	PYTHONPATH=. $(GPU_PYTHON) benchmarks/patching.py --device cuda --random --only engine
 
 docs: setup ## write the generated reference pages
