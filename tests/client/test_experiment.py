@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ndif_batch import Client, LanguageModel, NotFoundError, SettingsError, ShapeError, TaskError, TimedOutError, param
 from ndif_batch.config import Settings
@@ -17,30 +16,14 @@ from ndif_batch.queue import schema
 from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.trace import Trace
-from tests import toy
+from tests import tiny
 
 PROMPTS = {"clean": "the cat sat on", "corrupted": "the dog sat on"}
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two layers with the tokenizer of whole words."""
-    directory = tmp_path_factory.mktemp("source")
-    toy.write_tokenizer(directory)
-    config = LlamaConfig(
-        vocab_size=toy.VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=32,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    torch.manual_seed(3)
-    LlamaForCausalLM(config).save_pretrained(directory)
-    return directory
+    return tiny.write(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture
@@ -48,7 +31,7 @@ def client(source: Path, tmp_path: Path) -> Iterator[Client]:
     settings = Settings(data_dir=tmp_path, model_cache=tmp_path / "models", user="ada", heartbeat_seconds=0.1)
     schema.upgrade(settings.database)
     with Client(settings) as opened:
-        opened.add_model(str(source), "tiny")
+        opened.add_model(str(source), tiny.NAME)
         yield opened
 
 
