@@ -73,6 +73,20 @@ def test_make_targets_in_the_documents_exist() -> None:
     assert named <= targets
 
 
+def test_the_python_example_of_the_administrators_page_sets_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDIF_BATCH_DATA_DIR", str(tmp_path))
+    upgrade(load_settings().database)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "admin.md").read_text(), re.DOTALL)
+    exec(code, {})
+    with Client() as client:
+        users = {user.name: user for user in client.queue.users()}
+        assert users["alice"].shares == 2
+        assert users["bob"].quotas.running_shards == 64
+        assert client.queue.settings() == {"half_life_hours": 48}
+
+
 @pytest.fixture
 def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """The demonstration model in a queue of this test's own, which is also where the environment points."""
