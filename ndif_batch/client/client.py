@@ -121,6 +121,7 @@ class Client:
             options={"nan": nan, "layout": layout},
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
+            archive_bytes=plan.bytes,
             priority=priority,
             max_retries=max_retries,
             key=key,

@@ -12,7 +12,9 @@ import torch
 
 from ndif_batch import Client, LanguageModel, NotFoundError, SettingsError, ShapeError, TaskError, TimedOutError, param
 from ndif_batch.config import Settings
+from ndif_batch.errors import NotAllowedError
 from ndif_batch.queue import schema
+from ndif_batch.queue.cluster import Quotas
 from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.trace import Trace
@@ -174,6 +176,14 @@ def test_the_same_key_gives_the_same_job(client: Client) -> None:
     t = patching(client)
     ids = {t.submit(grid={"layer": range(2)}, position=0, key="k", **BOUND).id for _ in range(2)}
     assert len(ids) == 1
+
+
+def test_a_job_that_would_fill_more_of_the_archive_than_its_user_may_is_refused_with_the_numbers(
+    client: Client,
+) -> None:
+    client.queue.set_quotas(client.settings.user, Quotas(archive_bytes=10), actor="admin")
+    with pytest.raises(NotAllowedError, match=r"archive bytes .* of 10 allowed"):
+        patching(client).submit(grid={"layer": range(2)}, position=0, **BOUND)
 
 
 def test_a_user_name_that_is_no_directory_is_refused(client: Client) -> None:
