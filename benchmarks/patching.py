@@ -77,7 +77,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--random", action="store_true", help="random weights in place of SmolLM2: nothing is fetched")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--peers", default=machine.ROOT / ".venv-peers/bin/python", help="Python that has nnsight")
+    parser.add_argument(
+        "--peers",
+        type=lambda path: Path(path).absolute(),
+        default=machine.ROOT / ".venv-peers/bin/python",
+        help="Python that has nnsight",
+    )
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/patching-<machine>.json")
     return parser.parse_args()
 
