@@ -298,6 +298,12 @@ def test_a_pilot_near_its_walltime_is_followed_by_another() -> None:
     assert pilots_wanted({"a": backlog()}, [ending], Limits(gpus=2), NOW) == Decisions()
 
 
+def test_a_queued_pilot_is_kept_when_those_before_it_are_at_their_walltime() -> None:
+    ending = [replace(running(name, "a"), ends_at=NOW) for name in ("p", "q")]
+    queued = PilotView(name="r", model="a", phase=PilotPhase.QUEUED)
+    assert pilots_wanted({"a": backlog(60)}, [*ending, queued], Limits(gpus=9), NOW) == Decisions()
+
+
 @pytest.mark.parametrize("waited", [0.0, 5000.0])
 def test_a_thousand_gpus_take_milliseconds(waited: float) -> None:
     users = {f"user {number}": 10**6 for number in range(200)}
