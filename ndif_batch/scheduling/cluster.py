@@ -66,12 +66,12 @@ class Limits:
     gpus: int
     partitions: Mapping[str, int] = field(default_factory=dict)
     gpus_per_user: int | None = None
-    worth: float = 2.0
+    worth: float = 5.0
     least_seconds: float = 60.0
     idle_seconds: float = 300.0
     patience_seconds: float = 120.0
-    residence_seconds: float = 600.0
-    shortest_walltime: float = 900.0
+    residence_seconds: float = 1800.0
+    shortest_walltime: float = 3600.0
     longest_walltime: float = 4 * 3600.0
 
 

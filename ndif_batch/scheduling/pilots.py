@@ -32,7 +32,7 @@ def pilots_wanted(
     for pilot in sorted(pilots, key=lambda pilot: pilot.name):
         if pilot.phase is not PilotPhase.DRAINING:
             alive[pilot.model].append(pilot)
-    drain = release.surplus(alive, wanted, limits, now)
+    drain = release.surplus(alive, wanted, backlog, limits, now)
     alive = {model: [pilot for pilot in group if pilot.name not in drain] for model, group in alive.items()}
     missing = {
         model: max(0, part - _lasting(alive.get(model, []), backlog[model], now)) for model, part in parts.items()
@@ -57,8 +57,7 @@ def _free(limits: Limits, pilots: Iterable[PilotView]) -> Room:
 
 
 def _lasting(pilots: Iterable[PilotView], one: Backlog, now: float) -> int:
-    """Pilots that will still be there when one that starts now has loaded."""
-    return sum(pilot.ends_at is None or pilot.ends_at > now + one.load_seconds for pilot in pilots)
+    return sum(release.lasts(pilot, one.load_seconds, now) for pilot in pilots)
 
 
 def _fit(missing: Mapping[str, int], backlog: Mapping[str, Backlog], room: Room) -> dict[str, int]:

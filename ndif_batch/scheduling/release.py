@@ -12,19 +12,34 @@ SLACK = 2
 
 
 def surplus(
-    alive: Mapping[str, Sequence[PilotView]], wanted: Mapping[str, int], limits: Limits, now: float
+    alive: Mapping[str, Sequence[PilotView]],
+    wanted: Mapping[str, int],
+    backlog: Mapping[str, Backlog],
+    limits: Limits,
+    now: float,
 ) -> set[str]:
-    """Pilots that nobody needs: queued for work that is gone, or idle for long."""
+    """Pilots that nobody needs: queued for work that is gone, or idle for long.
+
+    Those that do not last until another has loaded count for nothing, since others are started in their place.
+    """
     drain: set[str] = set()
     for model, pilots in alive.items():
         keep = wanted.get(model, 0)
-        queued = [pilot.name for pilot in pilots if pilot.phase is PilotPhase.QUEUED]
-        cancelled = queued[::-1][: max(0, len(pilots) - SLACK * keep)]
+        load = backlog[model].load_seconds if model in backlog else 0.0
+        ending = {pilot.name for pilot in pilots if not lasts(pilot, load, now)}
+        queued = [pilot.name for pilot in pilots if pilot.phase is PilotPhase.QUEUED and pilot.name not in ending]
+        cancelled = queued[::-1][: max(0, len(pilots) - len(ending) - SLACK * keep)]
         idle = [pilot for pilot in pilots if _idle(pilot, now) >= limits.idle_seconds]
-        spare = max(0, len(pilots) - len(cancelled) - keep)
-        released = sorted(idle, key=lambda pilot: _idle(pilot, now), reverse=True)[:spare]
-        drain.update(cancelled, (pilot.name for pilot in released))
+        spare = max(0, len(pilots) - len(ending) - len(cancelled) - keep)
+        idle.sort(key=lambda pilot: _idle(pilot, now), reverse=True)
+        drain.update(cancelled, (pilot.name for pilot in idle if pilot.name in ending))
+        drain.update([pilot.name for pilot in idle if pilot.name not in ending][:spare])
     return drain
+
+
+def lasts(pilot: PilotView, load_seconds: float, now: float) -> bool:
+    """Whether a pilot will still be there when one that starts now has loaded."""
+    return pilot.ends_at is None or pilot.ends_at > now + load_seconds
 
 
 def evicted(

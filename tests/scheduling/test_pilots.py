@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from time import process_time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,12 @@ from ndif_batch.scheduling import Backlog, Decisions, Limits, PilotPhase, PilotV
 MODELS = ("a", "b", "c", "d")
 PARTITIONS = ("", "small", "large")
 NOW = 100_000.0
+
+
+def bounds(gpus: int, **changes: Any) -> Limits:
+    """Limits whose numbers the tests count with: a piece of 60 seconds, ten minutes of residence."""
+    given = {"worth": 2.0, "residence_seconds": 600.0, "shortest_walltime": 900.0} | changes
+    return Limits(gpus=gpus, **given)
 
 
 def backlog(work: float = 0.0, **changes: object) -> Backlog:
@@ -87,8 +94,8 @@ def states(draw: st.DrawFn, *, minimum: int = 2) -> tuple[dict[str, Backlog], li
                 ends_at=None if started is None else NOW + draw(st.floats(0, 5000)),
             )
         )
-    limits = Limits(
-        gpus=draw(st.integers(0, 40)),
+    limits = bounds(
+        draw(st.integers(0, 40)),
         partitions=draw(st.dictionaries(st.sampled_from(PARTITIONS), st.integers(0, 20))),
         gpus_per_user=draw(st.none() | st.integers(0, 10)),
     )
@@ -197,7 +204,7 @@ def test_walltimes_are_whole_minutes_within_their_bounds(
 
 
 def test_a_pilot_starts_for_every_piece_of_work_that_is_worth_a_load() -> None:
-    limits = Limits(gpus=100)
+    limits = bounds(100)
     for work, count in ((1, 1), (60, 1), (61, 2), (600, 10), (60_000, 100)):
         (start,) = pilots_wanted({"a": backlog(work)}, [], limits, NOW).start
         assert (start.model, start.count) == ("a", count)
@@ -207,30 +214,30 @@ def test_a_pilot_starts_for_every_piece_of_work_that_is_worth_a_load() -> None:
 
 def test_pilots_that_run_are_counted_before_new_ones_start() -> None:
     pilots = [running(f"p{number}", "a") for number in range(4)]
-    assert pilots_wanted({"a": backlog(240)}, pilots, Limits(gpus=100), NOW) == Decisions()
-    assert pilots_wanted({"a": backlog(300)}, pilots, Limits(gpus=100), NOW).start[0].count == 1
+    assert pilots_wanted({"a": backlog(240)}, pilots, bounds(100), NOW) == Decisions()
+    assert pilots_wanted({"a": backlog(300)}, pilots, bounds(100), NOW).start[0].count == 1
 
 
 def test_one_pilot_measures_a_model_of_unknown_speed() -> None:
-    (start,) = pilots_wanted({"a": backlog(1e6, tokens_per_second=None)}, [], Limits(gpus=9), NOW).start
+    (start,) = pilots_wanted({"a": backlog(1e6, tokens_per_second=None)}, [], bounds(9), NOW).start
     assert start == Start("a", 1, 900.0)
 
 
 def test_one_user_cannot_take_the_cluster() -> None:
     waiting = {"a": backlog(1e6), "b": backlog(1e6), "c": backlog(tokens={"bob": 10**9}, shards=99)}
-    decisions = pilots_wanted(waiting, [], Limits(gpus=100, gpus_per_user=10), NOW)
+    decisions = pilots_wanted(waiting, [], bounds(100, gpus_per_user=10), NOW)
     assert {start.model: start.count for start in decisions.start} == {"a": 10, "c": 10}
 
 
 def test_gpus_that_are_short_are_dealt_by_the_shares_of_those_who_wait() -> None:
     waiting = {"a": backlog(1e6), "b": backlog(tokens={"bob": 10**9}, shards=99), "c": backlog(100)}
-    decisions = pilots_wanted(waiting, [], Limits(gpus=32), NOW, {"ada": 1, "bob": 4})
+    decisions = pilots_wanted(waiting, [], bounds(32), NOW, {"ada": 1, "bob": 4})
     assert {start.model: start.count for start in decisions.start} == {"a": 6, "b": 24, "c": 2}
 
 
 def test_a_model_that_waits_gets_a_pilot_at_last_though_others_weigh_more() -> None:
     crowd = backlog(tokens={f"user {number}": 10**8 for number in range(100)}, shards=99)
-    limits = Limits(gpus=1)
+    limits = bounds(1)
     first = pilots_wanted({"a": crowd, "b": backlog(60)}, [], limits, NOW)
     late = pilots_wanted({"a": crowd, "b": backlog(60, waited_seconds=12_000.0)}, [], limits, NOW)
     assert [start.model for start in (*first.start, *late.start)] == ["a", "b"]
@@ -238,7 +245,7 @@ def test_a_model_that_waits_gets_a_pilot_at_last_though_others_weigh_more() -> N
 
 def test_a_pilot_at_work_gives_way_to_a_model_that_has_waited() -> None:
     pilots = [running(f"p{number}", "a") for number in range(4)]
-    limits = Limits(gpus=4)
+    limits = bounds(4)
     for waited, drained in ((119.0, 0), (120.0, 2)):
         other = backlog(1e6, oldest_seconds=waited, waited_seconds=waited)
         decisions = pilots_wanted({"a": backlog(1e6), "b": other}, pilots, limits, NOW)
@@ -248,45 +255,45 @@ def test_a_pilot_at_work_gives_way_to_a_model_that_has_waited() -> None:
 def test_what_drains_already_is_not_drained_twice() -> None:
     pilots = [running(f"p{number}", "a") for number in range(4)]
     waiting = {"a": backlog(1e6), "b": backlog(1e6, oldest_seconds=500.0, waited_seconds=500.0)}
-    drained = pilots_wanted(waiting, pilots, Limits(gpus=4), NOW).drain
+    drained = pilots_wanted(waiting, pilots, bounds(4), NOW).drain
     after = [replace(one, phase=PilotPhase.DRAINING) if one.name in drained else one for one in pilots]
-    assert pilots_wanted(waiting, after, Limits(gpus=4), NOW) == Decisions()
+    assert pilots_wanted(waiting, after, bounds(4), NOW) == Decisions()
     gone = [one for one in pilots if one.name not in drained]
-    assert pilots_wanted(waiting, gone, Limits(gpus=4), NOW).start[0].count == len(drained)
+    assert pilots_wanted(waiting, gone, bounds(4), NOW).start[0].count == len(drained)
 
 
 def test_an_idle_pilot_gives_way_at_once_to_another_model() -> None:
     pilots = [running("idle", "a", idle=1.0, age=10.0), running("busy", "a")]
-    assert pilots_wanted({"b": backlog(60)}, pilots, Limits(gpus=2), NOW) == Decisions(drain=("idle",))
+    assert pilots_wanted({"b": backlog(60)}, pilots, bounds(2), NOW) == Decisions(drain=("idle",))
 
 
 def test_nobody_is_evicted_for_a_pilot_that_would_not_fit_even_then() -> None:
     pilots = [running("idle", "a", idle=1.0), running("young", "a", age=5.0)]
     waiting = {"b": backlog(600, gpus=2, oldest_seconds=9e9, waited_seconds=9e9)}
-    assert pilots_wanted(waiting, pilots, Limits(gpus=2), NOW) == Decisions()
+    assert pilots_wanted(waiting, pilots, bounds(2), NOW) == Decisions()
 
 
 def test_only_pilots_of_the_partition_that_is_short_give_way() -> None:
     near = replace(running("near", "a", idle=2.0), partition="small")
     far = replace(running("far", "c", idle=9.0), partition="large")
-    limits = Limits(gpus=10, partitions={"small": 1, "large": 1})
+    limits = bounds(10, partitions={"small": 1, "large": 1})
     assert pilots_wanted({"b": backlog(60, partition="small")}, [near, far], limits, NOW).drain == ("near",)
 
 
 def test_an_idle_pilot_stays_for_a_while() -> None:
     for idle, drained in ((299.0, ()), (301.0, ("p",))):
-        assert pilots_wanted({"a": backlog()}, [running("p", "a", idle=idle)], Limits(gpus=1), NOW).drain == drained
+        assert pilots_wanted({"a": backlog()}, [running("p", "a", idle=idle)], bounds(1), NOW).drain == drained
 
 
 def test_a_minimum_stays_without_work() -> None:
     pilots = [running("p", "a", idle=9e3), running("q", "a", idle=8e3)]
-    assert pilots_wanted({"a": backlog(minimum=1)}, pilots, Limits(gpus=9), NOW) == Decisions(drain=("p",))
-    assert pilots_wanted({"a": backlog(minimum=1)}, [], Limits(gpus=9), NOW).start[0].count == 1
+    assert pilots_wanted({"a": backlog(minimum=1)}, pilots, bounds(9), NOW) == Decisions(drain=("p",))
+    assert pilots_wanted({"a": backlog(minimum=1)}, [], bounds(9), NOW).start[0].count == 1
 
 
 def test_pilots_still_queued_are_cancelled_when_their_work_is_gone() -> None:
     queued = [PilotView(name=f"p{number}", model="a", phase=PilotPhase.QUEUED) for number in range(8)]
-    limits = Limits(gpus=9)
+    limits = bounds(9)
     assert pilots_wanted({"a": backlog(400)}, queued, limits, NOW) == Decisions()
     assert pilots_wanted({"a": backlog(120)}, queued, limits, NOW).drain == ("p4", "p5", "p6", "p7")
     assert len(pilots_wanted({}, queued, limits, NOW).drain) == 8
@@ -294,8 +301,14 @@ def test_pilots_still_queued_are_cancelled_when_their_work_is_gone() -> None:
 
 def test_a_pilot_near_its_walltime_is_followed_by_another() -> None:
     ending = replace(running("p", "a"), ends_at=NOW + 20)
-    assert pilots_wanted({"a": backlog(60)}, [ending], Limits(gpus=2), NOW).start[0].count == 1
-    assert pilots_wanted({"a": backlog()}, [ending], Limits(gpus=2), NOW) == Decisions()
+    assert pilots_wanted({"a": backlog(60)}, [ending], bounds(2), NOW).start[0].count == 1
+    assert pilots_wanted({"a": backlog()}, [ending], bounds(2), NOW) == Decisions()
+
+
+def test_a_queued_pilot_is_kept_when_those_before_it_are_at_their_walltime() -> None:
+    ending = [replace(running(name, "a"), ends_at=NOW) for name in ("p", "q")]
+    queued = PilotView(name="r", model="a", phase=PilotPhase.QUEUED)
+    assert pilots_wanted({"a": backlog(60)}, [*ending, queued], Limits(gpus=9), NOW) == Decisions()
 
 
 @pytest.mark.parametrize("waited", [0.0, 5000.0])
@@ -309,7 +322,7 @@ def test_a_thousand_gpus_take_milliseconds(waited: float) -> None:
     took = []
     for _ in range(5):
         start = process_time()
-        decisions = pilots_wanted(waiting, pilots, Limits(gpus=1000), NOW)
+        decisions = pilots_wanted(waiting, pilots, bounds(1000), NOW)
         took.append(process_time() - start)
     assert min(took) < 0.05
     assert len(decisions.drain) == (860 if waited else 0)

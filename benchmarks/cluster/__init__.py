@@ -1,0 +1,1 @@
+"""A simulated cluster: a day of jobs, and three ways to run them."""
