@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 from ndif_batch.errors import ModelError, nearest
@@ -68,11 +67,6 @@ class SiteMap:
         if found.refused is not None:
             raise ModelError(f"site {path!r} cannot be used: {found.refused}")
         return found
-
-    @cached_property
-    def last_order(self) -> int:
-        """The order of the last site of a pass."""
-        return max(site.order for site in self.sites.values())
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""

@@ -114,7 +114,6 @@ def test_kernel_gives_what_the_shape_rule_promised(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_kernels_on_a_gpu_give_what_the_shape_rules_promised() -> None:
     wrong = []
