@@ -22,7 +22,9 @@ run(Settings.model_validate_json(sys.argv[1]), sys.argv[2], device=sys.argv[3])"
 
 def patch(problem: Problem, client: Client, model: str, layers: Sequence[int]) -> Values:
     trace = record(client.language_model(model))
-    job = trace.submit(grid={"layer": layers, "position": problem.positions}, **constants(problem))
+    job = trace.submit(
+        grid={"layer": layers, "position": problem.positions}, reuse=False, **constants(problem)
+    )
     job.wait(poll_seconds=0.02)
     values: Values = job.results()[SAVED][...].tolist()
     return values

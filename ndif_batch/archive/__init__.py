@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive.integrity import Problem
     from ndif_batch.archive.lifecycle import clean, create, finish
     from ndif_batch.archive.results import Results
+    from ndif_batch.archive.saved import SavedTasks
     from ndif_batch.archive.writer import write_shard
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ExportFormat",
     "Problem",
     "Results",
+    "SavedTasks",
     "TaskStatus",
     "archive_size",
     "clean",
@@ -40,6 +42,7 @@ _HOMES = {
     "ExportFormat": "exporting",
     "Problem": "integrity",
     "Results": "results",
+    "SavedTasks": "saved",
     "clean": "lifecycle",
     "create": "lifecycle",
     "export": "exporting",

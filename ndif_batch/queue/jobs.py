@@ -53,7 +53,8 @@ def cancel(tx: Transaction, job_id: int, actor: str) -> None:
 
 def retry(tx: Transaction, job_id: int, actor: str) -> None:
     """Put every shard back that failed or that holds failed tasks; its attempts count from zero again."""
-    _require(tx, job_id, EventKind.JOB_RETRIED)
+    if _require(tx, job_id, EventKind.JOB_RETRIED).removed_at is not None:
+        raise ConflictError(f"the results of job {job_id} were removed", hint="submit it again")
     again = with_failed_tasks(job_id)
     totals = select(func.count(), func.sum(shard.c.tasks_done), func.sum(shard.c.tasks_failed)).where(again)
     count, done, failed = tx.connection.execute(totals).one()

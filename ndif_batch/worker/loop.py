@@ -12,7 +12,7 @@ import structlog
 
 from ndif_batch.archive import write_shard
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
-from ndif_batch.queue.cluster import Cost
+from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.records import JobRecord, JobState, Lease
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
@@ -20,6 +20,7 @@ from ndif_batch.worker.leftovers import left_over
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import JobQueue, Outcome, TaskEngine
+from ndif_batch.worker.reuse import Reuse
 from ndif_batch.worker.walltime import Walltime
 from ndif_batch.worker.work import ShardWork
 from ndif_batch.worker.writer import Writer
@@ -34,11 +35,12 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a worker has done since it began; a failed task is done too."""
+    """What a worker has done since it began; failed tasks are done too, and those that were re-used."""
 
     tasks_done: int = 0
     tasks_failed: int = 0
     shards_done: int = 0
+    tasks_reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Worker:
         self._model = model
         self._max_tokens = max_tokens
         self._ask = (patience or Patience()).ask
+        self._reuse = Reuse(lambda job_id: self._ask(lambda: queue.job(job_id)))
         self._walltime = walltime or Walltime()
         self._meter = meter or Meter(engine.counters)
         self._on_progress = on_progress
@@ -134,7 +137,7 @@ class Worker:
 
     def _work(self, leases: Sequence[Lease]) -> None:
         self._meter.begin()
-        works = [work for lease in leases if (work := self._opened(lease)) is not None]
+        works = [work for lease in leases if (work := self._opened(lease)) is not None and not self._is_complete(work)]
         for together in calls(works):
             if not self._is_draining():
                 self._run(together)
@@ -147,6 +150,18 @@ class Worker:
         except Exception as error:  # noqa: BLE001 -- one job that cannot be read must not stop those of others
             self._fail(lease, error, retryable=False)
             return None
+
+    def _is_complete(self, work: ShardWork) -> bool:
+        """Whether earlier jobs have saved the whole shard, which is then on its way; what else they have is in it."""
+        if self._is_draining():
+            return False
+        self._reuse.fill(work)
+        if work.reused:
+            self._heart.progress(work.shard.id, work.reused)
+            self._count(tasks_done=work.reused, tasks_reused=work.reused)
+        if not work.missing:
+            self._writer.put(partial(self._commit, work, FREE, Counted.now(self._engine.counters)))
+        return not work.missing
 
     def _run(self, works: Sequence[ShardWork]) -> None:
         """Run what is missing of some shards in one call; should the call fail, once more job by job."""
@@ -185,7 +200,7 @@ class Worker:
         self._heart.progress(work.shard.id, done)
         self._count(tasks_done=1, tasks_failed=int(outcome.error is not None))
         if not work.missing:
-            cost = self._meter.take(work.shard.tasks * work.job.record.tokens_per_task)
+            cost = self._meter.take((work.shard.tasks - work.reused) * work.job.record.tokens_per_task)
             self._writer.put(partial(self._commit, work, cost, Counted.now(self._engine.counters)))
 
     def _commit(self, work: ShardWork, cost: Cost, counted: Counted) -> None:
@@ -244,6 +259,7 @@ class Worker:
     def _finish_if_over(self, job_id: int, counted: Counted) -> None:
         record = self._ask(lambda: self._queue.job(job_id))
         if record.state.final:
+            self._reuse.forget(job_id)
             self._jobs.close(record, counted)
 
     def _finish_what_others_left(self) -> None:
@@ -261,12 +277,15 @@ class Worker:
             yield from page
             before = page[-1].id
 
-    def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
+    def _count(
+        self, *, tasks_done: int = 0, tasks_failed: int = 0, tasks_reused: int = 0, shards_done: int = 0
+    ) -> None:
         with self._counting:
             self.progress = replace(
                 self.progress,
                 tasks_done=self.progress.tasks_done + tasks_done,
                 tasks_failed=self.progress.tasks_failed + tasks_failed,
+                tasks_reused=self.progress.tasks_reused + tasks_reused,
                 shards_done=self.progress.shards_done + shards_done,
             )
             self._on_progress(self.progress)

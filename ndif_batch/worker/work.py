@@ -67,19 +67,35 @@ class ShardWork:
         job = self.job
         return make_task(job.graph, job.space, job.record.seed, self.shard.first_task + place)
 
+    @property
+    def reused(self) -> int:
+        """How many of its tasks an earlier job had saved."""
+        return self.status.count(TaskStatus.REUSED)
+
+    def reuse(self, place: int, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Keep what an equal task of an earlier job saved, unless it does not fit."""
+        try:
+            stored = {array.name: _stored(values[array.name], array) for array in self.job.spec.arrays}
+        except (TaskError, KeyError):
+            return
+        self._keep(place, TaskStatus.REUSED, stored)
+
     def take(self, place: int, outcome: Outcome) -> None:
         """Keep a task's saved values, or why it failed."""
-        self.missing -= 1
         try:
             if outcome.error is not None:
                 raise outcome.error
             stored = {array.name: _stored(outcome.saves[array.name], array) for array in self.job.spec.arrays}
         except TaskError as error:
-            self.status[place] = TaskStatus.FAILED
             task = self.shard.first_task + place
             self.failures.append(TaskFailure(task, error.code, error.message, error.node))
+            self._keep(place, TaskStatus.FAILED, {})
             return
-        self.status[place] = TaskStatus.SAVED
+        self._keep(place, TaskStatus.SAVED, stored)
+
+    def _keep(self, place: int, status: TaskStatus, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        self.missing -= 1
+        self.status[place] = status
         for name, value in stored.items():
             self.values[name][place] = value
 
