@@ -19,7 +19,7 @@ from ndif_batch.archive.store import create_array, is_empty, open_array
 Values: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
 _Array: TypeAlias = "np.ndarray[Any, Any]"
 
-KEPT_BYTES = 2**27
+KEPT_BYTES = 2**24
 """How much of what was read an instance keeps: tiles of one chunk, which cost as much to read in part as whole."""
 
 SAVED = (TaskStatus.SAVED, TaskStatus.REUSED)

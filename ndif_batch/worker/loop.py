@@ -10,10 +10,10 @@ from time import monotonic
 
 import structlog
 
-from ndif_batch.archive import write_shard
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
-from ndif_batch.queue.cluster import FREE, Cost
+from ndif_batch.queue.cluster import FREE
 from ndif_batch.queue.records import JobRecord, JobState, Lease
+from ndif_batch.worker.committing import Committer, Complete
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.leftovers import left_over
@@ -83,7 +83,8 @@ class Worker:
         self._on_progress = on_progress
         self._clock = clock
         self._deadline: float | None = None
-        self._writer = Writer()
+        self._committer = Committer(queue, heart, jobs, self._ask, self._shards_done)
+        self._writer = Writer(self._committer.write, self._committer.commit)
         self._counting = Lock()
         self.progress = Progress()
 
@@ -160,7 +161,7 @@ class Worker:
             self._heart.progress(work.shard.id, work.reused)
             self._count(tasks_done=work.reused, tasks_reused=work.reused)
         if not work.missing:
-            self._writer.put(partial(self._commit, work, FREE, Counted.now(self._engine.counters)))
+            self._writer.put(Complete(work, FREE, Counted.now(self._engine.counters)))
         return not work.missing
 
     def _run(self, works: Sequence[ShardWork]) -> None:
@@ -201,18 +202,7 @@ class Worker:
         self._count(tasks_done=1, tasks_failed=int(outcome.error is not None))
         if not work.missing:
             cost = self._meter.take((work.shard.tasks - work.reused) * work.job.record.tokens_per_task)
-            self._writer.put(partial(self._commit, work, cost, Counted.now(self._engine.counters)))
-
-    def _commit(self, work: ShardWork, cost: Cost, counted: Counted) -> None:
-        job, shard = work.job, work.shard
-        if not self._heart.holds(shard.id):
-            return
-        write_shard(job.record.store, job.spec, shard.first_task, work.values, work.status)
-        mine = self._ask(lambda: self._queue.commit(shard.id, shard.epoch, work.failures, cost))
-        self._heart.release(shard.id)
-        self._count(shards_done=int(mine))
-        log.info("shard.done" if mine else "shard.late", job=job.record.id, shard=shard.id, failed=len(work.failures))
-        self._finish_if_over(job.record.id, counted)
+            self._writer.put(Complete(work, cost, Counted.now(self._engine.counters)))
 
     def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:
         unfinished = self._unfinished(works)
@@ -239,7 +229,7 @@ class Worker:
         )
         self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
         self._heart.release(lease.shard.id)
-        self._finish_if_over(lease.job.id, Counted.now(self._engine.counters))
+        self._committer.finish_if_over(lease.job.id, Counted.now(self._engine.counters))
 
     def _unfinished(self, works: Sequence[ShardWork]) -> list[ShardWork]:
         return [work for work in works if work.missing and self._heart.holds(work.shard.id)]
@@ -256,12 +246,6 @@ class Worker:
             self._deadline = self._clock() + DRAIN_SECONDS
         return self._clock() >= self._deadline
 
-    def _finish_if_over(self, job_id: int, counted: Counted) -> None:
-        record = self._ask(lambda: self._queue.job(job_id))
-        if record.state.final:
-            self._reuse.forget(job_id)
-            self._jobs.close(record, counted)
-
     def _finish_what_others_left(self) -> None:
         ended = [
             record
@@ -276,6 +260,9 @@ class Worker:
         while page := self._ask(partial(self._queue.jobs, state=state, limit=PAGE, before=before)):
             yield from page
             before = page[-1].id
+
+    def _shards_done(self, count: int) -> None:
+        self._count(shards_done=count)
 
     def _count(
         self, *, tasks_done: int = 0, tasks_failed: int = 0, tasks_reused: int = 0, shards_done: int = 0

@@ -27,11 +27,10 @@ class Source:
 
 
 class Reuse:
-    """The earlier jobs of the jobs that a worker has open; ``find`` gives a job's record by its id."""
+    """Fills shards from earlier jobs; ``find`` gives a job's record by its id."""
 
     def __init__(self, find: Callable[[int], JobRecord]) -> None:
         self._find = find
-        self._sources: dict[int, dict[int, Source | None]] = {}
 
     def fill(self, work: ShardWork) -> None:
         """Give a shard what earlier jobs saved of it. What cannot be had, for whatever reason, is left to be run."""
@@ -45,17 +44,12 @@ class Reuse:
             if not work.missing:
                 return
 
-    def forget(self, job_id: int) -> None:
-        """A job has ended."""
-        self._sources.pop(job_id, None)
-
     def _of(self, job: OpenJob) -> Iterator[Source]:
         """Earlier jobs in the order in which the queue named them, each read when it is reached."""
-        known = self._sources.setdefault(job.record.id, {})
         for job_id in job.record.options.get("reuse", ()):
-            if job_id not in known:
-                known[job_id] = self._source(job, job_id)
-            source = known[job_id]
+            if job_id not in job.sources:
+                job.sources[job_id] = self._source(job, job_id)
+            source = job.sources[job_id]
             if source is not None:
                 yield source
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,16 +16,20 @@ from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.task import Task, make_task
 from ndif_batch.worker.ports import LayoutChoice, NanPolicy, Outcome
 
+if TYPE_CHECKING:
+    from ndif_batch.worker.reuse import Source
+
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """A job as its worker needs it, read once."""
+    """A job as its worker needs it, read once. ``sources`` are the earlier jobs that were looked at, by id."""
 
     record: JobRecord
     graph: Graph
     space: Space
     spec: ArchiveSpec
     constants: Mapping[str, Any]
+    sources: dict[int, Source | None] = field(default_factory=dict)
 
     @property
     def layout(self) -> LayoutChoice:
