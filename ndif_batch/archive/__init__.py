@@ -14,7 +14,7 @@ from ndif_batch.archive.spec import ArchiveSpec, ArraySpec, AxisSpec, TaskStatus
 if TYPE_CHECKING:
     from ndif_batch.archive.exporting import ExportFormat, export
     from ndif_batch.archive.integrity import Problem
-    from ndif_batch.archive.lifecycle import clean, create, finish
+    from ndif_batch.archive.lifecycle import clean, create, finish, remove
     from ndif_batch.archive.results import Results
     from ndif_batch.archive.saved import SavedTasks
     from ndif_batch.archive.writer import write_shard
@@ -35,6 +35,7 @@ __all__ = [
     "distinct_dims",
     "export",
     "finish",
+    "remove",
     "write_shard",
 ]
 
@@ -47,6 +48,7 @@ _HOMES = {
     "create": "lifecycle",
     "export": "exporting",
     "finish": "lifecycle",
+    "remove": "lifecycle",
     "write_shard": "writer",
 }
 

@@ -53,8 +53,7 @@ def cancel(tx: Transaction, job_id: int, actor: str) -> None:
 
 def retry(tx: Transaction, job_id: int, actor: str) -> None:
     """Put every shard back that failed or that holds failed tasks; its attempts count from zero again."""
-    if _require(tx, job_id, EventKind.JOB_RETRIED).removed_at is not None:
-        raise ConflictError(f"the results of job {job_id} were removed", hint="submit it again")
+    _require(tx, job_id, EventKind.JOB_RETRIED)
     again = with_failed_tasks(job_id)
     totals = select(func.count(), func.sum(shard.c.tasks_done), func.sum(shard.c.tasks_failed)).where(again)
     count, done, failed = tx.connection.execute(totals).one()
@@ -71,6 +70,8 @@ def retry(tx: Transaction, job_id: int, actor: str) -> None:
         "tasks_failed": job.c.tasks_failed - int(failed),
     }
     _move(tx, job_id, EventKind.JOB_RETRIED, actor=actor, target=target, values=counts)
+    if get(tx, job_id).removed_at is not None:  # asked last, when nobody else can change the row any more
+        raise ConflictError(f"the results of job {job_id} were removed", hint="submit it again")
 
 
 def settle(tx: Transaction, moved: Iterable[ShardRecord]) -> None:

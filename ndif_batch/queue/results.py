@@ -17,6 +17,7 @@ EARLIER = 16
 """In so many earlier jobs of the same identity a job looks for its tasks; each holds what it took itself."""
 
 OPEN = [state for state in JobState if not state.final]
+FINAL = [state for state in JobState if state.final]
 
 
 def reusable(tx: Transaction, owner: str, identity: str) -> list[int]:
@@ -41,8 +42,8 @@ def give_up(tx: Transaction, job_id: int, actor: str) -> JobRecord:
         raise NotAllowedError(f"job {job_id} belongs to {found.user!r}, not to {actor!r}")
     if not found.state.final:
         raise ConflictError(f"job {job_id} is {found.state}; its results cannot go yet", hint="cancel it first")
-    if found.removed_at is None:
-        tx.connection.execute(update(job).where(job.c.id == job_id).values(removed_at=tx.now))
+    here = (job.c.id == job_id) & state_in(job.c.state, FINAL) & job.c.removed_at.is_(None)
+    if tx.connection.execute(update(job).where(here).values(removed_at=tx.now)).rowcount:
         record(tx, EventKind.RESULTS_REMOVED, actor, {"bytes": found.archive_bytes}, job_id=job_id)
     return jobs.get(tx, job_id)
 

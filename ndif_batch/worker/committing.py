@@ -9,8 +9,10 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from ndif_batch.archive import write_shard
+from ndif_batch.errors import NdifBatchError, NotFoundError
 from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.protocol import Finished
+from ndif_batch.queue.records import ShardRecord
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.ports import JobQueue
@@ -53,7 +55,11 @@ class Committer:
         work = shard.work
         if not self._heart.holds(work.shard.id):
             return False
-        write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
+        try:
+            write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
+        except NotFoundError as error:  # somebody deleted the archive: a matter of this job alone
+            self._fail(work.shard, error)
+            return False
         return True
 
     def commit(self, shards: Sequence[Complete]) -> None:
@@ -68,6 +74,11 @@ class Committer:
         self._on_done(len(mine))
         for job_id, counted in {one.work.job.record.id: one.counted for one in shards}.items():
             self.finish_if_over(job_id, counted)
+
+    def _fail(self, shard: ShardRecord, error: NdifBatchError) -> None:
+        log.error("shard.failed", shard=shard.id, code=error.code, reason=error.message)
+        self._ask(lambda: self._queue.fail(shard.id, shard.epoch, error.code, error.message, retryable=False))
+        self._heart.release(shard.id)
 
     def finish_if_over(self, job_id: int, counted: Counted) -> None:
         """Close a job that has ended."""
