@@ -85,6 +85,13 @@ class Cost:
     tokens: int = 0
     shared_tokens: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.gpu_seconds + other.gpu_seconds,
+            self.tokens + other.tokens,
+            self.shared_tokens + other.shared_tokens,
+        )
+
 
 FREE = Cost()
 

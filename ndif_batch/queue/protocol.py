@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
@@ -10,6 +11,16 @@ from ndif_batch.queue.records import EndedJob, HeartbeatReply, Lease, ModelRecor
 
 MAX_SHARDS = 64
 """The most shards one lease gives unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A shard whose results are on disk, except for ``failures``. ``cost`` is charged to the job's user."""
+
+    shard_id: int
+    epoch: int
+    failures: Sequence[TaskFailure] = ()
+    cost: Cost = FREE
 
 
 class WorkerQueue(Protocol):
@@ -55,10 +66,11 @@ class WorkerQueue(Protocol):
     ) -> HeartbeatReply:
         """Renew the leases that ``progress`` names (shard id → tasks done so far): it must name every shard held."""
 
-    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = (), cost: Cost = FREE) -> bool:
-        """The shard's results are on disk, except for ``failures``. False if the lease is no longer the caller's.
+    def commit(self, finished: Sequence[Finished]) -> set[int]:
+        """End these shards together; ids of those that ended under the caller's lease, by this call or an earlier one.
 
-        The job's user is charged ``cost``, once for each lease that ends so.
+        The others count for nothing, and users are charged once for each lease that ends so. ``UsageError``, and
+        nothing counts, for failures that are not of their shard.
         """
 
     def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:

@@ -9,7 +9,7 @@ from ndif_batch.queue import endings, jobs, leasing, models, outcomes, reading, 
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.cluster_store import ClusterQueue
 from ndif_batch.queue.database import Clock, Database
-from ndif_batch.queue.protocol import MAX_SHARDS
+from ndif_batch.queue.protocol import MAX_SHARDS, Finished
 from ndif_batch.queue.records import (
     EndedJob,
     EventRecord,
@@ -173,10 +173,10 @@ class Queue(ClusterQueue):
         with self._database.write() as tx:
             return leasing.heartbeat(tx, worker_id, lease_seconds, progress, device)
 
-    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = (), cost: Cost = FREE) -> bool:
-        """The shard's results are on disk, except for ``failures``. False if the lease is lost."""
+    def commit(self, finished: Sequence[Finished]) -> set[int]:
+        """The results of these shards are on disk; ids of those that ended under the caller's lease."""
         with self._database.write() as tx:
-            return outcomes.commit(tx, shard_id, epoch, failures, cost)
+            return outcomes.commit(tx, finished)
 
     def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:
         """The whole shard failed. False if the lease is lost."""

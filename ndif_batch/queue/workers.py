@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue import models, pilots
@@ -87,8 +87,14 @@ def seconds_per_token(tx: Transaction, worker_id: int) -> float:
     return known.gpu_seconds / known.tokens if known.tokens else 0.0
 
 
+def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
+    """Lock the workers that ``ids`` finds, in order."""
+    query = select(worker.c.id).where(worker.c.id.in_(ids)).order_by(worker.c.id)
+    tx.connection.execute(query.with_for_update(key_share=True))
+
+
 def count(tx: Transaction, worker_id: int, cost: Cost) -> None:
-    """Add what a shard took to what the worker has done."""
+    """Add what its shards took to what the worker has done."""
     sums = {"gpu_seconds": worker.c.gpu_seconds + cost.gpu_seconds, "tokens": worker.c.tokens + cost.tokens}
     tx.connection.execute(update(worker).where(worker.c.id == worker_id).values(**sums, worked_at=tx.now))
 

@@ -7,6 +7,7 @@ from time import monotonic
 
 from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import Lease
+from ndif_batch.worker.committing import Committer
 from ndif_batch.worker.ending import Draining, Until
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
@@ -15,7 +16,6 @@ from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import TaskEngine
 from ndif_batch.worker.progress import Progress, Tally
 from ndif_batch.worker.running import Runner
-from ndif_batch.worker.settling import Settler
 from ndif_batch.worker.walltime import Walltime
 
 POLL_SECONDS = 0.25
@@ -50,15 +50,15 @@ class Worker:
         self._clock = clock
         self._tally = Tally(on_progress)
         self._draining = Draining(heart.draining, self._walltime, clock)
-        self._settler = Settler(queue, jobs, heart, patience, engine.counters, self._tally)
-        self._runner = Runner(engine, jobs, heart, self._meter, self._draining, self._settler, self._tally)
+        self._committer = Committer(queue, jobs, heart, patience, engine.counters, self._tally)
+        self._runner = Runner(engine, jobs, heart, self._meter, self._draining, self._committer, self._tally)
 
     def run(self, until: Until) -> Progress:
         """Work until asked to drain or until ``until`` says so.
 
         Raises ``UnavailableError`` when the archive's disk, or for longer than its patience the queue, cannot serve.
         """
-        self._settler.finish_what_others_left()
+        self._committer.finish_what_others_left()
         with self._runner.writer:
             self._drain_shards(until)
         return self._tally.progress
@@ -86,7 +86,7 @@ class Worker:
         if room and self._walltime.holds(first, speed):
             return leases
         for lease in leases:
-            self._settler.give_back(lease)
+            self._committer.give_back(lease)
         self._draining.begin()
         return ()
 

@@ -28,9 +28,9 @@ class Tally:
         """One task more has its outcome."""
         self._count(tasks_done=1, tasks_failed=int(failed))
 
-    def shard(self) -> None:
-        """One shard more is done."""
-        self._count(shards_done=1)
+    def shards(self, count: int) -> None:
+        """So many shards more are done."""
+        self._count(shards_done=count)
 
     def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
         with self._counting:

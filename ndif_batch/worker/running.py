@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import structlog
 
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.records import Lease
+from ndif_batch.worker.committing import Committer, Complete
 from ndif_batch.worker.ending import Draining
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.ports import Outcome, TaskEngine
 from ndif_batch.worker.progress import Tally
-from ndif_batch.worker.settling import Settler
 from ndif_batch.worker.work import ShardWork
 from ndif_batch.worker.writer import Writer
 
@@ -23,7 +22,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Runner:
-    """Runs shards; finished ones go to ``writer``. What goes wrong in one job does not take down the others."""
+    """Runs shards; complete ones go to ``writer``. What goes wrong in one job does not take down the others."""
 
     def __init__(
         self,
@@ -32,16 +31,16 @@ class Runner:
         heart: Heartbeat,
         meter: Meter,
         draining: Draining,
-        settler: Settler,
+        committer: Committer,
         tally: Tally,
     ) -> None:
-        self.writer = Writer()
+        self.writer = Writer(committer.write, committer.commit)
         self._engine = engine
         self._jobs = jobs
         self._heart = heart
         self._meter = meter
         self._draining = draining
-        self._settler = settler
+        self._committer = committer
         self._tally = tally
 
     def run(self, leases: Sequence[Lease]) -> None:
@@ -58,7 +57,7 @@ class Runner:
         except UnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 -- one job that cannot be read must not stop those of others
-            self._settler.fail(lease, error, retryable=False)
+            self._committer.fail(lease, error, retryable=False)
             return None
 
     def _run(self, works: Sequence[ShardWork]) -> None:
@@ -74,7 +73,7 @@ class Runner:
             return
         for work in self._unfinished(works):
             missing = NdifBatchError(f"the engine gave no outcome for {work.missing} tasks")
-            self._settler.fail(work.lease, missing, retryable=True)
+            self._committer.fail(work.lease, missing, retryable=True)
 
     def _outcomes(self, works: Sequence[ShardWork]) -> Iterator[tuple[ShardWork, int, Outcome]]:
         places = [(work, place) for work in works for place in work.waiting]
@@ -98,7 +97,7 @@ class Runner:
         self._tally.task(failed=outcome.error is not None)
         if not work.missing:
             cost = self._meter.take(work.shard.tasks * work.job.record.tokens_per_task)
-            self.writer.put(partial(self._settler.commit, work, cost, Counted.now(self._engine.counters)))
+            self.writer.put(Complete(work, cost, Counted.now(self._engine.counters)))
 
     def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:
         unfinished = self._unfinished(works)
@@ -110,7 +109,7 @@ class Runner:
                 self._run(alone)
             else:
                 for work in alone:
-                    self._settler.fail(work.lease, error, retryable=not isinstance(error, UsageError))
+                    self._committer.fail(work.lease, error, retryable=not isinstance(error, UsageError))
 
     def _unfinished(self, works: Sequence[ShardWork]) -> list[ShardWork]:
         return [work for work in works if work.missing and self._heart.holds(work.shard.id)]

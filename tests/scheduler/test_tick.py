@@ -5,6 +5,7 @@ from __future__ import annotations
 from ndif_batch.client import Client
 from ndif_batch.errors import SettingsError
 from ndif_batch.queue.cluster import Cost, PilotState
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import ShardState, WorkerState
 from ndif_batch.scheduler import orders
 from tests import toy
@@ -47,7 +48,7 @@ def test_measured_work_starts_as_many_pilots_as_it_is_worth(client: Client, room
     _, worker_id = here.running()
     here.wait(10)
     (lease,) = here.lease(worker_id, 3)
-    here.queue.commit(lease.shard.id, lease.shard.epoch, (), Cost(20.0, 3))
+    here.queue.commit([Finished(lease.shard.id, lease.shard.epoch, (), Cost(20.0, 3))])
     assert here.queue.backlog()["toy"].tokens_per_second == 0.15
     started = here.tick().started
     assert len(started) == 9
@@ -59,7 +60,7 @@ def test_an_idle_pilot_is_drained_and_the_cluster_is_empty_again(client: Client,
     here = room(idle_seconds=30)
     name, worker_id = here.running()
     for lease in here.lease(worker_id, 1000):
-        here.queue.commit(lease.shard.id, lease.shard.epoch)
+        here.queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     here.wait(29)
     here.queue.heartbeat(worker_id, 60.0, {})
     assert here.tick().drained == ()

@@ -1,13 +1,16 @@
-"""What becomes of a leased shard: written and committed, failed, or given back; and of a job that ends with it."""
+"""What becomes of leased shards: written and committed, failed or given back; and of jobs that end with them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from ndif_batch.archive import write_shard
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.queue.cluster import Cost
-from ndif_batch.queue.protocol import WorkerQueue
+from ndif_batch.queue.protocol import Finished, WorkerQueue
 from ndif_batch.queue.records import Lease
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
@@ -19,8 +22,17 @@ from ndif_batch.worker.work import ShardWork
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Settler:
-    """Tells the queue what became of shards, through outages; afterwards they are no longer held."""
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """A shard that has all its outcomes, what they cost, and the engine's counters at that moment."""
+
+    work: ShardWork
+    cost: Cost
+    counted: Counted
+
+
+class Committer:
+    """Brings outcomes to disk and to the queue, through outages; what it has told is no longer held."""
 
     def __init__(
         self,
@@ -38,21 +50,28 @@ class Settler:
         self._counters = counters
         self._tally = tally
 
-    def commit(self, work: ShardWork, cost: Cost, counted: Counted) -> None:
-        """Write a finished shard and say so, unless it was lost in the meantime."""
-        job, shard = work.job, work.shard
-        if not self._heart.holds(shard.id):
-            return
-        write_shard(job.record.store, job.spec, shard.first_task, work.values, work.status)
-        mine = self._ask(lambda: self._queue.commit(shard.id, shard.epoch, work.failures, cost))
-        self._heart.release(shard.id)
-        if mine:
-            self._tally.shard()
-        log.info("shard.done" if mine else "shard.late", job=job.record.id, shard=shard.id, failed=len(work.failures))
-        self._finish_if_over(job.record.id, counted)
+    def write(self, shard: Complete) -> bool:
+        """Bring a shard's results to disk; False if it was lost meanwhile."""
+        work = shard.work
+        if not self._heart.holds(work.shard.id):
+            return False
+        write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
+        return True
+
+    def commit(self, shards: Sequence[Complete]) -> None:
+        """Tell the queue of written shards; jobs that ended with them get their manifest."""
+        finished = [Finished(one.work.shard.id, one.work.shard.epoch, one.work.failures, one.cost) for one in shards]
+        mine = self._ask(lambda: self._queue.commit(finished))
+        for one in shards:
+            work, shard_id = one.work, one.work.shard.id
+            self._heart.release(shard_id)
+            told = "shard.done" if shard_id in mine else "shard.late"
+            log.info(told, job=work.job.record.id, shard=shard_id, failed=len(work.failures))
+        self._tally.shards(len(mine))
+        self._finish_ended({one.work.job.record.id: one.counted for one in shards})
 
     def fail(self, lease: Lease, error: Exception, *, retryable: bool) -> None:
-        """The whole shard failed; an ``error`` that nobody raised on purpose is logged with its traceback."""
+        """The whole shard failed; an ``error`` that is not ours is logged with its traceback."""
         known = error if isinstance(error, NdifBatchError) else None
         code, message = (known.code, known.message) if known else ("engine", f"{type(error).__name__}: {error}")
         log.error(
@@ -65,7 +84,7 @@ class Settler:
         )
         self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
         self._heart.release(lease.shard.id)
-        self._finish_if_over(lease.job.id, Counted.now(self._counters))
+        self._finish_ended({lease.job.id: Counted.now(self._counters)})
 
     def give_back(self, lease: Lease) -> None:
         """Another worker may have it."""
@@ -77,6 +96,6 @@ class Settler:
         for job in self._ask(lambda: self._queue.left_over(self._heart.worker_id)):
             self._jobs.close(job, Counted.now(self._counters))
 
-    def _finish_if_over(self, job_id: int, counted: Counted) -> None:
-        for job in self._ask(lambda: self._queue.ended([job_id])):
-            self._jobs.close(job, counted)
+    def _finish_ended(self, counted: dict[int, Counted]) -> None:
+        for job in self._ask(lambda: self._queue.ended(list(counted))):
+            self._jobs.close(job, counted[job.id])
