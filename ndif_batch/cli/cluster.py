@@ -113,7 +113,7 @@ def _order(names: Sequence[str] | None, model: str | None, every: bool, order: C
 
     with _opened() as (settings, queue):
         chosen = _chosen(queue.pilots(), names or (), model, every)
-        launcher = open_launcher(settings.cluster.launcher, settings.pilots)
+        launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
         for pilot in chosen:
             order(queue, launcher, pilot, actor=settings.user, reason=f"{done} by {settings.user}")
             say(f"pilot {pilot.name} is {done}")

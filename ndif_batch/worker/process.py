@@ -91,7 +91,7 @@ def run(
             with on_signals(heart.draining.set), heart:
                 return worker.run(Until(once, until_idle, idle_seconds))
         finally:
-            with suppress(UnavailableError):
+            with on_signals(lambda: None), suppress(UnavailableError):
                 queue.stop_worker(worker_id)
             log.info("worker.stopped")
             structlog.contextvars.unbind_contextvars("worker", "model")
