@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -252,6 +252,7 @@ pilot = Table(
     Column("ended_at", Instant),
     Column("reason", Text),
     Column("worker_id", ForeignKey("worker.id")),
+    Column("draining_at", Instant),
     UniqueConstraint("name"),
     check("state", among("state", PilotState)),
     check("ended", f"({among('state', ENDED_PILOTS)}) = (ended_at IS NOT NULL)"),
