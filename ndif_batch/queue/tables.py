@@ -254,6 +254,7 @@ pilot = Table(
     Column("ended_at", Instant),
     Column("reason", Text),
     Column("worker_id", ForeignKey("worker.id")),
+    Column("draining_at", Instant),
     UniqueConstraint("name"),
     check("state", among("state", PilotState)),
     check("ended", f"({among('state', ENDED_PILOTS)}) = (ended_at IS NOT NULL)"),
