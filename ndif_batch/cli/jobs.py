@@ -11,7 +11,7 @@ import typer
 
 from ndif_batch.cli.follow import describe_task, follow
 from ndif_batch.cli.output import Format, Output, age, say, stdout, write_record, write_rows, write_table
-from ndif_batch.cli.reasons import SHORT, Standing, explained, waiting_reason
+from ndif_batch.cli.reasons import SHORT, Standing, explained, pilots_say, waiting_reason
 from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:
@@ -75,9 +75,13 @@ def explain(job: JobArgument) -> None:
         standing = Standing.of(client.queue)
         why = explained(waiting_reason(record, standing, client.queue.shards(job)), record, standing)
         events = client.queue.events(job, LONGEST_LISTING)
+        pilots = pilots_say(client.queue.pilots(active=False), record.model)
+        served = record.state.final or standing.serves(record.model)
     headline = f"job {job} ({record.name}) is {record.state.value}"
     console = stdout()
     console.print(f"{headline}: {why}" if why else headline, markup=False, soft_wrap=True)
+    if pilots and not served:
+        console.print(pilots, markup=False, soft_wrap=True)
     write_table([_told(event) for event in events], ("when", "what", "who", "detail"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import JobRecord, JobState, ShardRecord, ShardState, WorkerRecord, WorkerState
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Standing:
         }
         return cls(queue.workers(), queue.settings(), full)
 
+    def serves(self, model: str) -> bool:
+        """Whether a worker has a model and takes work, or soon will."""
+        return any(alive(worker, model) for worker in self.workers)
+
     def is_paused(self, model: str) -> bool:
         """Whether nothing of a model is leased."""
         return bool(self.settings.get("pause") or self.settings.get(f"pause:{model}"))
@@ -108,3 +113,15 @@ def explained(reason: str, job: JobRecord, standing: Standing) -> str:
         option=f" --model {job.model}" if alone else "",
     )
     return f"{reason}: {meaning}"
+
+
+def pilots_say(pilots: Sequence[PilotRecord], model: str) -> str:
+    """Why no pilot of ``model`` works yet, as its newest one has it: what it waits for, or what it failed with."""
+    mine = [pilot for pilot in pilots if pilot.model == model]
+    if any(pilot.state is PilotState.RUNNING for pilot in mine):
+        return ""
+    newest = max(mine, key=lambda pilot: pilot.id, default=None)
+    if newest is None or newest.state is PilotState.ENDED:
+        return ""
+    told = f": {newest.reason}" if newest.reason else ""
+    return f"pilot {newest.name} is {newest.state.value}{told}"

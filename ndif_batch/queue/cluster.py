@@ -52,6 +52,7 @@ class PilotRecord:
     ended_at: datetime | None
     reason: str | None
     worker_id: int | None
+    draining_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

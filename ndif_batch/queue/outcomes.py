@@ -41,7 +41,7 @@ def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
     if errors:
         tx.connection.execute(insert(task_error), errors)
     _charge(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
-    return set(counted)
+    return set(counted) | _done_before(tx, [one for one in finished if one.shard_id not in counted])
 
 
 def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost) -> bool:
@@ -81,6 +81,16 @@ def _held(tx: Transaction, ids: Collection[int], *, costs: bool) -> dict[int, Sh
         workers.lock(tx, select(shard.c.worker_id).where(leased))
     query = select(shard).where(leased).order_by(shard.c.id).with_for_update(key_share=True)
     return {one.id: one for one in shard_records(tx.connection.execute(query).mappings())}
+
+
+def _done_before(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
+    """Those of the shards that an earlier commit ended under the same epoch: its answer was lost."""
+    ids = {one.shard_id for one in finished}
+    if not ids:
+        return ids
+    done = select(shard.c.id, shard.c.epoch).where(shard.c.id.in_(ids), shard.c.state == ShardState.DONE)
+    epochs = {row.id: row.epoch for row in tx.connection.execute(done)}
+    return {one.shard_id for one in finished if epochs.get(one.shard_id) == one.epoch}
 
 
 def _is_current(held: Mapping[int, ShardRecord], shard_id: int, epoch: int) -> bool:

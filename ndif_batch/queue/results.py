@@ -32,6 +32,16 @@ def reusable(tx: Transaction, owner: str, identity: str) -> list[int]:
     return list(tx.connection.scalars(query))
 
 
+def source(tx: Transaction, job_id: int, source_id: int) -> JobRecord | None:
+    """See :meth:`ndif_batch.queue.protocol.WorkerQueue.source`."""
+    mine = tx.connection.execute(select(job.c.user, job.c.identity).where(job.c.id == job_id)).one_or_none()
+    if mine is None or mine.identity is None:
+        return None
+    same = (job.c.user == mine.user) & (job.c.identity == mine.identity) & job.c.removed_at.is_(None)
+    found = jobs.some(tx, (job.c.id == source_id) & same)
+    return found[0] if found else None
+
+
 def give_up(tx: Transaction, job_id: int, actor: str) -> JobRecord:
     """Nobody reads or re-uses a job's results any more; its files may go.
 

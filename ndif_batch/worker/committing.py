@@ -1,32 +1,25 @@
-"""The results' way into the archive and the queue: whole shards written one by one, then committed together."""
+"""What becomes of leased shards: written and committed, failed or given back; and of jobs that end with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from ndif_batch.archive import write_shard
 from ndif_batch.errors import NdifBatchError, NotFoundError
 from ndif_batch.queue.cluster import Cost
-from ndif_batch.queue.protocol import Finished
-from ndif_batch.queue.records import ShardRecord
+from ndif_batch.queue.protocol import Finished, WorkerQueue
+from ndif_batch.queue.records import Lease
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
-from ndif_batch.worker.ports import JobQueue
+from ndif_batch.worker.patience import Patience
+from ndif_batch.worker.ports import Counters
+from ndif_batch.worker.progress import Tally
 from ndif_batch.worker.work import ShardWork
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-Answer = TypeVar("Answer")
-
-
-class Ask(Protocol):
-    """Puts a question to the queue, through outages."""
-
-    def __call__(self, question: Callable[[], Answer], /) -> Answer:
-        """The answer, when there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +32,23 @@ class Complete:
 
 
 class Committer:
-    """Writes and commits the complete shards of one worker. ``on_done`` is told how many were this worker's."""
+    """Brings outcomes to disk and to the queue, through outages; what it has told is no longer held."""
 
     def __init__(
-        self, queue: JobQueue, heart: Heartbeat, jobs: OpenJobs, ask: Ask, on_done: Callable[[int], Any]
+        self,
+        queue: WorkerQueue,
+        jobs: OpenJobs,
+        heart: Heartbeat,
+        patience: Patience,
+        counters: Counters,
+        tally: Tally,
     ) -> None:
         self._queue = queue
-        self._heart = heart
         self._jobs = jobs
-        self._ask = ask
-        self._on_done = on_done
+        self._heart = heart
+        self._ask = patience.ask
+        self._counters = counters
+        self._tally = tally
 
     def write(self, shard: Complete) -> bool:
         """Bring a shard's results to disk; False if it was lost meanwhile."""
@@ -58,7 +58,7 @@ class Committer:
         try:
             write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
         except NotFoundError as error:  # somebody deleted the archive: a matter of this job alone
-            self._fail(work.shard, error)
+            self.fail(work.lease, error, retryable=False)
             return False
         return True
 
@@ -71,17 +71,35 @@ class Committer:
             self._heart.release(shard_id)
             told = "shard.done" if shard_id in mine else "shard.late"
             log.info(told, job=work.job.record.id, shard=shard_id, failed=len(work.failures))
-        self._on_done(len(mine))
-        for job_id, counted in {one.work.job.record.id: one.counted for one in shards}.items():
-            self.finish_if_over(job_id, counted)
+        self._tally.shards(len(mine))
+        self._finish_ended({one.work.job.record.id: one.counted for one in shards})
 
-    def _fail(self, shard: ShardRecord, error: NdifBatchError) -> None:
-        log.error("shard.failed", shard=shard.id, code=error.code, reason=error.message)
-        self._ask(lambda: self._queue.fail(shard.id, shard.epoch, error.code, error.message, retryable=False))
-        self._heart.release(shard.id)
+    def fail(self, lease: Lease, error: Exception, *, retryable: bool) -> None:
+        """The whole shard failed; an ``error`` that is not ours is logged with its traceback."""
+        known = error if isinstance(error, NdifBatchError) else None
+        code, message = (known.code, known.message) if known else ("engine", f"{type(error).__name__}: {error}")
+        log.error(
+            "shard.failed",
+            job=lease.job.id,
+            shard=lease.shard.id,
+            code=code,
+            reason=message,
+            exc_info=None if known else error,
+        )
+        self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
+        self._heart.release(lease.shard.id)
+        self._finish_ended({lease.job.id: Counted.now(self._counters)})
 
-    def finish_if_over(self, job_id: int, counted: Counted) -> None:
-        """Close a job that has ended."""
-        record = self._ask(lambda: self._queue.job(job_id))
-        if record.state.final:
-            self._jobs.close(record, counted)
+    def give_back(self, lease: Lease) -> None:
+        """Another worker may have it."""
+        self._ask(lambda: self._queue.give_back(lease.shard.id, lease.shard.epoch))
+        self._heart.release(lease.shard.id)
+
+    def finish_what_others_left(self) -> None:
+        """Give the archives of ended jobs their manifests, if nobody else is going to."""
+        for job in self._ask(lambda: self._queue.left_over(self._heart.worker_id)):
+            self._jobs.close(job, Counted.now(self._counters))
+
+    def _finish_ended(self, counted: dict[int, Counted]) -> None:
+        for job in self._ask(lambda: self._queue.ended(list(counted))):
+            self._jobs.close(job, counted[job.id])

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from ndif_batch.archive import ArchiveSpec, SavedTasks
-from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.errors import UsageError
 from ndif_batch.queue.records import JobRecord
 from ndif_batch.sweep.matching import NONE, Matching
 from ndif_batch.sweep.space import Space
@@ -27,9 +27,9 @@ class Source:
 
 
 class Reuse:
-    """Fills shards from earlier jobs; ``find`` gives a job's record by its id."""
+    """Fills shards from earlier jobs. ``find`` gives the record of the second job, if the first may take from it."""
 
-    def __init__(self, find: Callable[[int], JobRecord]) -> None:
+    def __init__(self, find: Callable[[int, int], JobRecord | None]) -> None:
         self._find = find
 
     def fill(self, work: ShardWork) -> None:
@@ -54,17 +54,15 @@ class Reuse:
                 yield source
 
     def _source(self, job: OpenJob, job_id: int) -> Source | None:
-        """None for a job that is gone, cannot be read, or is not of the same user and identity."""
+        """None for a job whose results are not there to take, or that cannot be read."""
+        earlier = self._find(job.record.id, job_id)
+        if earlier is None:
+            return None
         try:
-            earlier = self._find(job_id)
             space = Space.from_json(earlier.space)
             axes = {axis.name: axis.columns for axis in space.axes}
             spec = ArchiveSpec.described(axes, earlier.tile, earlier.arrays)
-        except (NotFoundError, UsageError, KeyError, TypeError, ValueError) as error:
+        except (UsageError, KeyError, TypeError, ValueError) as error:
             log.warning("reuse.unreadable", job=job.record.id, earlier=job_id, reason=str(error))
-            return None
-        mine = job.record
-        if (earlier.user, earlier.identity) != (mine.user, mine.identity) or mine.identity is None:
-            log.warning("reuse.other", job=mine.id, earlier=job_id)
             return None
         return Source(Matching(job.graph, job.space, space), SavedTasks(earlier.store, spec))

@@ -129,8 +129,8 @@ def test_a_cost_is_charged_to_the_job_s_user_by_the_hour_and_only_once(queue: Qu
     queue.submit(job_spec(user="bob", shards=1))
     worker = new_worker(queue)
     first, second, third, fourth, bobs = take(queue, worker, 5)
-    assert queue.commit([Finished(first.shard.id, first.shard.epoch, cost=Cost(1.5, 100, 20))])
-    assert not queue.commit([Finished(first.shard.id, first.shard.epoch, cost=Cost(1.5, 100, 20))])
+    for _ in range(2):
+        assert queue.commit([Finished(first.shard.id, first.shard.epoch, cost=Cost(1.5, 100, 20))])
     assert queue.commit([Finished(second.shard.id, second.shard.epoch, cost=Cost(0.5, 50, 10))])
     assert queue.commit([Finished(bobs.shard.id, bobs.shard.epoch, cost=Cost(4.0, 10))])
     clock.forward(3600)

@@ -83,8 +83,9 @@ def test_no_shard_is_leased_twice(queue: Queue) -> None:
 def test_a_commit_counts_once(queue: Queue) -> None:
     job = queue.submit(job_spec())
     (lease,) = take(queue, new_worker(queue))
-    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
-    assert not queue.commit([Finished(lease.shard.id, lease.shard.epoch, [TaskFailure(0, "task", "late")])])
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)]) == {lease.shard.id}
+    again = [Finished(lease.shard.id, lease.shard.epoch, [TaskFailure(0, "task", "late")])]
+    assert queue.commit(again) == {lease.shard.id}
     assert (queue.job(job.id).tasks_done, queue.job(job.id).tasks_failed) == (10, 0)
 
 

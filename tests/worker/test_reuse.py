@@ -23,7 +23,7 @@ from ndif_batch.queue.tables import job as job_table
 from ndif_batch.sweep.matching import draws
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
-from ndif_batch.worker.loop import Until
+from ndif_batch.worker.ending import Until
 from tests import toy
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import cut, working

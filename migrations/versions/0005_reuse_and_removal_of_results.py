@@ -1,7 +1,7 @@
 """What makes two jobs' tasks the same, and whose results were removed.
 
-Revision: 0004
-After: 0002
+Revision: 0005
+After: 0004
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0002"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
