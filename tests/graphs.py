@@ -162,9 +162,9 @@ def random_sweep(seed: int, sites: SiteMap, tasks: int) -> list[Task]:
         values: dict[str, list[Value]] = {}
 
         def free(arg: Arg, params: dict[str, ParamType] = params, values: dict[str, list[Value]] = values) -> Arg:
-            kind = {int: ParamType.INT, float: ParamType.FLOAT}.get(type(arg))
-            if kind is None or arg == 0 or rng.random() < 0.5:
+            if isinstance(arg, bool) or not isinstance(arg, int | float) or arg == 0 or rng.random() < 0.5:
                 return arg
+            kind = ParamType.INT if isinstance(arg, int) else ParamType.FLOAT
             name = f"p{len(params)}"
             params[name] = kind
             values[name] = [arg if rng.random() < 0.3 else _other(rng, arg) for _ in range(tasks)]
@@ -192,7 +192,7 @@ def random_sweep(seed: int, sites: SiteMap, tasks: int) -> list[Task]:
         return made
 
 
-def _other(rng: random.Random, arg: Arg) -> int | float:
+def _other(rng: random.Random, arg: int | float) -> int | float:
     return rng.randrange(-3, 3) if isinstance(arg, int) else rng.choice([-1.5, 0.25, 2.0])
 
 
