@@ -137,7 +137,7 @@ def verify(job: Job, output: Output = Format.TABLE) -> None:
 
 @app.command()
 def rm(jobs: Annotated[list[int], typer.Argument(metavar="JOB...", help="Numbers of your jobs.")]) -> None:
-    """Delete what jobs of yours saved, for ever; the jobs stay in the lists. They must have ended."""
+    """Delete what ended jobs saved. The jobs stay in the lists."""
     from ndif_batch.cli.steer import each
 
     def removed(job: JobHandle) -> str:

@@ -10,9 +10,7 @@ import typer
 from ndif_batch.cli.output import Format, Output, say, write_rows
 from ndif_batch.errors import NotFoundError, UsageError
 
-app = typer.Typer(
-    help="Users: their shares of the cluster, and the most that they may have at once.", no_args_is_help=True
-)
+app = typer.Typer(help="Shares and limits of users.", no_args_is_help=True)
 
 COLUMNS = ("user", "role", "shares", "pending-tasks", "running-shards", "archive-bytes", "running", "gpu-hours")
 NO_LIMIT = "none"
