@@ -16,7 +16,8 @@ import structlog
 
 from ndif_batch.config import Settings
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.model import LoadedModel, load
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.model import load
 from ndif_batch.engine.usage import device_usage
 from ndif_batch.errors import UnavailableError
 from ndif_batch.models.info import ModelInfo
