@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -59,10 +60,31 @@ def test_patching_is_the_same_the_whole_way_and_in_another_family(tmp_path: Path
 
 
 def test_values_that_differ_give_no_report(tmp_path: Path) -> None:
-    done = bench("patching", tmp_path / "report.json", "--only", "raw_rows", "--tolerance", "1e-30")
+    done = bench("extraction", tmp_path / "report.json", "--only", "engine", "--prompts", "2", "--tolerance=-1")
     assert done.returncode == 1
-    assert "values differ by more than 1e-30: raw hooks, rows of 32" in done.stderr
+    assert "values differ by more than -1" in done.stderr
     assert not (tmp_path / "report.json").exists()
+
+
+def test_a_contender_is_wrong_if_any_value_of_any_round_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from contenders.protocol import Measured
+    from contest import Contender, Contest, summarise
+
+    def measured(*values: float) -> Measured:
+        return Measured({"": [2.0]}, {"": np.array(values)}, {})
+
+    right = measured(1, 2, -4)
+    rounds = {
+        "base": [right, right],
+        "same": [right, measured(1, 2, -4.0001)],
+        "once": [right, measured(1, 2.1, -4)],
+        "nan": [right, measured(1, float("nan"), -4)],
+        "fewer": [measured(1, 2), right],
+    }
+    found = Contest(summarise([Contender(name, name, name) for name in rounds], rounds), {}, 1e-4)
+    assert found.wrong() == ["once", "nan", "fewer"]
+    assert [row.deviation for row in found.rows[:3]] == [0, pytest.approx(2.5e-5), pytest.approx(0.025)]
 
 
 def test_scaling_fits_a_line_to_each_series_and_draws_it(tmp_path: Path) -> None:
