@@ -33,7 +33,8 @@ class ClusterSettings(BaseModel):
     """How the scheduler starts and ends pilots. Times are in seconds, ``gpus`` counts those of all pilots together.
 
     A pilot without GPUs counts as one. ``load_seconds`` is assumed of models that were never loaded; a pilot that the
-    launcher keeps waiting for longer than ``pending_seconds`` is given up. The others: ``scheduling.cluster.Limits``.
+    launcher keeps waiting for longer than ``pending_seconds`` is given up, and one that was asked to end and has not
+    after ``drain_seconds`` is killed. The others: ``scheduling.cluster.Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +56,7 @@ class ClusterSettings(BaseModel):
     longest_walltime: Annotated[float, Field(ge=60)] = 4 * 3600.0
     load_seconds: Annotated[float, Field(gt=0)] = 60.0
     pending_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    drain_seconds: Annotated[float, Field(gt=0)] = 120.0
 
 
 class Settings(BaseSettings):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from ndif_batch.engine.model import LoadedModel, wrap
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.model import wrap
 
 VOCABULARY = 97
 TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

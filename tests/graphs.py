@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ndif_batch.engine.program import compile_task
-from ndif_batch.errors import GraphError
-from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, Run, SliceArg
+from ndif_batch.errors import GraphError, NdifBatchError
+from ndif_batch.graph.bind import bind
+from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, Value, map_node
 from ndif_batch.graph.sites import SiteMap, SiteTensor
 from ndif_batch.sweep.task import Task
 
@@ -149,3 +151,65 @@ def random_task(seed: int, sites: SiteMap) -> Task:
                 return Task(graph, {}, seed=seed)
         except GraphError:
             continue
+
+
+def random_sweep(seed: int, sites: SiteMap, tasks: int) -> list[Task]:
+    """Tasks of one random graph that differ in positions, numbers, layers, prompts and seeds, some in none of them."""
+    rng = random.Random(seed)
+    while True:
+        template = random_task(rng.randrange(2**40), sites).graph
+        params: dict[str, ParamType] = {}
+        values: dict[str, list[Value]] = {}
+
+        def free(arg: Arg, params: dict[str, ParamType] = params, values: dict[str, list[Value]] = values) -> Arg:
+            if isinstance(arg, bool) or not isinstance(arg, int | float) or arg == 0 or rng.random() < 0.5:
+                return arg
+            kind = ParamType.INT if isinstance(arg, int) else ParamType.FLOAT
+            name = f"p{len(params)}"
+            params[name] = kind
+            values[name] = [arg if rng.random() < 0.3 else _other(rng, arg) for _ in range(tasks)]
+            return ParamRef(name)
+
+        nodes = tuple(
+            map_node(node, free) if node.op in ("getitem", "write", "mul") and rng.random() < 0.8 else node
+            for node in template.nodes
+        )
+        runs = []
+        for run in template.runs:
+            params[run.name] = ParamType.PROMPT
+            assert isinstance(run.prompt, tuple)
+            other = tuple(rng.randrange(sites.vocabulary) for _ in range(rng.randint(1, 9)))
+            values[run.name] = [run.prompt if rng.random() < 0.8 else other for _ in range(tasks)]
+            runs.append(Run(run.name, ParamRef(run.name)))
+        graph = Graph(params, tuple(runs), _at_any_layer(rng, nodes, params, values, tasks))
+        made = [Task(graph, {name: values[name][i] for name in params}, seed=rng.randrange(3)) for i in range(tasks)]
+        try:
+            for task in made:
+                bound = bind(graph, task.bindings)
+                compile_task(bound, tuple(range(len(nodes))), sites)
+        except NdifBatchError:
+            continue
+        return made
+
+
+def _other(rng: random.Random, arg: int | float) -> int | float:
+    return rng.randrange(-3, 3) if isinstance(arg, int) else rng.choice([-1.5, 0.25, 2.0])
+
+
+def _at_any_layer(
+    rng: random.Random,
+    nodes: tuple[Node, ...],
+    params: dict[str, ParamType],
+    values: dict[str, list[Value]],
+    tasks: int,
+) -> tuple[Node, ...]:
+    """The nodes with one parameter in place of the number of a block, where there is one to replace."""
+    found = [(i, re.search(r"\.([0-2])\.", str(node.site))) for i, node in enumerate(nodes) if node.op == "write"]
+    matches = [(i, match) for i, match in found if match is not None]
+    if not matches or rng.random() < 0.3:
+        return nodes
+    i, match = rng.choice(matches)
+    params["layer"] = ParamType.INT
+    values["layer"] = [rng.randrange(3) for _ in range(tasks)]
+    site = f"{match.string[: match.start()]}.{{layer}}.{match.string[match.end() :]}"
+    return (*nodes[:i], replace(nodes[i], site=site), *nodes[i + 1 :])

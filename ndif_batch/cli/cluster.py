@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Output, age, say, size, write_rows
+from ndif_batch.cli.reasons import pilots_say
 from ndif_batch.errors import NotFoundError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Pilots: the cluster's jobs that hold a model and carry out tasks.", no_args_is_help=True)
 
-STATUS = ("model", "pilots", "waiting", "tasks", "tokens", "tokens/s", "oldest", "paused")
+STATUS = ("model", "pilots", "waiting", "tasks", "tokens", "tokens/s", "oldest", "paused", "reason")
 PILOTS = ("pilot", "model", "state", "id", "host", "age", "memory", "busy", "reason")
 
 Names: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="[PILOT]...", help="Names of pilots.")]
@@ -32,9 +33,9 @@ Model: TypeAlias = Annotated[str | None, typer.Option("--model", "-m", help="Eve
 def status(output: Output = Format.TABLE) -> None:
     """Show what waits for each model, and the pilots that there are for it."""
     with _opened() as (_, queue):
-        backlog, settings = queue.backlog(), queue.settings()
+        backlog, settings, every = queue.backlog(), queue.settings(), queue.pilots(active=False)
         pilots: dict[str, Counter[str]] = {}
-        for pilot in queue.pilots():
+        for pilot in (one for one in every if not one.state.final):
             pilots.setdefault(pilot.model, Counter())[pilot.state.value.lower()] += 1
         rows: list[dict[str, Any]] = []
         for model in sorted({*backlog, *pilots}):
@@ -49,6 +50,7 @@ def status(output: Output = Format.TABLE) -> None:
                     "tokens/s": waits.tokens_per_second if waits else None,
                     "oldest": f"{waits.oldest_seconds:.0f}s" if waits else None,
                     "paused": bool(settings.get("pause") or settings.get(f"pause:{model}")),
+                    "reason": pilots_say(every, model) if waits else "",
                 }
             )
     write_rows(rows, STATUS, output)
@@ -113,7 +115,7 @@ def _order(names: Sequence[str] | None, model: str | None, every: bool, order: C
 
     with _opened() as (settings, queue):
         chosen = _chosen(queue.pilots(), names or (), model, every)
-        launcher = open_launcher(settings.cluster.launcher, settings.pilots)
+        launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
         for pilot in chosen:
             order(queue, launcher, pilot, actor=settings.user, reason=f"{done} by {settings.user}")
             say(f"pilot {pilot.name} is {done}")

@@ -11,7 +11,7 @@ import typer
 
 from ndif_batch.cli.follow import describe_task, follow
 from ndif_batch.cli.output import Format, Output, age, say, stdout, write_record, write_rows, write_table
-from ndif_batch.cli.reasons import MEANING, SHORT, waiting_reason
+from ndif_batch.cli.reasons import MEANING, SHORT, alive, pilots_say, waiting_reason
 from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure, WorkerRecord
 
 if TYPE_CHECKING:
@@ -72,12 +72,17 @@ def explain(job: JobArgument) -> None:
 
     with Client() as client:
         record = client.job(job).record
-        reason = waiting_reason(record, client.queue.workers(), client.queue.shards(job))
+        workers = client.queue.workers()
+        reason = waiting_reason(record, workers, client.queue.shards(job))
         events = client.queue.events(job, LONGEST_LISTING)
+        pilots = pilots_say(client.queue.pilots(active=False), record.model)
+        served = record.state.final or any(alive(worker, record.model) for worker in workers)
     headline = f"job {job} ({record.name}) is {record.state.value}"
     console = stdout()
     why = f"{reason}: {MEANING[reason]}" if reason in MEANING else reason
     console.print(f"{headline}: {why}" if why else headline, markup=False, soft_wrap=True)
+    if pilots and not served:
+        console.print(pilots, markup=False, soft_wrap=True)
     write_table([_told(event) for event in events], ("when", "what", "who", "detail"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import JobRecord, JobState, ShardRecord, ShardState, WorkerRecord, WorkerState
 
 LIVE = (WorkerState.STARTING, WorkerState.RUNNING)
@@ -45,3 +46,15 @@ def waiting_reason(job: JobRecord, workers: Sequence[WorkerRecord], shards: Sequ
         return "ModelLoading"
     waiting = [shard for shard in shards if shard.state is ShardState.PENDING]
     return "Backoff" if waiting and all(shard.ready_at is not None for shard in waiting) else "Priority"
+
+
+def pilots_say(pilots: Sequence[PilotRecord], model: str) -> str:
+    """Why no pilot of ``model`` works yet, as its newest one has it: what it waits for, or what it failed with."""
+    mine = [pilot for pilot in pilots if pilot.model == model]
+    if any(pilot.state is PilotState.RUNNING for pilot in mine):
+        return ""
+    newest = max(mine, key=lambda pilot: pilot.id, default=None)
+    if newest is None or newest.state is PilotState.ENDED:
+        return ""
+    told = f": {newest.reason}" if newest.reason else ""
+    return f"pilot {newest.name} is {newest.state.value}{told}"

@@ -33,12 +33,12 @@ WITHOUT_MEANING = frozenset(
 )
 """Keywords that say nothing which the mask pattern does not say already."""
 
-_current: ContextVar[Pack | None] = ContextVar("pack", default=None)
+_current: ContextVar[Callable[[], Pack] | None] = ContextVar("pack", default=None)
 
 
 @contextmanager
-def attending(pack: Pack) -> Iterator[None]:
-    """Attention inside the block is over ``pack``."""
+def attending(pack: Callable[[], Pack]) -> Iterator[None]:
+    """Attention inside the block is over what ``pack`` gives at that moment."""
     token = _current.set(pack)
     try:
         yield
@@ -53,6 +53,7 @@ class Pattern:
         self._function = function
         self._device = device
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
+        self._last: dict[tuple[int, int], torch.Tensor] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Pattern:
         """The same pattern: a model that is spread over devices moves what it hands from block to block."""
@@ -63,6 +64,16 @@ class Pattern:
         if length not in self._masks:
             self._masks[length] = self._measure(length)
         return self._masks[length]
+
+    def last(self, queries: int, length: int) -> tuple[torch.Tensor | None, bool]:
+        """The same for the last ``queries`` tokens of such runs: a mask ``[queries, length]``."""
+        mask, causal = self.mask(length)
+        if queries == length or (mask is None and not causal) or (causal and queries == 1):
+            return mask, causal and queries == length
+        if (queries, length) not in self._last:
+            whole = torch.ones(length, length, dtype=torch.bool, device=self._device).tril() if mask is None else mask
+            self._last[queries, length] = whole[length - queries :]
+        return self._last[queries, length], False
 
     def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
         place = torch.arange(length, device=self._device)
@@ -102,14 +113,21 @@ def packed_attention(
         raise TypeError(f"packed attention does not know {unknown}")
     if not isinstance(attention_mask, Pattern):
         raise TypeError("packed attention needs a mask pattern from transformers")
-    pack = _current.get()
-    if pack is None:
+    current = _current.get()
+    if current is None:
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
+    pack = current()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    lent = None if pack.keys is None else pack.keys.to(key.device)
+    lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
     parts = []
     for group in pack.groups:
-        q, k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (query, key, value))
-        mask, causal = attention_mask.mask(group.length)
+        q = _rows(query, group.first, group.rows, group.queries)
+        if group.keys is None:
+            k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
+        else:
+            k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (lent_key, lent_value))
+        mask, causal = attention_mask.last(group.queries, group.length)
         mask = None if mask is None else mask.to(q.device)
         if softcap is None and s_aux is None:
             part = scaled_dot_product_attention(
@@ -117,16 +135,12 @@ def packed_attention(
             )
         else:
             part = _explicit(q, k, v, mask, causal, scale, softcap, s_aux)
-        parts.append(part.transpose(1, 2).reshape(1, group.rows * group.length, *_heads_width(part)))
+        parts.append(part.transpose(1, 2).reshape(1, group.rows * group.queries, part.shape[1], part.shape[3]))
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
 
 
-def _heads_width(part: torch.Tensor) -> tuple[int, int]:
-    return part.shape[1], part.shape[3]
-
-
-def _rows(tensor: torch.Tensor, first: int, rows: int, length: int) -> torch.Tensor:
-    block = tensor[0, :, first : first + rows * length]
+def _rows(tensor: Any, first: int, rows: int, length: int) -> torch.Tensor:
+    block: torch.Tensor = tensor[0, :, first : first + rows * length]
     return block.reshape(block.shape[0], rows, length, block.shape[2]).transpose(0, 1)
 
 

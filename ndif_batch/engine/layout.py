@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ndif_batch.engine import attention
-from ndif_batch.engine.pack import Pack, Segment
-from ndif_batch.engine.views import view
+from ndif_batch.engine.access import SiteAccess
+from ndif_batch.engine.blocks import Block, Moments
+from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
 from ndif_batch.models.probe import entry_device, watching
 
@@ -29,21 +30,27 @@ Another order of additions is far below it even after a hundred layers; a run th
 class Layout:
     """How runs of a model go together: ``packed`` side by side, or each in its own pass for the ``reason`` given.
 
-    ``alone`` are the sites at which a pack does not hold each run's own values: their tasks run alone.
+    ``alone`` are the sites at which a pack does not hold each run's own values: their tasks run alone. ``blocks`` are
+    those between which tokens can come and go, ``last`` the module whose output the head takes in.
     """
 
     packed: bool
     reason: str | None = None
     alone: frozenset[str] = field(default_factory=frozenset)
+    moments: Moments = field(default_factory=Moments)
+    blocks: tuple[Block, ...] = ()
+    last: str | None = None
 
 
-def forward(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Any:
+def forward(model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool) -> Any:
     """One pass over a pack; ``packed`` says that attention is ours and positions start again with each run."""
-    ids = pack.token_ids
+    device = entry_device(model)
+    ids = pack().token_ids(device)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
     if not packed:
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        return model(**given)
     with attention.attending(pack):
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=pack.positions, use_cache=False)
+        return model(**given, position_ids=pack().position_ids(device))
 
 
 def measure_layout(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
@@ -54,11 +61,10 @@ def measure_layout(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, Site
     """
     native, whole = model.config._attn_implementation, sites
     runs = _random_prompts(sites.vocabulary)
-    device = entry_device(model)
-    alone = [_values(model, Pack.of([run], device), packed=False) for run in runs]
+    alone = [_values(model, Pack.of(Lanes.of([run])), packed=False) for run in runs]
     try:
         model.set_attn_implementation(attention.NAME)
-        pack = Pack.of(runs, device)
+        pack = Pack.of(Lanes.of(runs))
         together = _values(model, pack, packed=True)
         if model.config._attn_implementation != attention.NAME:
             raise TypeError("its attention cannot be replaced")
@@ -94,7 +100,7 @@ def _random_prompts(vocabulary: int) -> list[list[int]]:
 def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> dict[str, Any]:
     values: dict[str, Any] = {}
     with watching(model, values.__setitem__), torch.no_grad():
-        forward(model, pack, packed=packed)
+        forward(model, lambda: pack, packed=packed)
     return values
 
 
@@ -102,25 +108,30 @@ def _mixed(sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together
     for path, site in sites.sites.items():
         if site.refused is not None:
             continue
-        for segment, own in zip(pack.segments, alone, strict=True):
-            if path not in together or not _equal(site.value, segment, own.get(path), together[path]):
+        for lane, own in enumerate(alone):
+            if path not in together or not _equal(site.value, pack, lane, own.get(path), together[path]):
                 yield path
                 break
 
 
-def _equal(shape: SiteValue, segment: Segment, alone: Any, together: Any) -> bool:
+def _equal(shape: SiteValue, pack: Pack, lane: int, alone: Any, together: Any) -> bool:
     if isinstance(shape, tuple):
         return len(together) == len(alone) == len(shape) and all(
-            _equal(part, segment, a, b) for part, a, b in zip(shape, alone, together, strict=True)
+            _equal(part, pack, lane, a, b) for part, a, b in zip(shape, alone, together, strict=True)
         )
     if not isinstance(shape, SiteTensor):
         return True
     if len(shape.token_axes) > 1 or not isinstance(together, torch.Tensor):
         return False
     try:
-        seen = view(together, shape, segment)
-    except RuntimeError:
+        seen = SiteAccess(together, shape, pack).take_one(lane, ())
+    except (IndexError, RuntimeError):
         return False
+    return equal(seen, alone)
+
+
+def equal(seen: torch.Tensor, alone: torch.Tensor) -> bool:
+    """Whether what a run has in company is what it has alone, but for rounding."""
     if seen.shape != alone.shape:
         return False
     seen = seen.to(alone.device)

@@ -1,4 +1,8 @@
-"""The packed layout: the tokens of many runs on one axis, and which run owns which."""
+"""Where the tokens of many runs lie on one axis, and how that changes as a pass goes on.
+
+A lane is a run's own tokens in a pass. A branch is a lane that owns its tokens only from a position on, and only from
+a moment of the pass on; all other tokens of its run are those of its trunk, a lane of the same prompt.
+"""
 
 from __future__ import annotations
 
@@ -6,94 +10,162 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import TypeAlias
 
+import numpy as np
 import torch
 
+from ndif_batch.engine.vectorised import uploaded
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The ``length`` tokens of one run from ``first`` on."""
+Numbers: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
-    first: int
-    length: int
+NOWHERE = -1
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """The lanes of a pass. Lane ``i`` runs ``prompts[i]`` and owns the positions from ``start[i]`` on.
+
+    ``trunk[i]`` is the lane that has the rest, ``i`` itself for a lane that is no branch.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    start: Numbers
+    trunk: Numbers
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]]) -> Lanes:
+        """Runs side by side, none of them a branch."""
+        whole = tuple(tuple(prompt) for prompt in prompts)
+        return cls(whole, np.zeros(len(whole), np.int64), np.arange(len(whole)))
+
+    @cached_property
+    def length(self) -> Numbers:
+        """Tokens of each lane's run."""
+        return np.array([len(prompt) for prompt in self.prompts], np.int64)
+
+    @cached_property
+    def first(self) -> Numbers:
+        """Where each lane's positions begin when all positions of all lanes are numbered."""
+        return np.concatenate([[0], np.cumsum(self.length)[:-1]]).astype(np.int64)
+
+    @cached_property
+    def borrowed(self) -> Numbers:
+        """For each position of each lane the same position of its trunk."""
+        shift = np.repeat(self.first[self.trunk] - self.first, self.length)
+        return shift + np.arange(shift.size)
+
+    def own(self, lanes: Numbers) -> Numbers:
+        """The positions that some lanes own, lane by lane."""
+        counts = self.length[lanes] - self.start[lanes]
+        ends = np.cumsum(counts)
+        begin = self.first[lanes] + self.start[lanes]
+        return np.repeat(begin - (ends - counts), counts) + np.arange(int(counts.sum()))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``rows`` segments of equal ``length``, one behind the other from ``first`` on: a block without padding."""
+    """``rows`` lanes of equal ``length`` that own their last ``queries`` tokens, one behind the other from ``first``.
+
+    ``keys`` is where their rows begin among the pack's ``keys``; ``None`` if they own all that they attend to.
+    """
 
     first: int
     rows: int
+    queries: int
     length: int
+    keys: int | None = None
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs side by side on one token axis, the shorter ones first.
+    """The tokens of a pass at one moment.
 
-    ``segments`` are in the order in which the runs were given; ``token_ids`` and ``positions`` are ``[1, tokens]``.
+    ``seats`` has, for each position of each lane, the place on the token axis (or ``NOWHERE``); ``origin`` for each
+    place its place at the beginning of the pass, ``None`` at the beginning. ``keys`` are the places that the lanes of
+    groups with borrowed tokens attend to, row by row.
     """
 
-    segments: tuple[Segment, ...]
+    lanes: Lanes
+    seats: Numbers
+    tokens: int
     groups: tuple[Group, ...]
-    token_ids: torch.Tensor
-    positions: torch.Tensor
+    origin: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, runs: Sequence[Sequence[int]], device: torch.device) -> Pack:
-        """Packs the token ids of ``runs``."""
-        order = sorted(range(len(runs)), key=lambda i: len(runs[i]))
-        firsts = [0] * len(runs)
-        ids: list[int] = []
-        positions: list[int] = []
-        groups = []
-        for length, members in groupby(order, key=lambda i: len(runs[i])):
-            start = len(ids)
-            for i in members:
-                firsts[i] = len(ids)
-                ids.extend(runs[i])
-                positions.extend(range(length))
-            groups.append(Group(start, (len(ids) - start) // length, length))
-        return cls(
-            segments=tuple(Segment(first, len(run)) for first, run in zip(firsts, runs, strict=True)),
-            groups=tuple(groups),
-            token_ids=torch.tensor([ids], device=device),
-            positions=torch.tensor([positions], device=device),
-        )
+    def of(cls, lanes: Lanes) -> Pack:
+        """The beginning of a pass: every lane that is no branch, the shorter ones first."""
+        whole = np.flatnonzero(lanes.trunk == np.arange(len(lanes.prompts)))
+        whole = whole[np.argsort(lanes.length[whole], kind="stable")]
+        own = lanes.own(whole)
+        groups, _ = _groups(lanes, whole)
+        return cls(lanes, _seated(lanes, own), own.size, groups)
 
-    @property
-    def tokens(self) -> int:
-        """Length of the token axis."""
-        return self.token_ids.shape[1]
+    def token_ids(self, device: torch.device) -> torch.Tensor:
+        """``[1, tokens]``; of the beginning of a pass."""
+        flat = np.fromiter((token for prompt in self.lanes.prompts for token in prompt), np.int64)
+        return uploaded(flat[self._owners], device)[None]
 
-
-@dataclass(frozen=True)
-class Kept:
-    """The positions of each segment that go through the last module of a pass; the other tokens end before it."""
-
-    positions: tuple[tuple[int, ...], ...]
-    segments: tuple[Segment, ...]
-
-    @classmethod
-    def of(cls, positions: Sequence[Sequence[int]]) -> Kept:
-        """Keeps ``positions[i]`` (ascending) of segment ``i``."""
-        segments = []
-        first = 0
-        for kept in positions:
-            segments.append(Segment(first, len(kept)))
-            first += len(kept)
-        return cls(tuple(tuple(kept) for kept in positions), tuple(segments))
-
-    def index(self, pack: Pack) -> torch.Tensor:
-        """Where the kept tokens are on the pack's token axis."""
-        places = [
-            segment.first + position
-            for segment, kept in zip(pack.segments, self.positions, strict=True)
-            for position in kept
-        ]
-        return torch.tensor(places, device=pack.token_ids.device, dtype=torch.long)
+    def position_ids(self, device: torch.device) -> torch.Tensor:
+        """``[1, tokens]``; of the beginning of a pass."""
+        flat = np.arange(self.seats.size) - np.repeat(self.lanes.first, self.lanes.length)
+        return uploaded(flat[self._owners], device)[None]
 
     @cached_property
-    def places(self) -> tuple[dict[int, int], ...]:
-        """For each segment, where a position is among those kept."""
-        return tuple({position: i for i, position in enumerate(kept)} for kept in self.positions)
+    def _owners(self) -> Numbers:
+        owners = np.zeros(self.tokens, np.int64)
+        owners[self.seats] = np.arange(self.seats.size)
+        return owners
+
+    def places(self, lanes: Numbers, positions: Numbers) -> Numbers:
+        """Where positions of lanes lie on the token axis."""
+        seats: Numbers = self.seats[self.lanes.first[lanes] + positions]
+        return seats
+
+    def with_lanes(self, present: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
+        """The pack of some lanes, and for each of its tokens the place from which it comes.
+
+        A branch that was not there yet takes its first tokens from its trunk.
+        """
+        lanes = self.lanes
+        ordered = present[np.lexsort((lanes.start[present], lanes.length[present]))]
+        groups, keys = _groups(lanes, ordered)
+        return self._rearranged(lanes.own(ordered), groups, keys, device)
+
+    def with_positions(self, kept: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
+        """The pack of some positions, numbered over all lanes: there is no attention over it."""
+        return self._rearranged(kept, (), None, device)
+
+    def _rearranged(
+        self, own: Numbers, groups: tuple[Group, ...], keys: Numbers | None, device: torch.device
+    ) -> tuple[Pack, torch.Tensor]:
+        seats = _seated(self.lanes, own)
+        index = uploaded(self.seats[own], device)
+        origin = index if self.origin is None else self.origin[index]
+        borrowed = None if keys is None else uploaded(seats[keys], device)
+        return Pack(self.lanes, seats, own.size, groups, origin, borrowed), index
+
+
+def _seated(lanes: Lanes, own: Numbers) -> Numbers:
+    seats = np.full(lanes.borrowed.size, NOWHERE, np.int64)
+    seats[own] = np.arange(own.size)
+    return np.where(seats == NOWHERE, seats[lanes.borrowed], seats)
+
+
+def _groups(lanes: Lanes, ordered: Numbers) -> tuple[tuple[Group, ...], Numbers | None]:
+    groups = []
+    keys: list[Numbers] = []
+    first = begun = place = 0
+    kinds = zip(lanes.length[ordered].tolist(), lanes.start[ordered].tolist(), strict=True)
+    for (length, start), members in groupby(kinds):
+        rows = sum(1 for _ in members)
+        group = Group(first, rows, length - start, length, begun if start else None)
+        if start:
+            own = lanes.first[ordered[place : place + rows]]
+            keys.append((own[:, None] + np.arange(length)).ravel())
+            begun += rows * length
+        groups.append(group)
+        first += rows * group.queries
+        place += rows
+    return tuple(groups), np.concatenate(keys) if keys else None

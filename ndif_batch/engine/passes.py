@@ -2,100 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ndif_batch.engine.access import SiteAccess
+from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Block, along_tokens
 from ndif_batch.engine.bounds import check_places
-from ndif_batch.engine.interpreter import TaskRun
 from ndif_batch.engine.layout import forward
-from ndif_batch.engine.model import LoadedModel
-from ndif_batch.engine.pack import Kept, Pack, Segment
-from ndif_batch.engine.program import Visit
-from ndif_batch.engine.views import SiteBuffer
-from ndif_batch.graph.sites import Site
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.pack import Pack
+from ndif_batch.engine.plan import PassPlan
+from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument
-
-Key = tuple[int, int]
-"""A task's place in the batch, and one of its runs."""
 
 
 class _PassEnd(Exception):  # noqa: N818  not an error: nobody needs what comes after
     """Raised inside the model where a pass is over."""
 
 
-@dataclass(frozen=True)
-class PassPlan:
-    """What one pass runs: ``segment_of`` says where each task's run lies among ``runs``.
-
-    Unchanged runs of the same tokens are one run. ``kept`` has, for each run, the positions that go through the
-    model's last module.
-    """
-
-    stage: int
-    runs: tuple[tuple[int, ...], ...]
-    segment_of: dict[Key, int]
-    kept: tuple[tuple[int, ...], ...]
-    depth: int
-    due: dict[int, list[int]]
-
-
-def plan_pass(tasks: Sequence[TaskRun], stage: int) -> PassPlan | None:
-    """The pass of ``stage``, or ``None`` if no task that is still well has a run in it."""
-    runs: list[tuple[int, ...]] = []
-    kept: list[set[int] | None] = []
-    shared: dict[tuple[int, ...], int] = {}
-    segment_of: dict[Key, int] = {}
-    due: dict[int, list[int]] = {}
-    depth = -1
-    for place, task in enumerate(tasks):
-        if task.error is not None:
-            continue
-        for visit in task.program.visits:
-            if visit.stage == stage:
-                segment_of[place, visit.run] = _place(task, visit, runs, kept, shared)
-                depth = max(depth, visit.depth)
-        for order in task.due(stage):
-            due.setdefault(order, []).append(place)
-    if not runs:
-        return None
-    positions = tuple(
-        tuple(range(len(run))) if some is None else tuple(sorted(some)) for run, some in zip(runs, kept, strict=True)
-    )
-    return PassPlan(stage, tuple(runs), segment_of, positions, depth, due)
-
-
-def _place(
-    task: TaskRun,
-    visit: Visit,
-    runs: list[tuple[int, ...]],
-    kept: list[set[int] | None],
-    shared: dict[tuple[int, ...], int],
-) -> int:
-    tokens = task.program.tokens(visit.run)
-    where = None if visit.changed else shared.get(tokens)
-    if where is None:
-        where = len(runs)
-        runs.append(tokens)
-        kept.append(set())
-        if not visit.changed:
-            shared[tokens] = where
-    some = kept[where]
-    kept[where] = None if some is None or visit.positions is None else some | set(visit.positions)
-    return where
-
-
-def run_pass(model: LoadedModel, tasks: Sequence[TaskRun], plan: PassPlan) -> int:
-    """One forward pass; the tasks' values and saves are in their ``TaskRun`` afterwards. Gives its tokens."""
-    going = _Pass(model, tasks, plan)
+def run_pass(model: LoadedModel, plan: PassPlan) -> int:
+    """One forward pass; the cohorts have their values and saves afterwards. Gives the tokens that were computed."""
+    going = _Pass(model, plan)
     with going.hooks(), torch.no_grad(), suppress(_PassEnd):
-        forward(model.module, going.pack, packed=model.layout.packed)
-    return going.pack.tokens
+        forward(model.module, lambda: going.pack, packed=model.layout.packed)
+    return going.tokens
 
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -113,122 +49,147 @@ _applying: ContextVar[bool] = ContextVar("applying", default=False)
 
 
 class _Pass:
-    """The hooks of one pass."""
+    """The hooks of one pass, and the pack as it is at each moment."""
 
-    def __init__(self, model: LoadedModel, tasks: Sequence[TaskRun], plan: PassPlan) -> None:
+    def __init__(self, model: LoadedModel, plan: PassPlan) -> None:
         self._model = model
-        self._tasks = tasks
         self._plan = plan
-        self.pack = Pack.of(plan.runs, model.device)
-        self._kept = Kept.of(plan.kept)
-        self._trim = self._head_order() is not None and any(
-            len(kept) < len(run) for kept, run in zip(plan.kept, plan.runs, strict=True)
-        )
-
-    def _head_order(self) -> int | None:
-        sites = self._model.sites
-        head = None if sites.head is None else sites.sites.get(f"{sites.head}.input")
-        return head.order if head is not None and head.order <= self._plan.depth else None
+        self._moments = model.layout.moments
+        self._blocks = {block.path: block for block in model.layout.blocks}
+        self.pack = Pack.of(plan.lanes)
+        self._beginning = self.tokens = self.pack.tokens
+        self._present = plan.birth == FROM_THE_BEGINNING
+        self._arguments: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._aside: Any = None
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
+        """The model with this pass's hooks."""
         handles = []
-        if self._trim:
-            head = self._model.submodule(str(self._model.sites.head))
-            handles.append(head.register_forward_pre_hook(self._trimming(), with_kwargs=True))
-        for site in self._model.sites.sites.values():
-            if site.order in self._plan.due or site.order == self._plan.depth:
-                path, _, leaf = site.path.rpartition(".")
-                module = self._model.submodule(path)
-                if leaf == "input":
-                    handles.append(module.register_forward_pre_hook(self._entering(site), with_kwargs=True))
-                else:
-                    handles.append(module.register_forward_hook(self._leaving(site)))
+        for path in self._paths():
+            module = self._model.submodule(path)
+            handles.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leaving(path)))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _trimming(self) -> Callable[..., Any]:
-        site = self._model.sites.sites[f"{self._model.sites.head}.input"]
-        axis = site.value.token_axes[0]  # type: ignore[union-attr]
-        index = self._kept.index(self.pack)
+    def _paths(self) -> list[str]:
+        """Every module at which there is something to do."""
+        orders = {*self._plan.due, self._plan.depth}
+        paths = [site.path.rpartition(".")[0] for site in self._sites.values() if site.order in orders]
+        ends = [path for path in (self._model.layout.last, self._model.sites.head) if path is not None]
+        return list(dict.fromkeys([*paths, *self._blocks, *ends]))
 
-        def trim(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if _applying.get():
-                return None
-            whole = first_argument(args, kwargs)
-            return _with_first(args, kwargs, whole.index_select(axis, index.to(whole.device)))
+    @property
+    def _sites(self) -> Mapping[str, Site]:
+        return self._model.sites.sites
 
-        return trim
+    def _entering(self, path: str) -> Callable[..., Any]:
+        site = self._sites[f"{path}.input"]
+        is_head = path == self._model.sites.head
 
-    def _entering(self, site: Site) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if _applying.get():
                 return None
-            point = self._visit(site, first_argument(args, kwargs))
-            return _with_first(args, kwargs, point.buffer.value) if point.buffer.written else None
+            given = first_argument(args, kwargs)
+            value = given if self._aside is None or not is_head else self._aside
+            value = self._born(site, value)
+            if site.order == self._moments.narrow:
+                value = self._narrowed(site, value)
+            value = self._visited(site, value)
+            if path in self._blocks and self.pack.origin is not None:
+                return self._with_rest(self._blocks[path], value, args, kwargs)
+            return None if value is given else _with_first(args, kwargs, value)
 
         return hook
 
-    def _leaving(self, site: Site) -> Callable[..., Any]:
+    def _leaving(self, path: str) -> Callable[..., Any]:
+        site = self._sites[f"{path}.output"]
+
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if _applying.get():
                 return None
-            point = self._visit(site, output)
-            return point.buffer.value if point.buffer.written else None
+            value = self._visited(site, self._born(site, output))
+            if path in self._blocks:
+                value = self._thinned(site, value)
+            if path == self._model.layout.last and self.pack.tokens != self._beginning:
+                self._aside = value
+                return value.new_zeros(value.shape[0], self._beginning, *value.shape[2:])
+            return None if value is output else value
 
         return hook
 
-    def _visit(self, site: Site, value: Any) -> _Point:
-        point = _Point(site, SiteBuffer(value, site.value), self._plan, self._segments(site), self._kept)
-        for place in self._plan.due.get(site.order, ()):
-            point.place = place
-            self._tasks[place].advance(self._plan.stage, site.order, point)
+    def _visited(self, site: Site, value: Any) -> Any:
+        cohorts = self._plan.due.get(site.order, ())
+        if cohorts:
+            access = SiteAccess(value, site.value, self.pack)
+            for cohort in cohorts:
+                cohort.advance(self._plan.stage, site.order, access)
+            value = access.value
         if site.order == self._plan.depth:
             raise _PassEnd
-        return point
+        return value
 
-    def _segments(self, site: Site) -> tuple[Segment, ...]:
-        head = self._head_order()
-        trimmed = self._trim and head is not None and site.order >= head
-        return self._kept.segments if trimmed else self.pack.segments
+    def _born(self, site: Site, value: Any) -> Any:
+        """The value with the tokens of the branches that begin here."""
+        if site.order not in self._moments.births:
+            return value
+        newborn = self._plan.birth == self._moments.births.index(site.order)
+        if not newborn.any():
+            return value
+        self._present |= newborn
+        self.tokens += int((self.pack.lanes.length - self.pack.lanes.start)[newborn].sum())
+        return self._changed(self.pack.with_lanes(np.flatnonzero(self._present), self._model.device), site, value)
+
+    def _thinned(self, site: Site, value: Any) -> Any:
+        """The value without the tokens of lanes that nobody needs any more."""
+        if site.order + 1 == self._moments.narrow:
+            return self._narrowed(site, value)
+        needed = self._present & (self._plan.exit > site.order)
+        if needed.sum() == self._present.sum():
+            return value
+        self._present = needed
+        return self._changed(self.pack.with_lanes(np.flatnonzero(needed), self._model.device), site, value)
+
+    def _narrowed(self, site: Site, value: Any) -> Any:
+        """The value at the positions that somebody needs in the end."""
+        if self._plan.kept.size == self.pack.tokens:
+            return value
+        return self._changed(self.pack.with_positions(self._plan.kept, self._model.device), site, value)
+
+    def _changed(self, made: tuple[Pack, torch.Tensor], site: Site, value: Any) -> Any:
+        self.pack, index = made
+        self._arguments.clear()
+        return _selected(value, site.value, index)
+
+    def _with_rest(self, block: Block, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A block's arguments for the tokens that are there now."""
+        by_position = bool(args)
+        args, kwargs = _with_first(args, kwargs, value)
+        rest = args[1:] if by_position else ()
+        named = kwargs if by_position else dict(list(kwargs.items())[1:])
+        first = {} if by_position else dict(list(kwargs.items())[:1])
+        rest = along_tokens(rest, block.rest, self._argument)
+        return (*args[:1], *rest), {**first, **along_tokens(named, block.named, self._argument)}
+
+    def _argument(self, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+        known = self._arguments.get((id(tensor), axis))
+        if known is None:
+            assert self.pack.origin is not None
+            known = (tensor, tensor.index_select(axis, self.pack.origin.to(tensor.device)))
+            self._arguments[id(tensor), axis] = known
+        return known[1]
 
 
-class _Point:
-    """A site of a running pass, seen from one task at a time (``place``)."""
-
-    def __init__(
-        self, site: Site, buffer: SiteBuffer, plan: PassPlan, segments: tuple[Segment, ...], kept: Kept
-    ) -> None:
-        self.buffer = buffer
-        self.place = 0
-        self._site = site
-        self._plan = plan
-        self._segments = segments
-        self._kept = kept
-
-    def read(self, task: TaskRun, node: int) -> Any:
-        """What the run of node ``node`` sees here; of the last module only the positions that are asked for."""
-        number = self._number(task, node)
-        seen = self.buffer.view(self._segments[number])
-        asked = task.program.reads.get(node)
-        if asked is None or asked == self._kept.positions[number]:
-            return seen
-        axis = self._site.value.token_axes[0]  # type: ignore[union-attr]
-        places = self._kept.places[number]
-        index = [places[position] for position in asked]
-        return seen.index_select(axis, torch.tensor(index, device=seen.device))
-
-    def write(self, task: TaskRun, node: int, index: tuple[Any, ...], value: Any) -> None:
-        """Overwrites what the run of node ``node`` sees here."""
-        self.buffer.write(self._segments[self._number(task, node)], index, value)
-
-    def _number(self, task: TaskRun, node: int) -> int:
-        run = task.program.graph.nodes[node].run
-        assert run is not None
-        return self._plan.segment_of[self.place, run]
+def _selected(value: Any, shape: SiteValue, index: torch.Tensor) -> Any:
+    if isinstance(shape, tuple):
+        return type(value)(_selected(item, part, index) for item, part in zip(value, shape, strict=True))
+    if isinstance(shape, SiteTensor) and shape.token_axes:
+        return value.index_select(shape.token_axes[0], index.to(value.device))
+    return value
 
 
 def _with_first(args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

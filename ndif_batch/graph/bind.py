@@ -15,8 +15,8 @@ def site_params(site: str) -> tuple[str, ...]:
     return tuple(field for _, field, _, _ in Formatter().parse(site) if field is not None)
 
 
-def bind(graph: Graph, bindings: Mapping[str, Value]) -> Graph:
-    """``graph`` with every parameter replaced by its bound value; node ids stay the same."""
+def require_bound(graph: Graph, bindings: Mapping[str, Value]) -> None:
+    """``GraphError`` unless the bindings name the graph's parameters and nothing else."""
     for name in graph.params:
         if name not in bindings:
             raise GraphError(f"parameter {name!r} has no value", rule="unbound-parameter")
@@ -25,6 +25,11 @@ def bind(graph: Graph, bindings: Mapping[str, Value]) -> Graph:
             raise GraphError(
                 f"the graph has no parameter {name!r}", rule="unknown-parameter", hint=nearest(name, graph.params)
             )
+
+
+def bind(graph: Graph, bindings: Mapping[str, Value]) -> Graph:
+    """``graph`` with every parameter replaced by its bound value; node ids stay the same."""
+    require_bound(graph, bindings)
 
     def leaf(arg: Arg) -> Arg:
         return bindings[arg.param] if isinstance(arg, ParamRef) else arg
@@ -35,11 +40,12 @@ def bind(graph: Graph, bindings: Mapping[str, Value]) -> Graph:
             site = site.format_map({name: bindings[name] for name in site_params(site)})
         return replace(map_node(node, leaf), site=site)
 
-    runs = tuple(Run(run.name, _prompt(run, bindings)) for run in graph.runs)
+    runs = tuple(Run(run.name, prompt_of(run, bindings)) for run in graph.runs)
     return Graph(params={}, runs=runs, nodes=tuple(bound(node) for node in graph.nodes), version=graph.version)
 
 
-def _prompt(run: Run, bindings: Mapping[str, Value]) -> str | tuple[int, ...]:
+def prompt_of(run: Run, bindings: Mapping[str, Value]) -> str | tuple[int, ...]:
+    """The prompt of a run, as text or token ids."""
     value = bindings[run.prompt.param] if isinstance(run.prompt, ParamRef) else run.prompt
     if isinstance(value, str | tuple):
         return value

@@ -5,34 +5,37 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import submitit
 
 from ndif_batch.launcher import pilot
+from ndif_batch.launcher.detached import CONTROLLER, DetachedExecutor
+from ndif_batch.launcher.devices import free, listed
+from ndif_batch.launcher.processes import pilot_processes
 from ndif_batch.launcher.protocol import Observed, PilotRequest, PilotState
 from ndif_batch.launcher.submission import submit
-
-CONTROLLER, TASK = "submitit.local._local", "submitit.core._submit"
 
 
 class LocalLauncher:
     """For one host. Each pilot is two processes: submitit's controller and the pilot proper.
 
     They outlive this one, and are found by their command lines, which end with the pilot's folder: an observer that
-    started none of them sees them all. ``gpus_per_node`` gives every pilot the first so many GPUs.
+    started none of them sees them all. Each gets the first ``gpus_per_node`` of ``devices`` that no other one has.
     """
 
-    def __init__(self, folder: Path, body: Callable[[Path], None] = pilot.run) -> None:
+    def __init__(self, folder: Path, body: Callable[[Path], None] = pilot.run, devices: Sequence[str] = ("0",)) -> None:
         self.folder = pilot.private(folder)
         self._body = body
+        self._devices = tuple(devices)
         self._started: dict[str, submitit.Job[None]] = {}
 
     def start(self, request: PilotRequest) -> str:
         """Start a pilot now; its external id is its controller's process id."""
-        job = submit("local", self.folder, request, self._body)
+        job = submit(self.folder, request, self._body, self._executor)
         self._started[request.name] = job
         return job.job_id
 
@@ -64,6 +67,20 @@ class LocalLauncher:
                     os.kill(pid, signal.SIGTERM)
                 return
 
+    def _executor(self, folder: Path, resources: Mapping[str, Any]) -> DetachedExecutor:
+        checked = submitit.AutoExecutor(folder=folder, cluster="local")
+        checked.update_parameters(**resources)
+        devices = free(self._devices, self._held(), checked.parameters.get("gpus_per_node", 0))
+        executor = DetachedExecutor(folder, devices)
+        executor.update_parameters(**checked.parameters)
+        return executor
+
+    def _held(self) -> Iterator[str]:
+        """The devices of all pilots of this host that are ours, in whatever folder."""
+        for process in pilot_processes():
+            with suppress(OSError):
+                yield from listed(process.environment())
+
     def _seen(self, name: str, job: submitit.Job[None], host: str) -> Observed:
         state = job.state
         if state == "RUNNING":
@@ -74,19 +91,6 @@ class LocalLauncher:
 
     def _processes(self) -> list[tuple[str, int]]:
         """Name and process id of every process of a pilot, controllers first."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and (place := self._pilot_of(entry)) is not None:
-                module, name = place
-                found.append((module != CONTROLLER, name, int(entry.name)))
-        return [(name, pid) for _, name, pid in sorted(found)]
-
-    def _pilot_of(self, entry: Path) -> tuple[str, str] | None:
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return None
-        if len(words) < 3:
-            return None
-        module, folder = os.fsdecode(words[-3]), Path(os.fsdecode(words[-2]))
-        return (module, folder.name) if module in (CONTROLLER, TASK) and folder.parent == self.folder else None
+        mine = [process for process in pilot_processes() if process.folder.parent == self.folder]
+        mine.sort(key=lambda process: (process.module != CONTROLLER, process.folder.name, process.pid))
+        return [(process.folder.name, process.pid) for process in mine]

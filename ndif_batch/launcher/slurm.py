@@ -7,6 +7,9 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import submitit
 
 from ndif_batch.errors import UnavailableError
 from ndif_batch.launcher import pilot
@@ -59,15 +62,20 @@ class SlurmLauncher:
 
     def start(self, request: PilotRequest) -> str:
         """Queue a pilot; its external id is the Slurm job's."""
-        given = request.resources
-        own: dict[str, object] = {
-            "name": request.name,
+        return submit(self.folder, request, self._body, self._executor).job_id
+
+    def _executor(self, folder: Path, resources: Mapping[str, Any]) -> submitit.AutoExecutor:
+        own: dict[str, Any] = {
+            "name": folder.name,
             "slurm_comment": str(self.folder),
-            "slurm_additional_parameters": {"no_requeue": True, **given.get("slurm_additional_parameters", {})},
+            "slurm_additional_parameters": {"no_requeue": True, **resources.get("slurm_additional_parameters", {})},
         }
-        if "cpus_per_task" in given:  # since 22.05 a step no longer takes this over from its job
-            own["slurm_srun_args"] = [f"--cpus-per-task={given['cpus_per_task']}", *given.get("slurm_srun_args", ())]
-        return submit("slurm", self.folder, request, self._body, **own).job_id
+        if "cpus_per_task" in resources:  # since 22.05 a step no longer takes this over from its job
+            words = [f"--cpus-per-task={resources['cpus_per_task']}", *resources.get("slurm_srun_args", ())]
+            own["slurm_srun_args"] = words
+        executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
+        executor.update_parameters(**{**resources, **own})
+        return executor
 
     def observe(self) -> Mapping[str, Observed]:
         """All that slurmctld knows; of two jobs with one name the younger."""

@@ -10,7 +10,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
-from ndif_batch.errors import SettingsError, UnavailableError, nearest
+from ndif_batch.errors import NdifBatchError, SettingsError, UnavailableError, nearest
 from ndif_batch.launcher.pilot import write_order
 from ndif_batch.launcher.protocol import PilotRequest
 
@@ -38,15 +38,23 @@ def check_resources(resources: Mapping[str, Any]) -> None:
 
 
 def submit(
-    cluster: str, root: Path, request: PilotRequest, body: Callable[[Path], None], **own: Any
+    root: Path,
+    request: PilotRequest,
+    body: Callable[[Path], None],
+    executor_of: Callable[[Path, Mapping[str, Any]], submitit.Executor],
 ) -> submitit.Job[None]:
-    """Submit ``body`` with the pilot's folder; if that fails, the folder goes."""
+    """Submit ``body`` with the pilot's folder to the executor of that folder and resources.
+
+    If that fails, the folder goes.
+    """
     check_resources(request.resources)
     folder = write_order(root, request)
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(**{"timeout_min": WALLTIME_MINUTES, **request.resources, **own})
+        executor = executor_of(folder, {"timeout_min": WALLTIME_MINUTES, **request.resources})
         return executor.submit(body, folder)
+    except NdifBatchError:
+        shutil.rmtree(folder)
+        raise
     except FailedJobError as error:
         shutil.rmtree(folder)
         raise refusal(str(error)) from None

@@ -10,8 +10,8 @@ from pathlib import Path
 import tokenizers
 
 from ndif_batch.errors import ModelError, NotFoundError
-from ndif_batch.graph.bind import bind
-from ndif_batch.graph.nodes import Graph, ParamType, Value
+from ndif_batch.graph.bind import bind, prompt_of
+from ndif_batch.graph.nodes import Graph, ParamType, Run, Value
 from ndif_batch.graph.sites import SiteMap
 
 FILE = "tokenizer.json"
@@ -76,17 +76,19 @@ def resolve(
 def concrete(graph: Graph, bindings: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> Graph:
     """The graph that one task runs: no parameters left, every prompt a checked tuple of token ids."""
     bound = bind(graph, resolve(graph.params, bindings, tokenizer))
-    runs = []
-    for run in bound.runs:
-        prompt = run.prompt
-        if isinstance(prompt, str):
-            if tokenizer is None:
-                raise ModelError(f"run {run.name!r} is text but the model has no tokenizer", hint="give token ids")
-            prompt = tokenizer.encode(prompt)
-        if isinstance(prompt, tuple):
-            check_prompt(run.name, prompt, sites)
-        runs.append(replace(run, prompt=prompt))
-    return replace(bound, runs=tuple(runs))
+    runs = tuple(replace(run, prompt=token_ids(run, {}, tokenizer, sites)) for run in bound.runs)
+    return replace(bound, runs=runs)
+
+
+def token_ids(run: Run, resolved: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> tuple[int, ...]:
+    """The checked token ids of a run's prompt; ``resolved`` is what :func:`resolve` gave."""
+    prompt = prompt_of(run, resolved)
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise ModelError(f"run {run.name!r} is text but the model has no tokenizer", hint="give token ids")
+        prompt = tokenizer.encode(prompt)
+    check_prompt(run.name, prompt, sites)
+    return prompt
 
 
 def check_prompt(run: str, ids: Sequence[object], sites: SiteMap) -> None:

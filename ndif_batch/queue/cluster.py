@@ -52,6 +52,7 @@ class PilotRecord:
     ended_at: datetime | None
     reason: str | None
     worker_id: int | None
+    draining_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,13 @@ class Cost:
     gpu_seconds: float = 0.0
     tokens: int = 0
     shared_tokens: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.gpu_seconds + other.gpu_seconds,
+            self.tokens + other.tokens,
+            self.shared_tokens + other.shared_tokens,
+        )
 
 
 FREE = Cost()

@@ -23,18 +23,27 @@ _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
 
 def lease(
-    tx: Transaction, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int
+    tx: Transaction,
+    worker_id: int,
+    model: str,
+    max_tokens: int,
+    lease_seconds: float,
+    max_shards: int,
+    held: Sequence[int] | None,
 ) -> list[Lease]:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.lease`."""
     state = workers.heard(tx, worker_id, lease_seconds, ready=True)
     expire(tx)
-    if state is not WorkerState.RUNNING or controls.is_paused(tx, model):
+    if state is not WorkerState.RUNNING:
         return []
-    held = _read(tx, select(shard).where(_LEASED, shard.c.worker_id == worker_id))
-    if any(states.suspect(one.deaths) for one in held):
+    mine = _read(tx, select(shard).where(_LEASED, shard.c.worker_id == worker_id))
+    unheard = [one.id for one in mine if held is not None and one.id not in held]
+    if unheard:
+        return _again(tx, worker_id, unheard, lease_seconds)
+    if controls.is_paused(tx, model) or any(states.suspect(one.deaths) for one in mine):
         return []
     speed = workers.seconds_per_token(tx, worker_id)
-    chosen = choosing.chosen(tx, choosing.Wanted(model, max_tokens, max_shards, speed, bool(held)))
+    chosen = choosing.chosen(tx, choosing.Wanted(model, max_tokens, max_shards, speed, bool(mine)))
     return _take(tx, worker_id, chosen, lease_seconds) if chosen else []
 
 
@@ -110,6 +119,19 @@ def _take(tx: Transaction, worker_id: int, chosen: Sequence[int], lease_seconds:
     users.serve(tx, {one.user for one in owners.values()})
     order = {shard_id: place for place, shard_id in enumerate(chosen)}
     return [Lease(one, owners[one.job_id]) for one in sorted(taken, key=lambda one: order[one.id])]
+
+
+def _again(tx: Transaction, worker_id: int, unheard: Sequence[int], lease_seconds: float) -> list[Lease]:
+    """The leases of an answer that was lost on its way, renewed."""
+    renewed = (
+        update(shard)
+        .where(shard.c.id.in_(unheard), _LEASED, shard.c.worker_id == worker_id)
+        .values(lease_until=tx.now + timedelta(seconds=lease_seconds))
+        .returning(shard)
+    )
+    found = shard_records(tx.connection.execute(renewed).mappings())
+    owners = {one.id: one for one in jobs.some(tx, job.c.id.in_({one.job_id for one in found}))}
+    return [Lease(one, owners[one.job_id]) for one in sorted(found, key=lambda one: one.id)]
 
 
 def _orphan(tx: Transaction, shards: Sequence[ShardRecord], reason: str) -> None:

@@ -1,9 +1,12 @@
-"""Takes the outcome of a leased shard: done, failed or given back, if its epoch is still the current one."""
+"""Takes the outcome of leased shards: done, failed or given back, if their epoch is still the current one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
+from itertools import groupby
+from operator import add
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -12,73 +15,134 @@ from ndif_batch.errors import UsageError
 from ndif_batch.queue import jobs, states, users, workers
 from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.database import Transaction
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import EventKind, ShardRecord, ShardState, TaskFailure
-from ndif_batch.queue.rows import shard_records
+from ndif_batch.queue.rows import shard_records, state_in
 from ndif_batch.queue.tables import job, shard, task_error
 from ndif_batch.queue.transitions import move_shards
 
+_LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
-def commit(tx: Transaction, shard_id: int, epoch: int, failures: Sequence[TaskFailure], cost: Cost) -> bool:
+
+def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`."""
-    held = _held(tx, shard_id, epoch, cost)
-    if held is None:
-        return False
-    _check(held, failures)
-    counts = {"tasks_done": held.tasks - len(failures), "tasks_failed": len(failures)}
-    _end(tx, EventKind.SHARD_DONE, held, detail=counts, values=counts)
-    if failures:
-        owner = {"job_id": held.job_id, "shard_id": shard_id}
-        tx.connection.execute(insert(task_error), [owner | asdict(failure) for failure in failures])
-    _charge(tx, held, cost)
-    return True
+    costs = any(one.cost != FREE for one in finished)
+    held = _held(tx, {one.shard_id for one in finished}, costs=costs)
+    counted = {one.shard_id: one for one in reversed(finished) if _is_current(held, one.shard_id, one.epoch)}
+    for one in counted.values():
+        _check(held[one.shard_id], one.failures)
+    _count_work(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
+    _end_done(tx, [(held[one.shard_id], len(one.failures)) for one in counted.values()])
+    errors = [
+        {"job_id": held[one.shard_id].job_id, "shard_id": one.shard_id, **asdict(failure)}
+        for one in counted.values()
+        for failure in one.failures
+    ]
+    if errors:
+        tx.connection.execute(insert(task_error), errors)
+    _charge(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
+    return set(counted) | _done_before(tx, [one for one in finished if one.shard_id not in counted])
 
 
 def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.fail`."""
-    held = _held(tx, shard_id, epoch, cost)
-    if held is None:
+    leases = _held(tx, [shard_id], costs=cost != FREE)
+    if not _is_current(leases, shard_id, epoch):
         return False
+    held = leases[shard_id]
+    _count_work(tx, [(held, cost)])
     attempts = held.attempts + 1
     limit = tx.connection.execute(select(job.c.max_retries).where(job.c.id == held.job_id)).scalar_one()
     kind = states.failed(attempts, limit, retryable)
     why = {"code": code, "reason": message}
     values = why if kind is EventKind.SHARD_FAILED else {"ready_at": tx.now + states.backoff(attempts)}
-    _end(tx, kind, held, detail=why | {"attempts": attempts}, values=values | {"attempts": attempts})
-    _charge(tx, held, cost)
+    moved = _move(tx, kind, [held], detail=why | {"attempts": attempts}, values=values | {"attempts": attempts})
+    jobs.settle(tx, moved)
+    _charge(tx, [(held, cost)])
     return True
 
 
 def give_back(tx: Transaction, shard_id: int, epoch: int) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.give_back`."""
-    held = _held(tx, shard_id, epoch)
-    if held is None:
+    leases = _held(tx, [shard_id], costs=False)
+    if not _is_current(leases, shard_id, epoch):
         return False
-    _end(tx, EventKind.SHARD_RETURNED, held, detail={}, values={})
+    _move(tx, EventKind.SHARD_RETURNED, list(leases.values()), detail={}, values={})
     return True
 
 
-def _held(tx: Transaction, shard_id: int, epoch: int, cost: Cost = FREE) -> ShardRecord | None:
-    """The shard, locked. Rows are locked as everywhere: the worker first, then shards, jobs, users."""
-    lease = (shard.c.id == shard_id) & (shard.c.epoch == epoch) & (shard.c.state == ShardState.LEASED)
-    holder = None if cost == FREE else tx.connection.scalar(select(shard.c.worker_id).where(lease))
-    if holder is not None:
-        workers.count(tx, holder, cost)
-    rows = shard_records(tx.connection.execute(select(shard).where(lease).with_for_update(key_share=True)).mappings())
-    return rows[0] if rows else None
+def _held(tx: Transaction, ids: Collection[int], *, costs: bool) -> dict[int, ShardRecord]:
+    """Those of the shards that are leased, locked.
+
+    Rows are locked as everywhere: workers first (if there are ``costs`` to count), then shards, jobs, users.
+    """
+    leased = shard.c.id.in_(ids) & _LEASED
+    if costs:
+        workers.lock(tx, select(shard.c.worker_id).where(leased))
+    query = select(shard).where(leased).order_by(shard.c.id).with_for_update(key_share=True)
+    return {one.id: one for one in shard_records(tx.connection.execute(query).mappings())}
 
 
-def _end(
-    tx: Transaction, kind: EventKind, held: ShardRecord, detail: Mapping[str, Any], values: Mapping[str, Any]
-) -> None:
-    assert held.worker_id is not None
-    actor = workers.name(held.worker_id)
-    jobs.settle(tx, move_shards(tx, kind, shard.c.id == held.id, actor=actor, detail=detail, values=values))
+def _done_before(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
+    """Those of the shards that an earlier commit ended under the same epoch: its answer was lost."""
+    ids = {one.shard_id for one in finished}
+    if not ids:
+        return ids
+    done = select(shard.c.id, shard.c.epoch).where(shard.c.id.in_(ids), shard.c.state == ShardState.DONE)
+    epochs = {row.id: row.epoch for row in tx.connection.execute(done)}
+    return {one.shard_id for one in finished if epochs.get(one.shard_id) == one.epoch}
 
 
-def _charge(tx: Transaction, held: ShardRecord, cost: Cost) -> None:
-    if cost != FREE:
-        owner = select(job.c.user).where(job.c.id == held.job_id)
-        users.charge(tx, tx.connection.execute(owner).scalar_one(), cost)
+def _is_current(held: Mapping[int, ShardRecord], shard_id: int, epoch: int) -> bool:
+    return shard_id in held and held[shard_id].epoch == epoch
+
+
+def _end_done(tx: Transaction, ended: Iterable[tuple[ShardRecord, int]]) -> None:
+    def outcome(one: tuple[ShardRecord, int]) -> tuple[int, int, int]:
+        held, failures = one
+        return held.worker_id or 0, held.tasks, failures
+
+    moved = []
+    for (_, tasks, failed), group in groupby(sorted(ended, key=outcome), key=outcome):
+        counts = {"tasks_done": tasks - failed, "tasks_failed": failed}
+        moved += _move(tx, EventKind.SHARD_DONE, [held for held, _ in group], detail=counts, values=counts)
+    jobs.settle(tx, moved)
+
+
+def _move(
+    tx: Transaction,
+    kind: EventKind,
+    held: Sequence[ShardRecord],
+    detail: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> list[ShardRecord]:
+    """Move shards of one worker."""
+    assert held[0].worker_id is not None
+    actor = workers.name(held[0].worker_id)
+    chosen = shard.c.id.in_([one.id for one in held])
+    return move_shards(tx, kind, chosen, actor=actor, detail=detail, values=values)
+
+
+def _count_work(tx: Transaction, spent: Iterable[tuple[ShardRecord, Cost]]) -> None:
+    by_worker: dict[int, list[Cost]] = {}
+    for held, cost in spent:
+        if cost != FREE and held.worker_id is not None:
+            by_worker.setdefault(held.worker_id, []).append(cost)
+    for worker_id, costs in sorted(by_worker.items()):
+        workers.count(tx, worker_id, reduce(add, costs))
+
+
+def _charge(tx: Transaction, spent: Iterable[tuple[ShardRecord, Cost]]) -> None:
+    by_job: dict[int, list[Cost]] = {}
+    for held, cost in spent:
+        if cost != FREE:
+            by_job.setdefault(held.job_id, []).append(cost)
+    owners = tx.connection.execute(select(job.c.id, job.c.user).where(job.c.id.in_(by_job))) if by_job else ()
+    by_user: dict[str, list[Cost]] = {}
+    for job_id, name in owners:
+        by_user.setdefault(name, []).extend(by_job[job_id])
+    for name, costs in sorted(by_user.items()):
+        users.charge(tx, name, reduce(add, costs))
 
 
 def _check(held: ShardRecord, failures: Sequence[TaskFailure]) -> None:

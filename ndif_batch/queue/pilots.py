@@ -102,9 +102,11 @@ def boarded(tx: Transaction, name: str, worker_id: int, actor: str) -> None:
 def _times(tx: Transaction, state: PilotState) -> dict[str, Any]:
     if state.final:
         return {"ended_at": func.coalesce(pilot.c.ended_at, tx.now)}
-    if state in (PilotState.RUNNING, PilotState.DRAINING):
+    if state is PilotState.DRAINING:
+        return {name: func.coalesce(pilot.c[name], tx.now) for name in ("started_at", "draining_at")}
+    if state is PilotState.RUNNING:
         return {"started_at": func.coalesce(pilot.c.started_at, tx.now)}
-    return {"started_at": None}
+    return {"started_at": None, "draining_at": None}
 
 
 def _some(tx: Transaction, where: ColumnElement[bool]) -> list[PilotRecord]:

@@ -1,30 +1,60 @@
-"""The worker's side of the queue: what a process that drains shards may ask."""
+"""The worker's side of the queue: all that a process that drains shards asks, in calls that are small and bounded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
-from ndif_batch.queue.records import HeartbeatReply, Lease, TaskFailure
+from ndif_batch.queue.records import EndedJob, HeartbeatReply, Lease, ModelRecord, TaskFailure
 
 MAX_SHARDS = 64
 """The most shards one lease gives unless told otherwise."""
 
 
-class WorkerQueue(Protocol):
-    """Leases shards and takes their outcome. An outcome counts only under the shard's current epoch."""
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A shard whose results are on disk, except for ``failures``. ``cost`` is charged to the job's user."""
 
-    def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None) -> int:
-        """A new worker's id; it is ``STARTING`` until its first lease. ``pilot`` is the name of the one it runs in."""
+    shard_id: int
+    epoch: int
+    failures: Sequence[TaskFailure] = ()
+    cost: Cost = FREE
+
+
+class WorkerQueue(Protocol):
+    """Leases shards and takes their outcome. An outcome counts only under the shard's current epoch.
+
+    Every argument and answer is data that :mod:`ndif_batch.queue.wire` writes as JSON. A call that raises
+    ``UnavailableError`` may have happened or not; whoever makes it again does no harm.
+    """
+
+    def model(self, name: str) -> ModelRecord:
+        """One model; ``NotFoundError`` with the nearest name if there is none."""
+
+    def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None, key: str | None = None) -> int:
+        """A new worker's id; it is ``STARTING`` until its first lease. ``pilot`` is the name of the one it runs in.
+
+        The same ``key`` is the same worker. ``NotFoundError`` for an unknown model.
+        """
 
     def lease(
-        self, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int = MAX_SHARDS
+        self,
+        worker_id: int,
+        model: str,
+        max_tokens: int,
+        lease_seconds: float,
+        max_shards: int = MAX_SHARDS,
+        held: Sequence[int] | None = None,
     ) -> list[Lease]:
         """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits; none while draining.
 
         Leases that ran out come back first. A shard that is suspected of killing its workers comes alone, and
         only to a worker that holds nothing else; while it is held the worker gets nothing more.
+
+        ``held`` are the shards that the worker knows it has, None if it knows of all. If it was leased others, their
+        answer was lost: they are the answer again, under the same epochs, and nothing else is leased.
         """
 
     def heartbeat(
@@ -36,10 +66,11 @@ class WorkerQueue(Protocol):
     ) -> HeartbeatReply:
         """Renew the leases that ``progress`` names (shard id → tasks done so far): it must name every shard held."""
 
-    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = (), cost: Cost = FREE) -> bool:
-        """The shard's results are on disk, except for ``failures``. False if the lease is no longer the caller's.
+    def commit(self, finished: Sequence[Finished]) -> set[int]:
+        """End these shards together; ids of those that ended under the caller's lease, by this call or an earlier one.
 
-        The job's user is charged ``cost``, once for each lease that ends so.
+        The others count for nothing, and users are charged once for each lease that ends so. ``UsageError``, and
+        nothing counts, for failures that are not of their shard.
         """
 
     def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:
@@ -50,3 +81,16 @@ class WorkerQueue(Protocol):
 
     def stop_worker(self, worker_id: int) -> None:
         """The worker ends in good order; what it still holds is given back."""
+
+    def has_work(self, model: str) -> bool:
+        """Whether a job of ``model`` waits or runs."""
+
+    def ended(self, job_ids: Sequence[int]) -> list[EndedJob]:
+        """Those of the jobs that have ended."""
+
+    def left_over(self, worker_id: int) -> list[EndedJob]:
+        """Ended jobs of the worker's model, newest first, whose archives it may finish if they are not.
+
+        One that ended lately is left to the other workers of the model, if one lives: two that finish an archive at
+        once would disagree.
+        """

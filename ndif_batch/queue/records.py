@@ -152,7 +152,21 @@ class JobRecord(JobContent):
     @property
     def store(self) -> Path:
         """Where the job's results lie, beneath the root that its row names."""
-        return Path(self.archive) / self.user / f"{self.id}.zarr"
+        return store(self.archive, self.user, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job that has ended, and where its results lie."""
+
+    id: int
+    state: JobState
+    store: Path
+
+
+def store(archive: str, user: str, job_id: int) -> Path:
+    """Where a job's results lie, beneath the root that its row names."""
+    return Path(archive) / user / f"{job_id}.zarr"
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def shard_records(rows: Iterable[RowMapping]) -> list[ShardRecord]:
 
 def worker_record(row: RowMapping) -> WorkerRecord:
     """A worker from a whole row of its table."""
-    return WorkerRecord(**dict(row))
+    return WorkerRecord(**{name: value for name, value in row.items() if name != "key"})
 
 
 def model_record(row: RowMapping) -> ModelRecord:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from ndif_batch.queue import jobs, leasing, models, outcomes, reading, schema, submission, workers
+from ndif_batch.queue import endings, jobs, leasing, models, outcomes, reading, schema, submission, workers
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.cluster_store import ClusterQueue
 from ndif_batch.queue.database import Clock, Database
-from ndif_batch.queue.protocol import MAX_SHARDS
+from ndif_batch.queue.protocol import MAX_SHARDS, Finished
 from ndif_batch.queue.records import (
+    EndedJob,
     EventRecord,
     HeartbeatReply,
     JobRecord,
@@ -143,17 +144,23 @@ class Queue(ClusterQueue):
         with self._database.write() as tx:
             leasing.lose_worker(tx, worker_id, died=died, reason=reason, actor=actor)
 
-    def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None) -> int:
+    def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None, key: str | None = None) -> int:
         """See :class:`ndif_batch.queue.protocol.WorkerQueue`, as for the methods below."""
         with self._database.write() as tx:
-            return workers.register(tx, model, host, pid, pilot)
+            return workers.register(tx, model, host, pid, pilot, key)
 
     def lease(
-        self, worker_id: int, model: str, max_tokens: int, lease_seconds: float, max_shards: int = MAX_SHARDS
+        self,
+        worker_id: int,
+        model: str,
+        max_tokens: int,
+        lease_seconds: float,
+        max_shards: int = MAX_SHARDS,
+        held: Sequence[int] | None = None,
     ) -> list[Lease]:
         """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits."""
         with self._database.write() as tx:
-            return leasing.lease(tx, worker_id, model, max_tokens, lease_seconds, max_shards)
+            return leasing.lease(tx, worker_id, model, max_tokens, lease_seconds, max_shards, held)
 
     def heartbeat(
         self,
@@ -166,10 +173,10 @@ class Queue(ClusterQueue):
         with self._database.write() as tx:
             return leasing.heartbeat(tx, worker_id, lease_seconds, progress, device)
 
-    def commit(self, shard_id: int, epoch: int, failures: Sequence[TaskFailure] = (), cost: Cost = FREE) -> bool:
-        """The shard's results are on disk, except for ``failures``. False if the lease is lost."""
+    def commit(self, finished: Sequence[Finished]) -> set[int]:
+        """The results of these shards are on disk; ids of those that ended under the caller's lease."""
         with self._database.write() as tx:
-            return outcomes.commit(tx, shard_id, epoch, failures, cost)
+            return outcomes.commit(tx, finished)
 
     def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:
         """The whole shard failed. False if the lease is lost."""
@@ -185,3 +192,18 @@ class Queue(ClusterQueue):
         """The worker ends in good order; what it still holds is given back."""
         with self._database.write() as tx:
             leasing.stop_worker(tx, worker_id)
+
+    def has_work(self, model: str) -> bool:
+        """Whether a job of ``model`` waits or runs."""
+        with self._database.read() as tx:
+            return endings.has_work(tx, model)
+
+    def ended(self, job_ids: Sequence[int]) -> list[EndedJob]:
+        """Those of the jobs that have ended."""
+        with self._database.read() as tx:
+            return endings.ended(tx, job_ids)
+
+    def left_over(self, worker_id: int) -> list[EndedJob]:
+        """Ended jobs of the worker's model whose archives it may finish if they are not."""
+        with self._database.read() as tx:
+            return endings.left_over(tx, worker_id)

@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0002"
+REVISION = "0004"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -129,9 +129,11 @@ worker = Table(
     Column("memory_used", BigInteger),
     Column("memory_total", BigInteger),
     Column("utilization", Float),
+    Column("key", String(255)),
     check("state", among("state", WorkerState)),
     check("stopped", "(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)"),
 )
+Index("ix_worker_key", worker.c.key, unique=True)
 partial_index("ix_worker_alive", among("state", ALIVE), worker.c.alive_until)
 
 shard = Table(
@@ -252,6 +254,7 @@ pilot = Table(
     Column("ended_at", Instant),
     Column("reason", Text),
     Column("worker_id", ForeignKey("worker.id")),
+    Column("draining_at", Instant),
     UniqueConstraint("name"),
     check("state", among("state", PilotState)),
     check("ended", f"({among('state', ENDED_PILOTS)}) = (ended_at IS NOT NULL)"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, select, update
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue import models, pilots
@@ -26,8 +26,8 @@ def name(worker_id: int) -> str:
     return f"worker {worker_id}"
 
 
-def register(tx: Transaction, model: str, host: str, pid: int, pilot: str | None) -> int:
-    """A new worker that is about to load ``model``, inside the pilot of that name if given."""
+def register(tx: Transaction, model: str, host: str, pid: int, pilot: str | None, key: str | None) -> int:
+    """A new worker that is about to load ``model``, inside the pilot of that name if given; or the one of ``key``."""
     models.get(tx, model)
     row = {
         "model": model,
@@ -37,8 +37,12 @@ def register(tx: Transaction, model: str, host: str, pid: int, pilot: str | None
         "registered_at": tx.now,
         "heartbeat_at": tx.now,
         "alive_until": tx.now + STARTING_TIME,
+        "key": key,
     }
-    worker_id: int = tx.connection.execute(insert(worker).values(row).returning(worker.c.id)).scalar_one()
+    worker_id = tx.insert_new(worker, row)
+    if worker_id is None:
+        known: int = tx.connection.execute(select(worker.c.id).where(worker.c.key == key)).scalar_one()
+        return known
     record(tx, EventKind.WORKER_REGISTERED, name(worker_id), {"host": host, "pid": pid}, worker_id=worker_id)
     if pilot is not None:
         pilots.boarded(tx, pilot, worker_id, name(worker_id))
@@ -83,8 +87,14 @@ def seconds_per_token(tx: Transaction, worker_id: int) -> float:
     return known.gpu_seconds / known.tokens if known.tokens else 0.0
 
 
+def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
+    """Lock the workers that ``ids`` finds, in order."""
+    query = select(worker.c.id).where(worker.c.id.in_(ids)).order_by(worker.c.id)
+    tx.connection.execute(query.with_for_update(key_share=True))
+
+
 def count(tx: Transaction, worker_id: int, cost: Cost) -> None:
-    """Add what a shard took to what the worker has done."""
+    """Add what its shards took to what the worker has done."""
     sums = {"gpu_seconds": worker.c.gpu_seconds + cost.gpu_seconds, "tokens": worker.c.tokens + cost.tokens}
     tx.connection.execute(update(worker).where(worker.c.id == worker_id).values(**sums, worked_at=tx.now))
 

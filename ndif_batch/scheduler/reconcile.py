@@ -23,11 +23,12 @@ ALIVE = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.DRAINING)
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long a pilot may be pending at the launcher, unknown to it, and silent."""
+    """How long a pilot may be pending at the launcher, unknown to it, silent, and on its way out."""
 
     pending: timedelta = timedelta(hours=1)
     unseen: timedelta = timedelta(seconds=30)
     silent: timedelta = timedelta(seconds=60)
+    drain: timedelta = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,14 @@ def _running(
 ) -> Change | None:
     if worker is not None and worker.state is WorkerState.LOST and now - worker.alive_until > waits.silent:
         return _gone(pilot, worker, "its worker is silent", died=True, cancel=True)
+    if pilot.draining_at is not None and now - pilot.draining_at > waits.drain:
+        return Change(
+            pilot,
+            PilotState.FAILED,
+            f"asked to end and had not after {waits.drain}",
+            cancel=True,
+            worker=_alive(worker),
+        )
     if pilot.state in (PilotState.REQUESTED, PilotState.QUEUED):
         where = f"on {seen.node}" if seen.node else None
         return Change(pilot, PilotState.RUNNING, where, seen.external_id)

@@ -70,7 +70,7 @@ class Scheduler:
         cluster, busy = self.settings.cluster, BUSY_BEATS * self.settings.heartbeat_seconds
         seen = [views.view(pilot, workers.get(pilot.worker_id or 0), now, busy) for pilot in pilots]
         backlog = views.backlogs(self.queue.backlog(), cluster)
-        frozen = {*self._paused(backlog), *views.backing_off(self.queue.pilots(active=False), workers, now)}
+        frozen = {*self._paused(backlog), *views.backing_off(self.queue.pilots(active=False), workers, cluster, now)}
         shares = {user.name: user.shares for user in self.queue.users()}
         decisions = pilots_wanted(
             views.capped(backlog, frozen, seen), seen, views.limits(cluster), now.timestamp(), shares
@@ -95,8 +95,9 @@ class Scheduler:
         return {model for model in models if settings.get("pause") or settings.get(f"pause:{model}")}
 
     def _reconcile(self, observed: Mapping[str, Observed]) -> list[str]:
-        silent = timedelta(seconds=self.settings.lease_seconds)
-        waits = Waits(pending=timedelta(seconds=self.settings.cluster.pending_seconds), silent=silent)
+        cluster, silent = self.settings.cluster, timedelta(seconds=self.settings.lease_seconds)
+        pending, draining = timedelta(seconds=cluster.pending_seconds), timedelta(seconds=cluster.drain_seconds)
+        waits = Waits(pending=pending, silent=silent, drain=draining)
         workers: dict[int, WorkerRecord] = {worker.id: worker for worker in self.queue.workers()}
         changes = reconcile(self.queue.pilots(), workers, observed, self.clock(), waits)
         for change in changes:

@@ -83,14 +83,21 @@ def view(pilot: PilotRecord, worker: WorkerRecord | None, now: datetime, busy_se
     )
 
 
-def backing_off(pilots: Sequence[PilotRecord], workers: Mapping[int, WorkerRecord], now: datetime) -> set[str]:
-    """Models whose latest pilots failed before they were ready: longer after each, none is started for a while."""
+def backing_off(
+    pilots: Sequence[PilotRecord], workers: Mapping[int, WorkerRecord], cluster: ClusterSettings, now: datetime
+) -> set[str]:
+    """Models whose latest pilots failed before they were ready: longer after each, none is started for a while.
+
+    What pilots with other resources than those of the settings met says nothing about the next.
+    """
     found = set()
     for model in {pilot.model for pilot in pilots}:
         ended = sorted((one for one in pilots if one.model == model and one.ended_at), key=lambda one: -one.id)
         failures = 0
         for pilot in ended[:RECENT_ENDS]:
             worker = workers.get(pilot.worker_id or 0)
+            if _asked_otherwise(pilot, cluster):
+                break
             if pilot.state is not PilotState.FAILED or (worker is not None and worker.ready_at is not None):
                 break
             failures += 1
@@ -108,6 +115,11 @@ def capped(backlog: Mapping[str, Backlog], models: Iterable[str], pilots: Sequen
         model: replace(one, minimum=0, maximum=counts[model]) if model in counts else one
         for model, one in backlog.items()
     }
+
+
+def _asked_otherwise(pilot: PilotRecord, cluster: ClusterSettings) -> bool:
+    chosen = {"timeout_min": None}
+    return {**pilot.resources, **chosen} != {**resources(cluster, pilot.model), **chosen}
 
 
 def _idle_since(worker: WorkerRecord | None, now: datetime, busy_seconds: float) -> float | None:

@@ -43,9 +43,12 @@ class Heartbeat:
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
     def lease(self, model: str, max_tokens: int) -> Sequence[Lease]:
-        """New leases from the queue. No beat comes between: it would not name the new shards."""
+        """New leases from the queue, or those of an earlier call whose answer was lost.
+
+        No beat comes between: it would not name the new shards.
+        """
         with self._lock:
-            leases = self._queue.lease(self.worker_id, model, max_tokens, self._lease_seconds)
+            leases = self._queue.lease(self.worker_id, model, max_tokens, self._lease_seconds, held=tuple(self._held))
             self._held |= {lease.shard.id: 0 for lease in leases}
             return leases
 

@@ -17,7 +17,7 @@ from ndif_batch.errors import IntegrityError, NotFoundError
 from ndif_batch.graph.serialize import graph_from_json
 from ndif_batch.graph.validate import constants
 from ndif_batch.models.tokenizer import Tokenizer
-from ndif_batch.queue.records import JobRecord, JobState, ModelRecord
+from ndif_batch.queue.records import EndedJob, JobRecord, JobState, ModelRecord
 from ndif_batch.sweep.space import Space
 from ndif_batch.worker.ports import Counters
 from ndif_batch.worker.provenance import Runtime, job_attributes
@@ -78,29 +78,29 @@ class OpenJobs:
             self._open[record.id] = self._read(record)
         return self._open[record.id]
 
-    def close(self, record: JobRecord, counters: Counted) -> None:
+    def close(self, job: EndedJob, counters: Counted) -> None:
         """Forget an ended job; the archive of one that was not cancelled gets its manifest, if it lacks it.
 
         Two threads may find that a job has ended; the second waits for the first.
         """
         with self._closing:
-            self._close(record, counters)
+            self._close(job, counters)
 
-    def _close(self, record: JobRecord, counters: Counted) -> None:
-        self._open.pop(record.id, None)
-        sharing = self._sharing.pop(record.id, None)
-        path = record.store
-        if record.state is JobState.CANCELLED or not path.is_dir() or (path / MANIFEST).exists():
+    def _close(self, job: EndedJob, counters: Counted) -> None:
+        self._open.pop(job.id, None)
+        sharing = self._sharing.pop(job.id, None)
+        path = job.store
+        if job.state is JobState.CANCELLED or not path.is_dir() or (path / MANIFEST).exists():
             return
         together = sharing.attributes(counters) if sharing else {}
-        ending = {**self._runtime.attributes(), **together, "state": record.state.value}
+        ending = {**self._runtime.attributes(), **together, "state": job.state.value}
         try:
             clean(path)
             finish(path, ending)
         except (NotFoundError, IntegrityError) as error:
-            log.error("archive.damaged", job=record.id, reason=error.message)
+            log.error("archive.damaged", job=job.id, reason=error.message)
             return
-        log.info("job.finished", job=record.id, state=record.state.value)
+        log.info("job.finished", job=job.id, state=job.state.value)
 
     def count_call(self, works: Sequence[ShardWork], counters: Counted) -> None:
         """Remember which jobs are about to run together."""

@@ -1,4 +1,4 @@
-"""What a worker asks of the engine and the queue beside leases."""
+"""What a worker asks of the engine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ndif_batch.errors import TaskError
-from ndif_batch.queue.protocol import WorkerQueue
-from ndif_batch.queue.records import JobRecord, JobState, WorkerRecord
 from ndif_batch.sweep.task import Task
 
 NanPolicy: TypeAlias = Literal["allow", "error"]
@@ -61,18 +59,3 @@ class TaskEngine(Protocol):
         self, tasks: Sequence[Task], *, nan: NanPolicy, layout: LayoutChoice, constants: Mapping[str, Any]
     ) -> Iterator[Outcome]:
         """Errors of one task are its outcome; what is raised concerns the whole call."""
-
-
-class JobQueue(WorkerQueue, Protocol):
-    """The worker's side of the queue, and the jobs it works for."""
-
-    def job(self, job_id: int) -> JobRecord:
-        """A job as it stands."""
-
-    def jobs(
-        self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
-    ) -> list[JobRecord]:
-        """Jobs, newest first; those with ids less than ``before``."""
-
-    def workers(self) -> list[WorkerRecord]:
-        """All workers, newest first."""

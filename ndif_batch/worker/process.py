@@ -10,24 +10,29 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from uuid import uuid4
 
 import structlog
 
 from ndif_batch.config import Settings
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.model import LoadedModel, load
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.model import load
 from ndif_batch.engine.usage import device_usage
 from ndif_batch.errors import UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import DeviceReading
+from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import ModelRecord
+from ndif_batch.worker.ending import Until
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
 from ndif_batch.worker.logs import configure_logs
-from ndif_batch.worker.loop import Progress, Until, Worker
+from ndif_batch.worker.loop import Worker
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
+from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.provenance import Runtime
 from ndif_batch.worker.signals import on_signals
 from ndif_batch.worker.walltime import PILOT, walltime
@@ -57,9 +62,10 @@ def run(
     """
     configure_logs()
     end = walltime(walltime_seconds, os.environ, time.time())
+    patience = Patience(settings.lease_seconds)
     with Queue.open(settings.database) as queue:
         record = queue.model(model_name)
-        worker_id = queue.register_worker(model_name, host(os.environ), os.getpid(), os.environ.get(PILOT))
+        worker_id = _registered(queue, model_name, patience)
         structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
         try:
             with on_signals(_leave):
@@ -78,7 +84,7 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * settings.max_batch_tokens,
-                patience=Patience(settings.lease_seconds),
+                patience=patience,
                 walltime=end,
                 meter=Meter(engine.counters, engine.model.gpus),
                 on_progress=on_progress,
@@ -86,10 +92,16 @@ def run(
             with on_signals(heart.draining.set), heart:
                 return worker.run(Until(once, until_idle, idle_seconds))
         finally:
-            with suppress(UnavailableError):
+            with on_signals(lambda: None), suppress(UnavailableError):
                 queue.stop_worker(worker_id)
             log.info("worker.stopped")
             structlog.contextvars.unbind_contextvars("worker", "model")
+
+
+def _registered(queue: WorkerQueue, model: str, patience: Patience) -> int:
+    key = uuid4().hex
+    pilot = os.environ.get(PILOT)
+    return patience.ask(lambda: queue.register_worker(model, host(os.environ), os.getpid(), pilot, key))
 
 
 def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine, OpenJobs]:

@@ -13,15 +13,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 @contextmanager
 def on_signals(action: Callable[[], None]) -> Iterator[None]:
-    """While this lasts a signal calls ``action``; after the first, SIGINT interrupts at once.
+    """While this lasts the first signal calls ``action``, and after it SIGINT interrupts at once.
 
-    In a thread other than the main one, where Python takes no signals, nothing changes.
+    Others after the first do nothing: Slurm sends the same signal several times, by srun and by slurmstepd, and the
+    second must not interrupt what the first began. In a thread other than the main one, where Python takes no
+    signals, nothing changes.
     """
     if current_thread() is not main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        for later in SIGNALS:
+            signal.signal(later, _nothing)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         action()
 
@@ -31,3 +35,7 @@ def on_signals(action: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """A handler of Python's, so that a child process does not inherit that the signal is ignored."""

@@ -1,32 +1,40 @@
-"""One thread that writes and commits finished shards in order, while the engine goes on."""
+"""One thread that writes finished shards in order and commits those that are ready together, beside the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from queue import Queue
+from collections.abc import Callable, Sequence
+from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
-from typing import TypeAlias
+from typing import Generic, TypeVar
 
-Work: TypeAlias = Callable[[], None]
+Item = TypeVar("Item")
 
 WAITING = 4
 """How many finished shards may wait in memory; the engine pauses while there are more."""
 
 
-class Writer:
-    """As a context, runs what it is given one after the other. After the first that raises it drops the rest."""
+class Writer(Generic[Item]):
+    """As a context, writes what it is given, one after the other, and commits what waited together.
 
-    def __init__(self, waiting: int = WAITING) -> None:
-        self._queue: Queue[Work | None] = Queue(waiting)
+    ``write`` says whether there is something to commit. After the first that raises the rest is dropped; what was
+    written before it is committed.
+    """
+
+    def __init__(
+        self, write: Callable[[Item], bool], commit: Callable[[Sequence[Item]], None], waiting: int = WAITING
+    ) -> None:
+        self._write = write
+        self._commit = commit
+        self._queue: Queue[Item | None] = Queue(waiting)
         self._error: Exception | None = None
         self._dropping = False
         self._thread = Thread(target=self._run, name="writer", daemon=True)
 
-    def put(self, work: Work) -> None:
-        """Do ``work`` when all before it is done. Raises what an earlier one raised."""
+    def put(self, item: Item) -> None:
+        """Write ``item`` when all before it are written. Raises what an earlier one raised."""
         self._check()
-        self._queue.put(work)
+        self._queue.put(item)
 
     def flush(self) -> None:
         """Returns when nothing waits. Raises what failed."""
@@ -42,17 +50,40 @@ class Writer:
             raise self._error
 
     def _run(self) -> None:
-        while (work := self._queue.get()) is not None:
+        more = True
+        while more:
+            ready = self._ready()
+            more = ready[-1] is not None
             try:
-                if not self._dropping:
-                    work()
-            except Exception as error:  # noqa: BLE001 -- raised again in the thread that gave the work
+                self._bring_in([item for item in ready if item is not None])
+            except Exception as error:  # noqa: BLE001 -- raised again in the thread that gave the items
                 self._error = error
                 self.drop()
             finally:
-                self._queue.task_done()
+                for _ in ready:
+                    self._queue.task_done()
 
-    def __enter__(self) -> Writer:
+    def _ready(self) -> list[Item | None]:
+        """What waits now, at least one; None is the end."""
+        ready = [self._queue.get()]
+        while ready[-1] is not None:
+            try:
+                ready.append(self._queue.get_nowait())
+            except Empty:
+                break
+        return ready
+
+    def _bring_in(self, items: Sequence[Item]) -> None:
+        written: list[Item] = []
+        try:
+            for item in items:
+                if not self._dropping and self._write(item):
+                    written.append(item)
+        finally:
+            if written:
+                self._commit(written)
+
+    def __enter__(self) -> Writer[Item]:
         self._thread.start()
         return self
 

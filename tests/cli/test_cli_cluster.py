@@ -41,6 +41,25 @@ def test_status_tells_what_waits_and_what_is_there_for_it(run: Run, pilots: Clie
     assert "1 requested, 1 running" in line
 
 
+def test_why_no_pilot_works_is_told_for_the_model_and_for_the_job(
+    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(client)
+    queue = client.queue
+    said = "Slurm refused the pilot: invalid partition specified: big"
+    pilot = queue.add_pilot("toy-1", "toy", "slurm", {}, actor="scheduler")
+    queue.update_pilot(pilot.id, PilotState.REQUESTED, PilotState.FAILED, reason=said, actor="scheduler")
+    (row,) = json.loads(run("cluster", "status", "-o", "json").out)
+    assert row["reason"] == f"pilot toy-1 is FAILED: {said}"
+    assert f"pilot toy-1 is FAILED: {said}\n" in run("explain", 1).out
+    second = queue.add_pilot("toy-2", "toy", "slurm", {}, actor="scheduler")
+    queue.update_pilot(second.id, PilotState.REQUESTED, PilotState.QUEUED, reason="PartitionDown", actor="scheduler")
+    assert json.loads(run("cluster", "status", "-o", "json").out)[0]["reason"] == "pilot toy-2 is QUEUED: PartitionDown"
+    queue.register_worker("toy", "n0", 7, "toy-2")
+    assert json.loads(run("cluster", "status", "-o", "json").out)[0]["reason"] == ""
+    assert "toy-1 is" not in run("explain", 1).out
+
+
 def test_pilots_are_listed_with_their_worker(run: Run, pilots: Client) -> None:
     first, second = json.loads(run("cluster", "pilots", "-o", "json").out)
     assert (first["pilot"], first["state"], first["host"], first["busy"]) == ("toy-1", "RUNNING", "n0", 0.5)

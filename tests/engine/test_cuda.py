@@ -8,7 +8,8 @@ import torch
 from accelerate import dispatch_model
 
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.model import LoadedModel, wrap
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.model import wrap
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, Run
 from ndif_batch.sweep.task import Task
 from tests.engine.test_several_devices import modules_beside

@@ -60,7 +60,7 @@ def test_runs_that_feed_each_other_are_visited_again_without_being_a_cycle() -> 
         read(1, layer(2)),
         save(4),
     )
-    assert [(visit.stage, visit.run, visit.changed) for visit in made.visits] == [
+    assert [(visit.stage, visit.run, bool(visit.writes)) for visit in made.visits] == [
         (0, 0, True),
         (0, 1, False),
         (1, 1, True),
@@ -95,44 +95,8 @@ def test_a_write_below_the_last_read_is_not_carried_out() -> None:
 
 
 def test_a_run_counts_as_changed_only_if_a_write_comes_before_its_end() -> None:
-    assert not program((A,), read(0, layer(0)), write(0, layer(1), 0.0), save(0)).visits[0].changed
-    assert program((A,), write(0, layer(0), 0.0), read(0, layer(1)), save(1)).visits[0].changed
-
-
-@pytest.mark.parametrize(
-    ("index", "positions"),
-    [
-        ((0, -1), (3,)),
-        ((0, 1), (1,)),
-        ((..., 2, 5), (2,)),
-        ((0, SliceArg(1, 3)), (1, 2)),
-        ((ALL, SliceArg(-2)), (2, 3)),
-        ((0, -1, ...), (3,)),
-        ((..., 5), None),
-        ((0,), None),
-        ((0, SliceArg(None, None, 2)), None),
-        ((None, 0, -1), None),
-        ((0, (1, 2)), None),
-        ((0, 9), None),
-    ],
-)
-def test_only_positions_that_are_asked_for_go_through_the_head(
-    index: tuple[Arg, ...], positions: tuple[int, ...] | None
-) -> None:
-    taken = Node("getitem", (NodeRef(0), index))
-    assert program((A,), read(0, "lm_head.output"), taken, save(1)).visits[0].positions == positions
-
-
-def test_positions_of_several_users_are_joined_and_renumbered() -> None:
-    first, last = Node("getitem", (NodeRef(0), (0, 1))), Node("getitem", (NodeRef(0), (0, -1)))
-    made = program((A,), read(0, "lm_head.output"), first, last, save(1, "x"), save(2, "y"))
-    assert made.visits[0].positions == (1, 3)
-    assert [node.args[1] for node in made.graph.nodes if node.op == "getitem"] == [(0, 0), (0, 1)]
-
-
-def test_a_write_at_the_head_keeps_every_position() -> None:
-    nodes = (write(0, "lm_head.input", 0.0), read(0, "lm_head.output"), Node("getitem", (NodeRef(1), (0, -1))), save(2))
-    assert program((A,), *nodes).visits[0].positions is None
+    assert not program((A,), read(0, layer(0)), write(0, layer(1), 0.0), save(0)).visits[0].writes
+    assert program((A,), write(0, layer(0), 0.0), read(0, layer(1)), save(1)).visits[0].writes
 
 
 def test_skip_is_a_write_of_the_whole_output_and_stop_changes_nothing() -> None:

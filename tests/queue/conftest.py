@@ -16,6 +16,10 @@ from ndif_batch.queue.tables import metadata
 from tests.queue import postgres
 from tests.queue.queue_samples import MODEL, check_sums
 
+pytest.register_assert_rewrite(
+    "tests.queue.conformance_leases", "tests.queue.conformance_outcomes", "tests.queue.conformance_repeats"
+)
+
 
 class HandClock:
     """A clock that stands still until a test moves it."""

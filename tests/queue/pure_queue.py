@@ -117,7 +117,7 @@ class PureQueue:
         job = self.jobs[job_id]
         shard = job.shards[index]
         if shard.state != "LEASED" or shard.epoch != epoch:
-            return False
+            return (shard.state, shard.epoch, outcome) == ("DONE", epoch, "done")
         shard.free()
         if outcome == "done":
             shard.state, shard.failed = "DONE", failed

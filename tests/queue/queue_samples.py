@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import JobSpec, JobState, Lease, ModelRecord, ShardState
 from ndif_batch.queue.store import Queue
 
@@ -33,11 +34,11 @@ def job_spec(shards: int = 4, each: int = 10, **changes: Any) -> JobSpec:
     return JobSpec(**fields | changes)
 
 
-def new_worker(queue: Queue) -> int:
+def new_worker(queue: WorkerQueue) -> int:
     return queue.register_worker(MODEL.name, "node1", 4711)
 
 
-def take(queue: Queue, worker: int, shards: int = 1) -> list[Lease]:
+def take(queue: WorkerQueue, worker: int, shards: int = 1) -> list[Lease]:
     return queue.lease(worker, MODEL.name, ALL, SECONDS, max_shards=shards)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ndif_batch.errors import ConflictError, NotFoundError, UsageError
 from ndif_batch.queue.cluster import Cost, DeviceReading, ModelBacklog, PilotRecord, PilotState, Quotas, Role
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import WorkerState
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
@@ -115,7 +116,7 @@ def test_a_worker_tells_its_device_its_loading_and_its_work(queue: Queue, clock:
     (told,) = queue.workers()
     assert (told.ready_at, told.worked_at, told.state) == (ready, clock.now, WorkerState.RUNNING)
     assert (told.device, told.memory_used, told.memory_total, told.utilization) == ("H100", 10, 80, 0.5)
-    queue.commit(lease.shard.id, lease.shard.epoch, cost=Cost(2.0, 50))
+    queue.commit([Finished(lease.shard.id, lease.shard.epoch, cost=Cost(2.0, 50))])
     worked = clock.now
     clock.forward(5)
     queue.heartbeat(worker, SECONDS, {})
@@ -128,13 +129,13 @@ def test_a_cost_is_charged_to_the_job_s_user_by_the_hour_and_only_once(queue: Qu
     queue.submit(job_spec(user="bob", shards=1))
     worker = new_worker(queue)
     first, second, third, fourth, bobs = take(queue, worker, 5)
-    assert queue.commit(first.shard.id, first.shard.epoch, cost=Cost(1.5, 100, 20))
-    assert not queue.commit(first.shard.id, first.shard.epoch, cost=Cost(1.5, 100, 20))
-    assert queue.commit(second.shard.id, second.shard.epoch, cost=Cost(0.5, 50, 10))
-    assert queue.commit(bobs.shard.id, bobs.shard.epoch, cost=Cost(4.0, 10))
+    for _ in range(2):
+        assert queue.commit([Finished(first.shard.id, first.shard.epoch, cost=Cost(1.5, 100, 20))])
+    assert queue.commit([Finished(second.shard.id, second.shard.epoch, cost=Cost(0.5, 50, 10))])
+    assert queue.commit([Finished(bobs.shard.id, bobs.shard.epoch, cost=Cost(4.0, 10))])
     clock.forward(3600)
     assert queue.fail(third.shard.id, third.shard.epoch, "io", "boom", retryable=True, cost=Cost(0.25, 1))
-    assert queue.commit(fourth.shard.id, fourth.shard.epoch)
+    assert queue.commit([Finished(fourth.shard.id, fourth.shard.epoch)])
     began = clock.now - timedelta(hours=1)
     assert [(one.hour, one.cost) for one in queue.usage_of("ada")] == [
         (began, Cost(2.0, 150, 30)),
@@ -184,7 +185,7 @@ def test_a_pause_stops_leases_and_not_commits(queue: Queue, model: str | None) -
     queue.pause("another model", actor="root")
     queue.pause(model, actor="root")
     assert take(queue, worker) == []
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     queue.resume(model, actor="root")
     assert len(take(queue, worker)) == 1
 
@@ -203,7 +204,7 @@ def test_the_backlog_counts_what_waits_and_how_fast_it_would_go(queue: Queue, cl
     clock.forward(10)
     bobs = ModelBacklog({"bob": 42}, 6, 2, 40.0, 10.0, None, 30.0)
     assert queue.backlog() == {MODEL.name: bobs}
-    assert queue.commit(first.shard.id, first.shard.epoch, cost=Cost(2.0, 50))
+    assert queue.commit([Finished(first.shard.id, first.shard.epoch, cost=Cost(2.0, 50))])
     assert queue.backlog() == {MODEL.name: replace(bobs, waited_seconds=0.0, tokens_per_second=25.0)}
     take(queue, worker, 9)
     assert queue.backlog() == {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Barrier
 
 from ndif_batch.errors import ConflictError
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobState, ShardState
 from ndif_batch.queue.store import Queue
 from tests.queue.queue_samples import SECONDS, job_spec, kinds, new_worker, take
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 BEGIN = """
 import sys
 from tests.queue.queue_samples import new_worker, take
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.store import Queue
 
 queue = Queue.open(sys.argv[1])
@@ -34,7 +36,7 @@ DRAIN = """
 print("ready", flush=True)
 sys.stdin.readline()
 while leases := take(queue, worker, 32):
-    assert queue.commit(leases[0].shard.id, leases[0].shard.epoch)
+    assert queue.commit([Finished(leases[0].shard.id, leases[0].shard.epoch)])
     print(*[lease.shard.index for lease in leases])
 """
 
@@ -99,8 +101,8 @@ def test_a_worker_killed_between_lease_and_commit_loses_nothing(queue: Queue, ur
     with Queue.open(url, lambda: datetime.now(UTC) + timedelta(seconds=SECONDS)) as later:
         (lease,) = take(later, new_worker(later))
         assert (lease.shard.id, lease.shard.epoch, lease.shard.deaths) == (shard_id, epoch + 1, 1)
-        assert not later.commit(shard_id, epoch)
-        assert later.commit(lease.shard.id, lease.shard.epoch)
+        assert not later.commit([Finished(shard_id, epoch)])
+        assert later.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.job(job.id).state is JobState.COMPLETED
 
 
@@ -127,9 +129,9 @@ def test_cancel_and_the_last_commit_never_both_win(queue: Queue) -> None:
         job_id = queue.submit(job_spec(shards=1)).id
         (lease,) = take(queue, worker)
         committed, cancelled = at_once(
-            partial(queue.commit, lease.shard.id, lease.shard.epoch), partial(queue.cancel, job_id, "ada")
+            partial(queue.commit, [Finished(lease.shard.id, lease.shard.epoch)]), partial(queue.cancel, job_id, "ada")
         )
-        assert committed is isinstance(cancelled, ConflictError)
+        assert bool(committed) is isinstance(cancelled, ConflictError)
         assert queue.job(job_id).state is (JobState.COMPLETED if committed else JobState.CANCELLED)
 
 
@@ -151,7 +153,8 @@ def test_commits_at_once_end_the_job_exactly_once(queue: Queue) -> None:
     worker = new_worker(queue)
     for _ in range(5):
         job_id = queue.submit(job_spec(shards=4)).id
-        commits = [partial(queue.commit, lease.shard.id, lease.shard.epoch) for lease in take(queue, worker, 4)]
-        assert at_once(*commits) == [True] * 4
+        leases = take(queue, worker, 4)
+        commits = [partial(queue.commit, [Finished(lease.shard.id, lease.shard.epoch)]) for lease in leases]
+        assert at_once(*commits) == [{lease.shard.id} for lease in leases]
         assert queue.job(job_id).state is JobState.COMPLETED
         assert kinds(queue, job_id).count("job.completed") == 1

@@ -8,6 +8,7 @@ import pytest
 
 from ndif_batch.errors import NotAllowedError
 from ndif_batch.queue.cluster import Cost, Quotas
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobState, Lease
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
@@ -21,7 +22,7 @@ def users(leases: list[Lease]) -> list[str]:
 def serve(queue: Queue, worker: int, seconds: float) -> str:
     """One shard is leased and done, and costs ``seconds``; its user."""
     (lease,) = take(queue, worker)
-    assert queue.commit(lease.shard.id, lease.shard.epoch, cost=Cost(seconds, 50))
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch, cost=Cost(seconds, 50))])
     return lease.job.user
 
 
@@ -99,7 +100,7 @@ def test_pending_tasks_over_the_quota_are_refused_with_the_number(queue: Queue) 
     assert queue.submit(job_spec(shards=6, each=10, key="monday")) == first
     queue.submit(job_spec(shards=1, each=41, user="bob"))
     (lease,) = take(queue, new_worker(queue))
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.submit(job_spec(shards=1, each=41)).state is JobState.PENDING
 
 
@@ -126,5 +127,5 @@ def test_running_shards_wait_at_the_quota(queue: Queue) -> None:
     assert Counter(users(leases)) == {"ada": 2, "bob": 2}
     assert take(queue, worker, 9) == []
     mine = next(lease for lease in leases if lease.job.user == "ada")
-    assert queue.commit(mine.shard.id, mine.shard.epoch)
+    assert queue.commit([Finished(mine.shard.id, mine.shard.epoch)])
     assert users(take(queue, worker, 9)) == ["ada"]

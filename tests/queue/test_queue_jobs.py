@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ndif_batch.errors import ConflictError, NotFoundError, UsageError
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobContent, JobState, ShardState, TaskFailure
 from ndif_batch.queue.store import Queue
 from tests.queue.queue_samples import MODEL, indices, job_spec, kinds, new_worker, take
@@ -93,10 +94,10 @@ def test_a_job_runs_from_its_first_lease_and_completes_with_its_last_shard(queue
     worker = new_worker(queue)
     (first,) = take(queue, worker)
     assert first.job.state is JobState.RUNNING
-    assert queue.commit(first.shard.id, first.shard.epoch)
+    assert queue.commit([Finished(first.shard.id, first.shard.epoch)])
     assert queue.job(job.id).state is JobState.RUNNING
     (second,) = take(queue, worker)
-    assert queue.commit(second.shard.id, second.shard.epoch)
+    assert queue.commit([Finished(second.shard.id, second.shard.epoch)])
     ended = queue.job(job.id)
     assert (ended.state, ended.tasks_done, ended.reason) == (JobState.COMPLETED, 20, None)
     assert ended.started_at is not None
@@ -107,7 +108,7 @@ def test_a_job_with_failed_tasks_fails_and_keeps_the_rest(queue: Queue) -> None:
     job = queue.submit(job_spec(shards=2))
     first, second = take(queue, new_worker(queue), 2)
     oom = TaskFailure(3, "shape", "node 7 (getitem): position 20 is outside", 7)
-    assert queue.commit(first.shard.id, first.shard.epoch, [oom])
+    assert queue.commit([Finished(first.shard.id, first.shard.epoch, [oom])])
     assert queue.fail(second.shard.id, second.shard.epoch, "disk_full", "no space left", retryable=False)
     ended = queue.job(job.id)
     assert (ended.state, ended.tasks_done, ended.tasks_failed) == (JobState.FAILED, 9, 11)
@@ -122,10 +123,10 @@ def test_failures_outside_the_shard_are_refused_whole(queue: Queue) -> None:
     (lease,) = take(queue, new_worker(queue))
     failure = TaskFailure(10, "task", "not mine")
     with pytest.raises(UsageError, match="task 10 is not in shard"):
-        queue.commit(lease.shard.id, lease.shard.epoch, [failure])
+        queue.commit([Finished(lease.shard.id, lease.shard.epoch, [failure])])
     with pytest.raises(UsageError, match="failed twice"):
-        queue.commit(lease.shard.id, lease.shard.epoch, [replace(failure, task=1)] * 2)
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+        queue.commit([Finished(lease.shard.id, lease.shard.epoch, [replace(failure, task=1)] * 2)])
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
 
 
 def test_a_held_job_is_not_leased_until_it_is_released(queue: Queue) -> None:
@@ -143,7 +144,7 @@ def test_a_hold_lets_leased_shards_end_and_release_goes_on_running(queue: Queue)
     (lease,) = take(queue, worker)
     assert queue.hold(job.id, "ada").state is JobState.HELD
     assert take(queue, worker) == []
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.release(job.id, "ada").state is JobState.RUNNING
 
 
@@ -151,7 +152,7 @@ def test_a_held_job_completes_when_its_last_shard_was_already_leased(queue: Queu
     job = queue.submit(job_spec(shards=1))
     (lease,) = take(queue, new_worker(queue))
     queue.hold(job.id, "ada")
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.job(job.id).state is JobState.COMPLETED
 
 
@@ -159,13 +160,13 @@ def test_cancel_takes_leased_shards_from_their_workers_and_keeps_what_is_done(qu
     job = queue.submit(job_spec(shards=3))
     worker = new_worker(queue)
     first, second = take(queue, worker, 2)
-    queue.commit(first.shard.id, first.shard.epoch)
+    queue.commit([Finished(first.shard.id, first.shard.epoch)])
     queue.heartbeat(worker, 60, {second.shard.id: 4})
     ended = queue.cancel(job.id, "root")
     assert (ended.state, ended.tasks_done, ended.reason) == (JobState.CANCELLED, 10, "cancelled by root")
     assert [s.state for s in queue.shards(job.id)] == [ShardState.DONE, ShardState.CANCELLED, ShardState.CANCELLED]
     assert queue.heartbeat(worker, 60, {second.shard.id: 5}).lost == (second.shard.id,)
-    assert not queue.commit(second.shard.id, second.shard.epoch)
+    assert not queue.commit([Finished(second.shard.id, second.shard.epoch)])
     assert not queue.fail(second.shard.id, second.shard.epoch, "io", "late", retryable=True)
     assert not queue.give_back(second.shard.id, second.shard.epoch)
     assert queue.job(job.id) == ended
@@ -175,7 +176,7 @@ def test_retry_puts_back_failed_shards_and_those_with_failed_tasks(queue: Queue)
     job = queue.submit(job_spec(shards=3))
     worker = new_worker(queue)
     for lease, failures in zip(take(queue, worker, 2), ([], [TaskFailure(12, "task", "boom")]), strict=True):
-        queue.commit(lease.shard.id, lease.shard.epoch, failures)
+        queue.commit([Finished(lease.shard.id, lease.shard.epoch, failures)])
     (last,) = take(queue, worker)
     queue.fail(last.shard.id, last.shard.epoch, "bug", "boom", retryable=False)
     again = queue.retry(job.id, "ada")
@@ -185,7 +186,7 @@ def test_retry_puts_back_failed_shards_and_those_with_failed_tasks(queue: Queue)
     leases = take(queue, worker, 3)
     assert [(lease.shard.index, lease.shard.attempts) for lease in leases] == [(1, 0), (2, 0)]
     for lease in leases:
-        assert queue.commit(lease.shard.id, lease.shard.epoch)
+        assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.job(job.id).state is JobState.COMPLETED
 
 
@@ -207,7 +208,7 @@ def test_a_running_job_can_retry_what_has_failed_so_far(queue: Queue) -> None:
         queue.retry(job.id, "ada")
     queue.fail(first.shard.id, first.shard.epoch, "bug", "boom", retryable=False)
     assert queue.retry(job.id, "ada").state is JobState.RUNNING
-    assert queue.commit(second.shard.id, second.shard.epoch)
+    assert queue.commit([Finished(second.shard.id, second.shard.epoch)])
     assert queue.job(job.id).state is JobState.RUNNING
 
 

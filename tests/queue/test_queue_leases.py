@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from ndif_batch.errors import NotFoundError
+from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.queue.cluster import Cost
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobState, Lease, ShardRecord, ShardState, TaskFailure, WorkerState
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
@@ -79,9 +83,42 @@ def test_no_shard_is_leased_twice(queue: Queue) -> None:
 def test_a_commit_counts_once(queue: Queue) -> None:
     job = queue.submit(job_spec())
     (lease,) = take(queue, new_worker(queue))
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
-    assert not queue.commit(lease.shard.id, lease.shard.epoch, [TaskFailure(0, "task", "late")])
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)]) == {lease.shard.id}
+    again = [Finished(lease.shard.id, lease.shard.epoch, [TaskFailure(0, "task", "late")])]
+    assert queue.commit(again) == {lease.shard.id}
     assert (queue.job(job.id).tasks_done, queue.job(job.id).tasks_failed) == (10, 0)
+
+
+def test_shards_are_committed_together_and_those_that_are_no_longer_the_worker_s_do_not_count(
+    queue: Queue, clock: HandClock
+) -> None:
+    queue.submit(job_spec(shards=2, each=10))
+    second = queue.submit(job_spec(shards=2, each=3, user="bob"))
+    worker = new_worker(queue)
+    leases = take(queue, worker, 4)
+    late = leases[0]
+    queue.give_back(late.shard.id, late.shard.epoch)
+    failure = TaskFailure(3, "task", "boom")
+    finished = [Finished(one.shard.id, one.shard.epoch, cost=Cost(1.0, 10)) for one in leases]
+    finished[-1] = replace(finished[-1], failures=[failure])
+    counted = queue.commit([*finished, finished[-1], Finished(99, 1)])
+    assert counted == {one.shard.id for one in leases[1:]}
+    assert [(job.id, job.state, job.tasks_done, job.tasks_failed) for job in queue.jobs()] == [
+        (second.id, JobState.FAILED, 5, 1),
+        (late.job.id, JobState.RUNNING, 10, 0),
+    ]
+    assert queue.failures(second.id) == [failure]
+    assert {one.user: one.cost for one in queue.usage_of()} == {"ada": Cost(1.0, 10), "bob": Cost(2.0, 20)}
+    assert (queue.workers()[0].gpu_seconds, queue.workers()[0].tokens) == (3.0, 30)
+
+
+def test_of_shards_committed_together_one_wrong_failure_refuses_all(queue: Queue) -> None:
+    job = queue.submit(job_spec())
+    first, second = take(queue, new_worker(queue), 2)
+    wrong = Finished(second.shard.id, second.shard.epoch, [TaskFailure(0, "task", "not mine")])
+    with pytest.raises(UsageError, match="task 0 is not in shard"):
+        queue.commit([Finished(first.shard.id, first.shard.epoch), wrong])
+    assert {one.state for one in queue.shards(job.id)[:2]} == {ShardState.LEASED}
 
 
 def test_a_late_commit_with_an_old_epoch_is_refused(queue: Queue, clock: HandClock) -> None:
@@ -91,19 +128,19 @@ def test_a_late_commit_with_an_old_epoch_is_refused(queue: Queue, clock: HandClo
     clock.forward(SECONDS)
     (new,) = take(queue, new_worker(queue))
     assert (new.shard.id, new.shard.epoch) == (old.shard.id, 2)
-    assert not queue.commit(old.shard.id, old.shard.epoch)
+    assert not queue.commit([Finished(old.shard.id, old.shard.epoch)])
     assert not queue.fail(old.shard.id, old.shard.epoch, "io", "late", retryable=False)
     assert not queue.give_back(old.shard.id, old.shard.epoch)
     assert queue.heartbeat(sleeper, SECONDS, {old.shard.id: 9}).lost == (old.shard.id,)
     assert shard_of(queue, new).tasks_done == 0
-    assert queue.commit(new.shard.id, new.shard.epoch)
+    assert queue.commit([Finished(new.shard.id, new.shard.epoch)])
 
 
 def test_a_commit_after_the_lease_ran_out_counts_if_nobody_took_the_shard(queue: Queue, clock: HandClock) -> None:
     job = queue.submit(job_spec(shards=1))
     (lease,) = take(queue, new_worker(queue))
     clock.forward(10 * SECONDS)
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.job(job.id).state is JobState.COMPLETED
 
 
@@ -118,7 +155,7 @@ def test_a_heartbeat_renews_and_moves_progress_inside_a_shard(queue: Queue, cloc
     assert queue.jobs()[0].tasks_done == 14
     clock.forward(SECONDS - 1)
     assert indices(take(queue, other, 9)) == [2, 3]
-    assert queue.commit(first.shard.id, first.shard.epoch)
+    assert queue.commit([Finished(first.shard.id, first.shard.epoch)])
     assert queue.job(job.id).tasks_done == 20
 
 
@@ -168,7 +205,7 @@ def test_giving_back_and_stopping_count_no_attempt(queue: Queue) -> None:
     queue.stop_worker(worker)
     assert [(s.state, s.attempts) for s in queue.shards(first.job.id)] == [(ShardState.PENDING, 0)] * 2
     assert take(queue, worker) == []
-    assert not queue.commit(second.shard.id, second.shard.epoch)
+    assert not queue.commit([Finished(second.shard.id, second.shard.epoch)])
     assert queue.workers()[0].state is WorkerState.STOPPED
 
 
@@ -191,7 +228,7 @@ def test_a_draining_worker_gets_nothing_and_is_told(queue: Queue) -> None:
     queue.drain_worker(worker, "root")
     assert take(queue, worker) == []
     assert queue.heartbeat(worker, SECONDS, {lease.shard.id: 1}).drain
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
 
 
 def test_a_worker_starts_with_its_first_lease(queue: Queue) -> None:
@@ -240,7 +277,7 @@ def test_a_shard_that_killed_two_workers_runs_alone_and_fails_with_the_third(que
         assert indices(kill_worker(queue, clock)) == [0]
     (well,) = take(queue, new_worker(queue), 9)
     assert well.shard.index == 1
-    assert queue.commit(well.shard.id, well.shard.epoch)
+    assert queue.commit([Finished(well.shard.id, well.shard.epoch)])
     assert indices(take(queue, new_worker(queue), 9)) == [0]
     clock.forward(SECONDS)
     assert take(queue, new_worker(queue), 9) == []
@@ -254,7 +291,7 @@ def test_a_suspect_that_runs_well_alone_is_done(queue: Queue, clock: HandClock) 
     kill_worker(queue, clock)
     kill_worker(queue, clock)
     (lease,) = take(queue, new_worker(queue))
-    assert queue.commit(lease.shard.id, lease.shard.epoch)
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     assert queue.job(job.id).state is JobState.COMPLETED
 
 

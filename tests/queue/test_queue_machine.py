@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 from ndif_batch.errors import ConflictError
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import Lease, TaskFailure
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
@@ -110,8 +111,10 @@ class QueueMachine(RuleBasedStateMachine):
     def commit(self, which: int, failed: int) -> None:
         lease = self.leases[which % len(self.leases)]
         failures = [TaskFailure(lease.shard.first_task, "task", "boom")] * failed
-        done = self.queue.commit(lease.shard.id, lease.shard.epoch, failures)
-        assert done == self.pure.end(lease.job.id, lease.shard.index, lease.shard.epoch, "done", failed)
+        done = self.queue.commit([Finished(lease.shard.id, lease.shard.epoch, failures)])
+        assert (done == {lease.shard.id}) == self.pure.end(
+            lease.job.id, lease.shard.index, lease.shard.epoch, "done", failed
+        )
 
     @precondition(has_leased)
     @rule(which=recent, retryable=st.booleans())

@@ -15,6 +15,7 @@ from ndif_batch.errors import UnavailableError
 from ndif_batch.queue import schema
 from ndif_batch.queue.cluster import Cost, Quotas, Role
 from ndif_batch.queue.database import Database
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobState, ShardState, WorkerState
 from ndif_batch.queue.store import Queue
 from tests.queue import postgres
@@ -88,6 +89,6 @@ def test_a_filled_database_of_0001_is_refused_until_upgraded_and_then_goes_on(ol
                 tx.connection.execute(text("SELECT setval('worker_id_seq', 9)"))
         (lease,) = take(queue, new_worker(queue))
         assert (lease.shard.id, lease.shard.epoch) == (2, 4)
-        assert queue.commit(2, 4, cost=Cost(1.0, 50))
+        assert queue.commit([Finished(2, 4, cost=Cost(1.0, 50))])
         assert queue.job(1).state is JobState.COMPLETED
         assert queue.usage_of("ada")[0].cost == Cost(1.0, 50)

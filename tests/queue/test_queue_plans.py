@@ -15,6 +15,7 @@ from sqlalchemy.dialects import sqlite
 
 from ndif_batch.queue.choosing import shard_query, turn_query
 from ndif_batch.queue.database import Database
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobState
 from ndif_batch.queue.store import Queue
 from tests.queue.queue_samples import MODEL, job_spec, new_worker, take
@@ -58,7 +59,7 @@ def statements(file_url: str) -> Iterator[list[str]]:
     sent.clear()
     leases = take(queue, worker, 8)
     queue.heartbeat(worker, 60, {lease.shard.id: 1 for lease in leases})
-    queue.commit(leases[0].shard.id, leases[0].shard.epoch)
+    queue.commit([Finished(leases[0].shard.id, leases[0].shard.epoch)])
     queue.give_back(leases[1].shard.id, leases[1].shard.epoch)
     queue.fail(leases[2].shard.id, leases[2].shard.epoch, "bug", "boom", retryable=False)
     queue.job(job.id)
@@ -108,7 +109,7 @@ def test_a_million_tasks_are_submitted_and_leased_at_once(
         worker = new_worker(queue)
         start = perf_counter()
         leases = take(queue, worker, 64)
-        assert queue.commit(leases[0].shard.id, leases[0].shard.epoch)
+        assert queue.commit([Finished(leases[0].shard.id, leases[0].shard.epoch)])
         assert perf_counter() - start < 1.0
         assert queue.job(job.id).tasks_done == each
         assert queue.cancel(job.id, "ada").state is JobState.CANCELLED

@@ -20,6 +20,7 @@ from ndif_batch.errors import SettingsError, UnavailableError
 from ndif_batch.queue import schema
 from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.database import Database
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import metadata
 from tests.queue.queue_samples import MODEL, job_spec, new_worker, take
@@ -188,7 +189,7 @@ def test_a_row_that_cannot_be_is_refused_by_its_check(queue: Queue, url: str, ru
     _, *others = take(queue, new_worker(queue), 4)
     for lease in others[:-1]:
         queue.give_back(lease.shard.id, lease.shard.epoch)
-    queue.commit(others[-1].shard.id, others[-1].shard.epoch, cost=Cost(gpu_seconds=1))
+    queue.commit([Finished(others[-1].shard.id, others[-1].shard.epoch, cost=Cost(gpu_seconds=1))])
     queue.add_pilot("p1", MODEL.name, "slurm", {}, actor="scheduler")
     with pytest.raises(IntegrityError, match=rule):
         sql(url, BAD_ROWS[rule])

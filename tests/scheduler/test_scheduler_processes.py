@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -52,10 +51,10 @@ class Site:
     def says(self, *words: str) -> str:
         """What a command prints, in a process of its own; fails with what it says."""
         command = [sys.executable, "-m", "ndif_batch.cli.main", *words]
-        with TemporaryFile("w+") as said:  # not a pipe: pilots hold on to what they inherit
-            done = subprocess.run(command, stdout=said, stderr=said, timeout=60)
-            said.seek(0)
-            text = said.read()
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+        text = done.stdout
         assert done.returncode == 0, text
         return text
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ndif_batch.client import Client
 from ndif_batch.errors import SettingsError
 from ndif_batch.queue.cluster import Cost, PilotState
-from ndif_batch.queue.records import ShardState, WorkerState
+from ndif_batch.queue.protocol import Finished
+from ndif_batch.queue.records import EventKind, ShardState, WorkerState
 from ndif_batch.scheduler import orders
 from tests import toy
-from tests.scheduler.small_cluster import Make, Room
+from tests.scheduler.small_cluster import Make, Room, settings
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import submit, working
 
@@ -47,7 +48,7 @@ def test_measured_work_starts_as_many_pilots_as_it_is_worth(client: Client, room
     _, worker_id = here.running()
     here.wait(10)
     (lease,) = here.lease(worker_id, 3)
-    here.queue.commit(lease.shard.id, lease.shard.epoch, (), Cost(20.0, 3))
+    here.queue.commit([Finished(lease.shard.id, lease.shard.epoch, (), Cost(20.0, 3))])
     assert here.queue.backlog()["toy"].tokens_per_second == 0.15
     started = here.tick().started
     assert len(started) == 9
@@ -59,7 +60,7 @@ def test_an_idle_pilot_is_drained_and_the_cluster_is_empty_again(client: Client,
     here = room(idle_seconds=30)
     name, worker_id = here.running()
     for lease in here.lease(worker_id, 1000):
-        here.queue.commit(lease.shard.id, lease.shard.epoch)
+        here.queue.commit([Finished(lease.shard.id, lease.shard.epoch)])
     here.wait(29)
     here.queue.heartbeat(worker_id, 60.0, {})
     assert here.tick().drained == ()
@@ -75,6 +76,29 @@ def test_an_idle_pilot_is_drained_and_the_cluster_is_empty_again(client: Client,
     assert here.queue.pilots() == []
     submit(client, seed=1)
     assert len(here.tick().started) == 1
+
+
+def test_a_pilot_that_does_not_end_when_asked_is_killed_after_a_while(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room(drain_seconds=30)
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    orders.drain(here.queue, here.cluster, here.pilot(name), actor="ada", reason="draining by ada")
+    here.wait(30)
+    here.queue.heartbeat(worker_id, 60.0, {})
+    assert here.tick().ended == ()
+    here.wait(1)
+    here.queue.heartbeat(worker_id, 60.0, {})
+    assert here.tick().ended == (name,)
+    assert here.cluster.asked == [("drain", name), ("cancel", name)]
+    assert (here.pilot(name).state, here.pilot(name).reason) == (
+        PilotState.FAILED,
+        "asked to end and had not after 0:00:30",
+    )
+    assert states(here, job.id) == {(ShardState.PENDING, 0, 0)}
+    kinds = [event.kind for event in here.queue.events(limit=1000)]
+    assert kinds.count(EventKind.PILOT_FAILED) == kinds.count(EventKind.WORKER_LOST) == 1
+    assert EventKind.SHARD_EXPIRED in kinds
 
 
 def test_pilots_that_wait_for_work_that_is_gone_are_cancelled(client: Client, room: Make) -> None:
@@ -183,6 +207,17 @@ def test_after_a_refusal_it_is_tried_again_later_and_later(client: Client, room:
     assert {pilot.reason for pilot in here.queue.pilots(active=False)} == {here.cluster.refusal.message}
     here.cluster.refusal = None
     here.wait(120)
+    assert len(here.tick().started) == 1
+
+
+def test_pilots_with_other_resources_than_those_that_were_refused_are_tried_at_once(client: Client, room: Make) -> None:
+    submit(client)
+    here = room(resources={"slurm_partition": "big"})
+    here.cluster.refusal = SettingsError("Slurm refused the pilot: invalid partition")
+    here.tick()
+    here.cluster.refusal = None
+    assert here.tick().started == ()
+    here.scheduler.settings = settings(client.settings, resources={"slurm_partition": "main"})
     assert len(here.tick().started) == 1
 
 

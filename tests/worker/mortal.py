@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ndif_batch.client import Client
 from ndif_batch.worker.logs import configure_logs
-from ndif_batch.worker.loop import Progress
+from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.signals import on_signals
 from tests import toy
 from tests.worker.toy_engine import ToyEngine

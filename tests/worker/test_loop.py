@@ -15,7 +15,8 @@ from ndif_batch.errors import TaskError, UnavailableError, UsageError
 from ndif_batch.queue.records import JobState, ShardState, WorkerState
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
-from ndif_batch.worker.loop import Progress, Until
+from ndif_batch.worker.ending import Until
+from ndif_batch.worker.progress import Progress
 from tests import toy
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import assert_right, cut, submit, working

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from threading import Event
 
 import pytest
@@ -17,60 +17,109 @@ from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import assert_right, submit, working
 
 WAIT_SECONDS = 30
+BAD = -1
 
 
-def fail() -> None:
-    raise UnavailableError("the disk is full")
+class Disk:
+    """Remembers the numbers that were written and committed. ``BAD`` fails; while ``go`` is unset a write waits."""
+
+    def __init__(self) -> None:
+        self.written: list[int] = []
+        self.committed: list[list[int]] = []
+        self.begun, self.go = Event(), Event()
+        self.go.set()
+
+    def write(self, number: int) -> bool:
+        self.begun.set()
+        assert self.go.wait(WAIT_SECONDS)
+        if number == BAD:
+            raise UnavailableError("the disk is full")
+        self.written.append(number)
+        return True
+
+    def commit(self, numbers: Sequence[int]) -> None:
+        self.committed.append(list(numbers))
+
+    def writer(self) -> Writer[int]:
+        return Writer(self.write, self.commit)
 
 
-def test_work_is_done_in_the_order_in_which_it_was_given() -> None:
-    done: list[int] = []
-    with Writer() as writer:
+def test_shards_are_written_in_the_order_in_which_they_were_given() -> None:
+    disk = Disk()
+    with disk.writer() as writer:
         for number in range(20):
-            writer.put(partial(done.append, number))
+            writer.put(number)
         writer.flush()
-        assert done == list(range(20))
-        writer.put(partial(done.append, 20))
-    assert done[-1] == 20
+        assert disk.written == list(range(20))
+        writer.put(20)
+    assert [number for batch in disk.committed for number in batch] == list(range(21))
+
+
+def test_what_waits_together_is_committed_together() -> None:
+    disk = Disk()
+    disk.go.clear()
+    with disk.writer() as writer:
+        writer.put(0)
+        assert disk.begun.wait(WAIT_SECONDS)
+        for number in (1, 2, 3):
+            writer.put(number)
+        disk.go.set()
+        writer.flush()
+    assert disk.committed == [[0], [1, 2, 3]]
+
+
+def test_what_was_not_written_is_not_committed() -> None:
+    disk = Disk()
+    with Writer(lambda number: number % 2 == 0 and disk.write(number), disk.commit) as writer:
+        for number in range(4):
+            writer.put(number)
+    assert [number for batch in disk.committed for number in batch] == [0, 2]
 
 
 def test_after_a_failure_the_rest_is_dropped_and_every_call_raises_it() -> None:
-    done: list[int] = []
-    with suppress(UnavailableError), Writer() as writer:
-        writer.put(fail)
+    disk = Disk()
+    with suppress(UnavailableError), disk.writer() as writer:
+        writer.put(BAD)
         with pytest.raises(UnavailableError, match="the disk is full"):
             writer.flush()
         with pytest.raises(UnavailableError, match="the disk is full"):
-            writer.put(partial(done.append, 1))
-    assert done == []
+            writer.put(1)
+    assert disk.written == []
 
 
-def failing_at_its_end() -> None:
-    with Writer() as writer:
-        writer.put(fail)
+def test_what_was_written_before_a_failure_is_committed() -> None:
+    disk = Disk()
+    disk.go.clear()
+    with suppress(UnavailableError), disk.writer() as writer:
+        writer.put(0)
+        assert disk.begun.wait(WAIT_SECONDS)
+        for number in (1, BAD, 2):
+            writer.put(number)
+        disk.go.set()
+        writer.flush()
+    assert [number for batch in disk.committed for number in batch] == [0, 1]
+
+
+def failing_at_its_end(disk: Disk) -> None:
+    with disk.writer() as writer:
+        writer.put(BAD)
 
 
 def test_a_failure_at_the_end_is_raised_by_the_context() -> None:
     with pytest.raises(UnavailableError, match="the disk is full"):
-        failing_at_its_end()
+        failing_at_its_end(Disk())
 
 
 def test_what_has_not_begun_can_be_dropped() -> None:
-    done: list[int] = []
-    begun, go = Event(), Event()
-
-    def first() -> None:
-        begun.set()
-        assert go.wait(WAIT_SECONDS)
-        done.append(1)
-
-    with Writer() as writer:
-        writer.put(first)
-        assert begun.wait(WAIT_SECONDS)
-        writer.put(partial(done.append, 2))
+    disk = Disk()
+    disk.go.clear()
+    with disk.writer() as writer:
+        writer.put(1)
+        assert disk.begun.wait(WAIT_SECONDS)
+        writer.put(2)
         writer.drop()
-        go.set()
-    assert done == [1]
+        disk.go.set()
+    assert disk.committed == [[1]]
 
 
 def test_the_engine_runs_its_next_call_while_the_shards_of_the_last_are_written(

@@ -13,10 +13,12 @@ from ndif_batch.client import Client, JobHandle, Plan
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import SEED_AXIS, make_task
 from ndif_batch.sweep.tiles import tile_tasks
+from ndif_batch.worker.ending import Until
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
-from ndif_batch.worker.loop import Progress, Until, Worker
+from ndif_batch.worker.loop import Worker
 from ndif_batch.worker.ports import TaskEngine
+from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.provenance import Runtime
 from tests import toy
 from tests.worker.toy_engine import values

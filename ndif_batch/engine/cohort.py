@@ -1,0 +1,271 @@
+"""Tasks of one program go through a pass together: each node is carried out once, for all of them.
+
+What cannot be done for all at once is done task by task; what goes wrong in one task ends that task and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import torch
+
+from ndif_batch.engine import vectorised
+from ndif_batch.engine.kernels import KERNELS
+from ndif_batch.engine.pack import Numbers
+from ndif_batch.engine.program import Program
+from ndif_batch.engine.saves import saved, shown
+from ndif_batch.engine.takes import TAKE
+from ndif_batch.engine.values import Rows, column, compact, has_nan, joined, of_task, of_tasks, on_one_device, varies
+from ndif_batch.errors import NdifBatchError, TaskError
+from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, Value, inputs
+from ndif_batch.graph.operations import OPERATIONS
+
+
+class Touchpoint(Protocol):
+    """A site while a pass is at it; see :class:`ndif_batch.engine.access.SiteAccess`."""
+
+    def take(self, lanes: Numbers, index: tuple[Any, ...]) -> Any:
+        """What ``index`` takes of each task's run."""
+
+    def take_one(self, lane: int, index: tuple[Any, ...]) -> Any:
+        """The same of one run."""
+
+    def put(self, lanes: Numbers, index: tuple[Any, ...], new: Any) -> None:
+        """Overwrites ``index`` of each task's run."""
+
+    def put_one(self, lane: int, index: tuple[Any, ...], new: Any) -> None:
+        """The same of one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What tasks share: weights and modules of the model, constants, the NaN policy.
+
+    ``device`` is where new tensors are made; ``spread`` says that the model's own lie on several.
+    """
+
+    weight: Callable[[str], torch.Tensor]
+    call: Callable[[str, tuple[Any, ...]], Any]
+    constant: Callable[[str], torch.Tensor]
+    device: torch.device
+    spread: bool = False
+    refuse_nan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and token ids by run."""
+
+    index: int
+    seed: int
+    bindings: Mapping[str, Value]
+    prompts: tuple[tuple[int, ...], ...]
+
+
+@dataclass
+class Cohort:
+    """Tasks on their way; ``members`` are those that are still well.
+
+    ``lanes`` has, for each stage and run, the lane of each member. ``errors`` are by the index of a task.
+    """
+
+    program: Program
+    members: list[Member]
+    around: Surroundings
+    lanes: dict[tuple[int, int], Numbers] = field(default_factory=dict)
+    errors: dict[int, TaskError] = field(default_factory=dict)
+    _saves: dict[str, Any] = field(default_factory=dict)
+    _prints: list[tuple[str, Any]] = field(default_factory=list)
+    _values: dict[int, Any] = field(default_factory=dict)
+    _next: int = 0
+
+    def __post_init__(self) -> None:
+        self._left = list(self.program.uses)
+        names = self.members[0].bindings
+        self._columns = {name: column([member.bindings[name] for member in self.members]) for name in names}
+
+    def due(self, stage: int) -> set[int]:
+        """Where in pass ``stage`` there is something to do."""
+        return {entry.order for entry in self.program.entries if entry.stage == stage and entry.order >= 0}
+
+    def advance(self, stage: int, order: int, point: Touchpoint | None = None) -> None:
+        """Carries out every node that is due at ``(stage, order)``."""
+        entries = self.program.entries
+        done = []
+        while self.members and self._next < len(entries):
+            entry = entries[self._next]
+            if (entry.stage, entry.order) != (stage, order):
+                break
+            self._next += 1
+            done.append(entry.node)
+            self._carry_out(entry.node, stage, point)
+        for i in done:
+            if i in self._values:
+                self._values[i] = compact(self._values[i])
+
+    def results(self) -> Iterator[tuple[Member, dict[str, torch.Tensor], tuple[tuple[str, str], ...]]]:
+        """What each member that is well has saved and printed; no two share memory."""
+        several = len(self.members) > 1
+        for place, member in enumerate(self.members):
+            saves = {
+                name: of_task(value, place) if varies(value) or not several else value.clone()
+                for name, value in self._saves.items()
+            }
+            yield member, saves, tuple((name, of_task(text, place)) for name, text in self._prints)
+
+    def _carry_out(self, i: int, stage: int, point: Touchpoint | None) -> None:
+        node = self.program.graph.nodes[i]
+        value = self._compute(i, node, stage, point)
+        if self.around.refuse_nan and self.members:
+            value = self._without_nan(i, value)
+        for j in inputs(node):
+            self._left[j] -= 1
+            if not self._left[j]:
+                self._values.pop(j, None)
+        if self._left[i] and self.members:
+            self._values[i] = value
+
+    def _compute(self, i: int, node: Node, stage: int, point: Touchpoint | None) -> Any:
+        args = tuple(self._value(arg) for arg in node.args) if node.op != TAKE else ()
+        match node.op:
+            case "read" | "take" | "write":
+                assert point is not None
+                return self._at_site(i, node, self.lanes[stage, node.run or 0], args, point)
+            case "weight":
+                return self.around.weight(str(node.site))
+            case "call":
+                return self._called(i, str(node.site), args)
+            case "save":
+                self._saves[str(node.name)] = self._attempt(
+                    i, lambda: saved(args[0]), lambda place: saved(of_task(args[0], place))
+                )
+            case "print":
+                self._prints.append(
+                    (str(node.name), self._attempt(i, None, lambda place: shown(of_task(args[0], place))))
+                )
+            case "stop":
+                pass
+            case _:
+                return self._operation(i, node, args)
+        return None
+
+    def _at_site(self, i: int, node: Node, lanes: Numbers, args: tuple[Any, ...], point: Touchpoint) -> Any:
+        index = tuple(self._value(part) for part in node.index or ())
+        if node.op == "write":
+            return self._attempt(
+                i,
+                lambda: point.put(lanes, index, args[0]),
+                lambda place: point.put_one(int(lanes[place]), of_task(index, place), of_task(args[0], place)),
+            )
+        return self._attempt(
+            i,
+            lambda: point.take(lanes, index),
+            lambda place: point.take_one(int(lanes[place]), of_task(index, place)),
+        )
+
+    def _operation(self, i: int, node: Node, args: tuple[Any, ...]) -> Any:
+        kwargs = {name: self._value(arg) for name, arg in node.kwargs}
+        if self.around.spread:
+            args = on_one_device(args)
+        device = self.around.device
+
+        def alone(place: int) -> Any:
+            own = {name: of_task(value, place) for name, value in kwargs.items()}
+            if OPERATIONS[node.op].random:
+                own["generator"] = self._generator(i, self.members[place].seed)
+            return KERNELS[node.op](*of_task(args, place), device=device, **own)
+
+        def together() -> Any:
+            if varies((args, *kwargs.values())):
+                return vectorised.apply(node.op, args, kwargs, device)
+            return KERNELS[node.op](*args, device=device, **kwargs)
+
+        return self._attempt(i, None if OPERATIONS[node.op].random else together, alone)
+
+    def _called(self, i: int, site: str, args: tuple[Any, ...]) -> Any:
+        def call(*own: Any) -> Any:
+            return self.around.call(site, own)
+
+        return self._attempt(
+            i,
+            lambda: vectorised.mapped_over(call, args) if varies(args) else call(*args),
+            lambda place: call(*of_task(args, place)),
+        )
+
+    def _attempt(self, i: int, together: Callable[[], Any] | None, alone: Callable[[int], Any]) -> Any:
+        """Node ``i`` for all tasks at once if that is possible, else task by task; those that fail leave the cohort."""
+        if together is not None:
+            try:
+                return together()
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # noqa: BLE001  task by task shows whose error it is
+                pass
+        found: dict[int, Any] = {}
+        errors: dict[int, Exception] = {}
+        for place in range(len(self.members)):
+            try:
+                found[place] = alone(place)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever a user's node raises is that task's error alone
+                errors[place] = error
+        self._end(i, errors)
+        return joined(list(found.values())) if found else None
+
+    def _without_nan(self, i: int, value: Any) -> Any:
+        places = has_nan(value, len(self.members))
+        self._end(i, {place: ValueError("its value holds NaN") for place in places})
+        return of_tasks(value, sorted(set(range(len(self.members) + len(places))) - set(places))) if places else value
+
+    def _end(self, i: int, errors: Mapping[int, Exception]) -> None:
+        """The members in these places have failed at node ``i``: from now on they are not there."""
+        if not errors:
+            return
+        for place, error in errors.items():
+            self.errors[self.members[place].index] = _task_error(
+                self.program.origin[i], self.program.graph.nodes[i], error
+            )
+        well = [place for place in range(len(self.members)) if place not in errors]
+        self.members = [self.members[place] for place in well]
+        self.lanes = {key: lanes[well] for key, lanes in self.lanes.items()}
+        self._values = {key: of_tasks(value, well) for key, value in self._values.items()}
+        self._saves = {name: of_tasks(value, well) for name, value in self._saves.items()}
+        self._columns = {name: of_tasks(value, well) for name, value in self._columns.items()}
+        self._prints = [(name, of_tasks(value, well)) for name, value in self._prints]
+
+    def _value(self, arg: Arg) -> Any:
+        match arg:
+            case NodeRef(node):
+                return self._values[node]
+            case ParamRef(name):
+                return self._bound(self._columns[name])
+            case TensorRef(digest):
+                return self.around.constant(digest)
+            case SliceArg(start, stop, step):
+                return slice(self._value(start), self._value(stop), self._value(step))
+            case tuple():
+                return tuple(self._value(item) for item in arg)
+        return arg
+
+    def _bound(self, value: Any) -> Any:
+        if isinstance(value, TensorRef):
+            return self.around.constant(value.digest)
+        if isinstance(value, Rows) and isinstance(value.values[0], TensorRef):
+            return joined([self.around.constant(one.digest) for one in value.values])
+        return value
+
+    def _generator(self, i: int, seed: int) -> torch.Generator:
+        """Random numbers depend on the task's seed and the node alone, never on the neighbours or the device."""
+        name = f"{seed}/{self.program.origin[i]}".encode()
+        return torch.Generator().manual_seed(int.from_bytes(blake2b(name, digest_size=7).digest()))
+
+
+def _task_error(node: int, what: Node, error: Exception) -> TaskError:
+    reason = (
+        error.message if isinstance(error, NdifBatchError) else (str(error).splitlines() or [type(error).__name__])[0]
+    )
+    return TaskError(f"node {node} ({'getitem' if what.op == TAKE else what.op}): {reason}", node=node)

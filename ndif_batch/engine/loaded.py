@@ -1,0 +1,59 @@
+"""A model with its weights on a device, and what was measured of it: its sites and the layout that it can take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from accelerate.utils import align_module_device, has_offloaded_params
+from torch import nn
+from transformers import PreTrainedModel
+
+from ndif_batch.engine.layout import Layout
+from ndif_batch.graph.sites import SiteMap
+from ndif_batch.models.probe import entry_device
+from ndif_batch.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run. ``load_seconds`` is what reading and probing took."""
+
+    module: PreTrainedModel
+    sites: SiteMap
+    layout: Layout
+    tokenizer: Tokenizer | None = None
+    load_seconds: float = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        return entry_device(self.module)
+
+    @cached_property
+    def spread(self) -> bool:
+        """Whether its weights lie on several devices, or on the disk."""
+        return len({parameter.device for parameter in self.module.parameters()}) > 1
+
+    @property
+    def gpus(self) -> int:
+        """How many devices compute; on a CPU one."""
+        computing = {parameter.device for parameter in self.module.parameters() if parameter.device.type == "cuda"}
+        return max(1, len(computing))
+
+    @property
+    def device_name(self) -> str:
+        """What computes: the name of the GPU, or ``cpu``."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    def submodule(self, path: str) -> nn.Module:
+        """The module at ``path``."""
+        return self.module.get_submodule(path)
+
+    def weight(self, path: str) -> torch.Tensor:
+        """The parameter at ``path``, fetched if it rests in main memory or on the disk until it is needed."""
+        owner = self.submodule(path.rpartition(".")[0])
+        with align_module_device(owner):
+            weight = self.module.get_parameter(path)
+            return weight.detach().clone() if has_offloaded_params(owner) else weight

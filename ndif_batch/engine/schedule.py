@@ -1,0 +1,99 @@
+"""When each node can be computed.
+
+A node's time is ``(stage, order)``: the pass, and the place in that pass, at which its value is known. A value that
+is needed earlier in the model than it was read waits for the next pass; that is all there is to stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from ndif_batch.engine.takes import TAKE
+from ndif_batch.errors import GraphError
+from ndif_batch.graph.nodes import Graph, Node, inputs
+from ndif_batch.graph.sites import SiteMap
+
+Time: TypeAlias = tuple[int, int]
+BEFORE: Time = (0, -1)
+"""The time of what needs no run: constants and weights."""
+
+
+def order_of(node: Node, sites: SiteMap) -> int:
+    """Where in a pass a read, a take or a write happens."""
+    assert node.site is not None
+    return sites.site(node.site).order
+
+
+def reads(node: Node) -> bool:
+    """Whether a node looks at a run."""
+    return node.op in ("read", TAKE)
+
+
+def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bool) -> list[Time]:
+    """The time of each node. ``GraphError`` names the nodes of a cycle."""
+    known: dict[int, Time] = {}
+    needs = [_needs(graph, sites, i) for i in range(len(graph.nodes))]
+    for start in range(len(graph.nodes)):
+        path = [start]
+        while path:
+            node = path[-1]
+            missing = next((other for other in needs[node] if other not in known), None)
+            if missing is None:
+                known[node] = _time(graph, sites, node, needs[node], known, together)
+                path.pop()
+            elif missing in path:
+                raise _cycle(graph, origin, path[path.index(missing) :])
+            else:
+                path.append(missing)
+    return [known[i] for i in range(len(graph.nodes))]
+
+
+def _cycle(graph: Graph, origin: tuple[int, ...], nodes: list[int]) -> GraphError:
+    story = " needs ".join(f"node {origin[i]} ({graph.nodes[i].op} {graph.nodes[i].site or ''})" for i in nodes)
+    return GraphError(
+        f"what is written depends on itself: {story} needs node {origin[nodes[0]]}",
+        rule="cycle",
+        node=origin[nodes[0]],
+        hint="use a second run of the same prompt for the value that is read",
+    )
+
+
+def _needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
+    node = graph.nodes[i]
+    needs = list(inputs(node))
+    if reads(node):
+        here = order_of(node, sites)
+        for j, other in enumerate(graph.nodes):
+            if other.op == "write" and other.run == node.run:
+                there = order_of(other, sites)
+                if there < here or (there == here and j < i):
+                    needs.append(j)
+    return needs
+
+
+def _time(graph: Graph, sites: SiteMap, i: int, needs: list[int], known: Mapping[int, Time], together: bool) -> Time:
+    node = graph.nodes[i]
+    if reads(node):
+        return max((known[j][0] for j in needs), default=0), order_of(node, sites)
+    stage, order = max((known[j] for j in needs), default=BEFORE)
+    if node.op != "write":
+        return stage, order
+    here = order_of(node, sites)
+    late = order > here or (not together and _foreign(graph, i, stage, known))
+    return stage + late, here
+
+
+def _foreign(graph: Graph, write: int, stage: int, known: Mapping[int, Time]) -> bool:
+    """Whether what a write takes comes from another run of the pass ``stage``."""
+    stack = list(inputs(graph.nodes[write]))
+    seen: set[int] = set()
+    while stack:
+        j = stack.pop()
+        node = graph.nodes[j]
+        if reads(node) and node.run != graph.nodes[write].run and known[j][0] == stage:
+            return True
+        if j not in seen and not reads(node):
+            seen.add(j)
+            stack.extend(inputs(node))
+    return False

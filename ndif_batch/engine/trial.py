@@ -1,0 +1,138 @@
+"""Tries whether tokens can come and go between a model's blocks: branches against the same runs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ndif_batch.engine.blocks import Block, Moments, find_blocks, last_before_head, token_axes
+from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.layout import equal, forward
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.pack import Lanes, Pack
+from ndif_batch.errors import NdifBatchError
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
+from ndif_batch.graph.sites import Site
+from ndif_batch.models.probe import watching
+from ndif_batch.sweep.task import Task
+
+LENGTHS = (7, 11)
+"""Tokens of the two passes that show which arguments of a block have something for every token."""
+
+PROMPTS = (9, 5)
+"""Prompt lengths of the trial; each has a branch at several blocks and positions."""
+
+
+def measure_blocks(model: LoadedModel) -> LoadedModel:
+    """The model with the layout in which tokens come and go, if it gives the values of runs alone."""
+    sites = model.sites
+    head = None if sites.head is None else sites.sites.get(f"{sites.head}.input")
+    plain = replace(model.layout, moments=Moments(narrow=None if head is None else head.order))
+    model = replace(model, layout=plain)
+    paths = find_blocks(model.module, sites)
+    if not plain.packed or not paths or plain.alone.intersection(f"{path}.output" for path in paths):
+        return model
+    try:
+        blocks = tuple(_measured(model, paths))
+    except ValueError:
+        return model
+    births = (sites.site(f"{paths[0]}.input").order, *(sites.site(f"{path}.output").order for path in paths))
+    moments = Moments(births, births[-1] + 1, _is_causal(model, paths[-1]))
+    for last in dict.fromkeys((last_before_head(paths, sites), None)):
+        tried = replace(model, layout=replace(plain, moments=moments, blocks=blocks, last=last))
+        if _is_right(tried):
+            return tried
+    return model
+
+
+def _measured(model: LoadedModel, paths: tuple[str, ...]) -> Iterator[Block]:
+    short, long = (_arguments(model, paths, tokens) for tokens in LENGTHS)
+    for path in paths:
+        (rest, named), (longer_rest, longer_named) = short[path], long[path]
+        yield Block(path, token_axes(rest, longer_rest, LENGTHS), token_axes(named, longer_named, LENGTHS))
+
+
+def _arguments(model: LoadedModel, paths: tuple[str, ...], tokens: int) -> dict[str, tuple[Any, dict[str, Any]]]:
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+
+    def watch(path: str) -> Any:
+        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            found[path] = (args[1:], kwargs) if args else ((), dict(list(kwargs.items())[1:]))
+
+        return model.submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
+
+    handles = [watch(path) for path in paths]
+    try:
+        _forward(model, [range(tokens)])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _forward(model: LoadedModel, prompts: Any) -> None:
+    pack = Pack.of(Lanes.of([[token % model.sites.vocabulary for token in prompt] for prompt in prompts]))
+    with torch.no_grad():
+        forward(model.module, lambda: pack, packed=True)
+
+
+def _is_causal(model: LoadedModel, last: str) -> bool:
+    """Whether another last token leaves all others as they are."""
+    seen: list[torch.Tensor] = []
+
+    def keep(path: str, value: Any) -> None:
+        if path == f"{last}.output":
+            seen.append(value[0] if isinstance(value, tuple) else value)
+
+    with watching(model.module, keep):
+        for end in (7, 8):
+            _forward(model, [[3, 4, 5, 6, end]])
+    return equal(seen[0][:, :-1], seen[1][:, :-1])
+
+
+def _is_right(model: LoadedModel) -> bool:
+    tasks = list(_tasks(model))
+    try:
+        together = {outcome.index: outcome for outcome in Engine(model).run(tasks)}
+        for outcome in Engine(model).run(tasks, layout="solo"):
+            branch = together[outcome.index]
+            if outcome.error or branch.error or not all(equal(branch.saves[k], v) for k, v in outcome.saves.items()):
+                return False
+    except (NdifBatchError, RuntimeError):
+        return False
+    return True
+
+
+def _tasks(model: LoadedModel) -> Iterator[Task]:
+    """Noise at three positions of three blocks of two prompts; the next block and the end are saved."""
+    sites = model.sites
+    outputs = model.layout.moments.births[1:]
+    by_order = {site.order: site for site in sites.sites.values()}
+    end = max((site for site in by_order.values() if site.refused is None), key=lambda site: site.order)
+    for place in sorted({0, len(outputs) // 2, len(outputs) - 1}):
+        site, later = by_order[outputs[place]], by_order[outputs[min(place + 1, len(outputs) - 1)]]
+        graph = _graph(site, [later, end])
+        for length in PROMPTS:
+            prompt = tuple((5 * token + length) % sites.vocabulary for token in range(length))
+            for position in (0, length // 2, length - 1):
+                yield Task(graph, {"prompt": prompt, "position": position}, seed=position)
+
+
+def _graph(site: Site, saved: list[Site]) -> Graph:
+    nested = isinstance(site.value, tuple)
+    hidden: Any = site.value[0] if isinstance(site.value, tuple) else site.value
+    index = (*((0,) if nested else ()), SliceArg(), ParamRef("position"))
+    nodes = [
+        Node("randn", ((int(hidden.shape[2] or 0),),)),
+        Node("write", (NodeRef(0),), run=0, site=site.path, index=index),
+    ]
+    for number, where in enumerate(saved):
+        nodes.append(Node("read", run=0, site=where.path))
+        if isinstance(where.value, tuple):
+            nodes.append(Node("getitem", (NodeRef(len(nodes) - 1), (0,))))
+        nodes.append(Node("save", (NodeRef(len(nodes) - 1),), name=f"save{number}"))
+    params = {"prompt": ParamType.PROMPT, "position": ParamType.INT}
+    return Graph(params, (Run("run", ParamRef("prompt")),), tuple(nodes))

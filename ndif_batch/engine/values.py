@@ -1,0 +1,143 @@
+"""Values of many tasks at once: one for all, one tensor with a row for each, or a value for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A tensor for every task, one behind the other: ``[tasks, …]``."""
+
+    stacked: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A value for every task, of shapes or kinds that cannot be stacked."""
+
+    values: tuple[Any, ...]
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Everything inside a value that is not a tuple or a slice."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, slice):
+        yield from (value.start, value.stop, value.step)
+    else:
+        yield value
+
+
+def mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """``value`` with ``leaf`` applied to everything inside it that is not a tuple or a slice."""
+    if isinstance(value, tuple):
+        return tuple(mapped(item, leaf) for item in value)
+    if isinstance(value, slice):
+        return slice(leaf(value.start), leaf(value.stop), leaf(value.step))
+    return leaf(value)
+
+
+def varies(value: Any) -> bool:
+    """Whether tasks have values of their own in it."""
+    return any(isinstance(leaf, Each | Rows) for leaf in leaves(value))
+
+
+def of_task(value: Any, place: int) -> Any:
+    """What the task at ``place`` has of a value."""
+
+    def leaf(one: Any) -> Any:
+        if isinstance(one, Each):
+            return one.stacked[place]
+        return one.values[place] if isinstance(one, Rows) else one
+
+    return mapped(value, leaf)
+
+
+def of_tasks(value: Any, places: Sequence[int]) -> Any:
+    """The value of some of the tasks."""
+
+    def leaf(one: Any) -> Any:
+        if isinstance(one, Each):
+            return Each(one.stacked[list(places)])
+        return Rows(tuple(one.values[i] for i in places)) if isinstance(one, Rows) else one
+
+    return mapped(value, leaf)
+
+
+def joined(values: Sequence[Any]) -> Any:
+    """The tasks' own values as one; of a single task, its value."""
+    first = values[0]
+    if len(values) == 1:
+        return first
+    if isinstance(first, torch.Tensor):
+        kind = (first.shape, first.dtype, first.device)
+        if all(isinstance(v, torch.Tensor) and (v.shape, v.dtype, v.device) == kind for v in values):
+            return Each(torch.stack(list(values)))
+    elif isinstance(first, tuple):
+        if all(isinstance(v, tuple) and len(v) == len(first) for v in values):
+            return tuple(joined(column) for column in zip(*values, strict=True))
+    elif all(type(v) is type(first) and v == first for v in values):
+        return first
+    return Rows(tuple(values))
+
+
+def column(values: Sequence[Any]) -> Any:
+    """What the tasks bind to one parameter: the value itself if it is the same for all."""
+    first = values[0]
+    same = all(value is first or (type(value) is type(first) and value == first) for value in values)
+    return first if same else Rows(tuple(values))
+
+
+def compact(value: Any) -> Any:
+    """``value`` without memory behind it that is much larger than what is seen of it."""
+
+    def leaf(one: Any) -> Any:
+        if isinstance(one, Each):
+            return Each(_compact(one.stacked))
+        if isinstance(one, Rows):
+            return Rows(tuple(compact(own) for own in one.values))
+        return _compact(one) if isinstance(one, torch.Tensor) else one
+
+    return mapped(value, leaf)
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    seen = tensor.numel() * tensor.element_size()
+    return tensor if tensor.untyped_storage().nbytes() <= 2 * seen else tensor.clone()
+
+
+def has_nan(value: Any, tasks: int) -> list[int]:
+    """Which of the tasks have NaN in their value."""
+    found: set[int] = set()
+    for one in leaves(value):
+        if isinstance(one, Each) and one.stacked.is_floating_point():
+            found.update(torch.isnan(one.stacked).flatten(1).any(1).nonzero().flatten().tolist())
+        elif isinstance(one, Rows):
+            found.update(place for place, own in enumerate(one.values) if has_nan(own, 1))
+        elif isinstance(one, torch.Tensor) and one.is_floating_point() and bool(torch.isnan(one).any()):
+            found.update(range(tasks))
+    return sorted(found)
+
+
+def on_one_device(args: Any) -> Any:
+    """The arguments with every tensor on the device of the first one."""
+    device: torch.device | None = None
+
+    def leaf(one: Any) -> Any:
+        nonlocal device
+        if isinstance(one, Each):
+            return Each(leaf(one.stacked))
+        if isinstance(one, Rows):
+            return Rows(tuple(mapped(own, leaf) for own in one.values))
+        if isinstance(one, torch.Tensor):
+            device = device or one.device
+            return one.to(device)
+        return one
+
+    return mapped(args, leaf)

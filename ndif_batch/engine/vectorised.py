@@ -1,0 +1,146 @@
+"""Operations on the values of many tasks at once; what cannot be done so is refused, and done task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from ndif_batch.engine.bounds import CHECKS
+from ndif_batch.engine.indices import WHOLE, one_part_an_axis
+from ndif_batch.engine.kernels import KERNELS
+from ndif_batch.engine.values import Each, Rows, leaves, mapped
+
+ARITHMETIC: Final[Mapping[str, Callable[..., torch.Tensor]]] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "truediv": torch.true_divide,
+}
+
+ONE_BY_ONE: Final = frozenset(
+    {
+        "size",
+        "nan_to_num",
+        "one_hot",
+        "quantile",
+        "median",
+        "repeat_interleave",
+        "embedding",
+    }
+)
+"""Operations that ``torch.vmap`` cannot batch, batches by a loop, or that give no tensor."""
+
+
+class OneByOneError(Exception):
+    """These arguments have no way to go together."""
+
+
+def apply(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: torch.device) -> Any:
+    """The operation's value for all tasks. ``OneByOneError``, or whatever torch raises, if it has to go one by one."""
+    if name == "getitem" and len(args) == 2 and not kwargs and isinstance(args[0], Each):
+        found = _plain_index(args[0].stacked, args[1])
+        if found is not None:
+            return Each(found)
+    if name in ARITHMETIC and len(args) == 2 and not kwargs and any(isinstance(arg, Rows) for arg in args):
+        return Each(_with_numbers(name, *args))
+    if KERNELS[name].operation.random or name in ONE_BY_ONE or (device.type != "cpu" and name in CHECKS):
+        raise OneByOneError
+    return _vmapped(name, args, kwargs, device)
+
+
+def _vmapped(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: torch.device) -> Any:
+    def kernel(*given: Any) -> Any:
+        plain, named = given[: len(args)], given[len(args) :]
+        return KERNELS[name](*plain, device=device, **dict(zip(kwargs, named, strict=True)))
+
+    return mapped_over(kernel, (*args, *kwargs.values()))
+
+
+def mapped_over(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """``function`` of the arguments of every task, by ``torch.vmap``."""
+    if any(isinstance(leaf, Rows) for leaf in leaves(args)):
+        raise OneByOneError
+    tensors = [leaf.stacked for leaf in leaves(args) if isinstance(leaf, Each)]
+
+    def one(*own: torch.Tensor) -> Any:
+        rest = iter(own)
+        return function(*mapped(args, lambda leaf: next(rest) if isinstance(leaf, Each) else leaf))
+
+    return mapped(torch.vmap(one)(*tensors), Each)
+
+
+def taken(stacked: torch.Tensor, parts: Sequence[Any]) -> torch.Tensor:
+    """``[tasks, …]`` indexed with one part for each further axis: an int, a slice, or an int for each task.
+
+    ``IndexError`` if an int is outside; ``OneByOneError`` for any other part.
+    """
+    for axis in reversed(range(len(parts))):
+        part = parts[axis]
+        before: tuple[Any, ...] = (slice(None),) * axis
+        if isinstance(part, Rows):
+            places = _places(part, stacked.shape[axis + 1], stacked.device)
+            stacked = stacked[torch.arange(len(places), device=stacked.device), *before, places]
+        elif isinstance(part, slice):
+            if part != slice(None):
+                stacked = stacked[:, *before, part]
+        elif type(part) is int:
+            stacked = stacked.select(axis + 1, part)
+        else:
+            raise OneByOneError
+    return stacked
+
+
+def _plain_index(stacked: torch.Tensor, index: Any) -> torch.Tensor | None:
+    parts = one_part_an_axis(index if isinstance(index, tuple) else (index,), stacked.ndim - 1)
+    if parts is None:
+        return None
+    parts = tuple(slice(None) if part is WHOLE else part for part in parts)
+    return taken(stacked, parts) if all(is_plain(part) for part in parts) else None
+
+
+def is_plain(part: Any) -> bool:
+    """Whether :func:`taken` knows a part of an index."""
+    if isinstance(part, slice):
+        return all(value is None or type(value) is int for value in (part.start, part.stop, part.step))
+    if isinstance(part, Rows):
+        return all(type(value) is int for value in part.values)
+    return type(part) is int
+
+
+def _places(part: Rows, length: int, device: torch.device) -> torch.Tensor:
+    for place in part.values:
+        if not -length <= place < length:
+            raise IndexError(f"index {place} is out of bounds for dimension of size {length}")
+    return uploaded([place % length for place in part.values], device)
+
+
+def uploaded(numbers: Any, device: torch.device) -> torch.Tensor:
+    """Whole numbers on a device, without waiting for what it does."""
+    tensor = torch.as_tensor(numbers, dtype=torch.long)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _with_numbers(name: str, left: Any, right: Any) -> torch.Tensor:
+    """Arithmetic between tensors and a Python number for each task, rounded as torch rounds it task by task."""
+    tensor = next((one for one in (left, right) if isinstance(one, Each | torch.Tensor)), None)
+    if tensor is None:
+        raise OneByOneError
+    like = tensor.stacked[0] if isinstance(tensor, Each) else tensor
+    if like.ndim == 0 or not like.is_floating_point():
+        raise OneByOneError
+    wide = like.dtype if like.dtype == torch.float64 else torch.float32
+
+    def widened(side: Any) -> torch.Tensor:
+        if isinstance(side, Each):
+            return side.stacked.to(wide)
+        if isinstance(side, torch.Tensor):
+            return side[None].to(wide)
+        if not isinstance(side, Rows) or not all(type(value) in (int, float) for value in side.values):
+            raise OneByOneError
+        numbers = torch.tensor(side.values, dtype=torch.float64).to(wide)
+        return numbers.to(like.device).reshape(-1, *[1] * like.ndim)
+
+    result: torch.Tensor = ARITHMETIC[name](widened(left), widened(right))
+    return result.to(like.dtype)

@@ -1,0 +1,43 @@
+"""How far a worker is, counted from two threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a worker has done since it began; a failed task is done too."""
+
+    tasks_done: int = 0
+    tasks_failed: int = 0
+    shards_done: int = 0
+
+
+class Tally:
+    """Counts the tasks that the engine ends and the shards that the writer commits, and tells each change."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self.progress = Progress()
+        self._on_progress = on_progress
+        self._counting = Lock()
+
+    def task(self, *, failed: bool) -> None:
+        """One task more has its outcome."""
+        self._count(tasks_done=1, tasks_failed=int(failed))
+
+    def shards(self, count: int) -> None:
+        """So many shards more are done."""
+        self._count(shards_done=count)
+
+    def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
+        with self._counting:
+            self.progress = replace(
+                self.progress,
+                tasks_done=self.progress.tasks_done + tasks_done,
+                tasks_failed=self.progress.tasks_failed + tasks_failed,
+                shards_done=self.progress.shards_done + shards_done,
+            )
+            self._on_progress(self.progress)

@@ -1,0 +1,130 @@
+"""Runs leased shards through the engine, many jobs in one call, and takes the outcomes as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import structlog
+
+from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
+from ndif_batch.queue.records import Lease
+from ndif_batch.worker.committing import Committer, Complete
+from ndif_batch.worker.ending import Draining
+from ndif_batch.worker.heartbeat import Heartbeat
+from ndif_batch.worker.jobs import Counted, OpenJobs
+from ndif_batch.worker.meter import Meter
+from ndif_batch.worker.ports import Outcome, TaskEngine
+from ndif_batch.worker.progress import Tally
+from ndif_batch.worker.work import ShardWork
+from ndif_batch.worker.writer import Writer
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Runner:
+    """Runs shards; complete ones go to ``writer``. What goes wrong in one job does not take down the others."""
+
+    def __init__(
+        self,
+        engine: TaskEngine,
+        jobs: OpenJobs,
+        heart: Heartbeat,
+        meter: Meter,
+        draining: Draining,
+        committer: Committer,
+        tally: Tally,
+    ) -> None:
+        self.writer = Writer(committer.write, committer.commit)
+        self._engine = engine
+        self._jobs = jobs
+        self._heart = heart
+        self._meter = meter
+        self._draining = draining
+        self._committer = committer
+        self._tally = tally
+
+    def run(self, leases: Sequence[Lease]) -> None:
+        """Run what is leased, as far as draining allows."""
+        self._meter.begin()
+        works = [work for lease in leases if (work := self._opened(lease)) is not None]
+        for together in calls(works):
+            if not self._draining.begun:
+                self._run(together)
+
+    def _opened(self, lease: Lease) -> ShardWork | None:
+        try:
+            return ShardWork(lease, self._jobs.open(lease.job))
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- one job that cannot be read must not stop those of others
+            self._committer.fail(lease, error, retryable=False)
+            return None
+
+    def _run(self, works: Sequence[ShardWork]) -> None:
+        """Run what is missing of some shards in one call; should the call fail, once more job by job."""
+        try:
+            for work, place, outcome in self._outcomes(works):
+                if self._heart.holds(work.shard.id):
+                    self._take(work, place, outcome)
+                if self._draining.is_over():
+                    return
+        except _CallFailedError as failure:
+            self._after_failure(works, failure.error)
+            return
+        for work in self._unfinished(works):
+            missing = NdifBatchError(f"the engine gave no outcome for {work.missing} tasks")
+            self._committer.fail(work.lease, missing, retryable=True)
+
+    def _outcomes(self, works: Sequence[ShardWork]) -> Iterator[tuple[ShardWork, int, Outcome]]:
+        places = [(work, place) for work in works for place in work.waiting]
+        tasks = [work.task(place) for work, place in places]
+        constants = {digest: tensor for work in works for digest, tensor in work.job.constants.items()}
+        job = works[0].job
+        self._jobs.count_call(works, Counted.now(self._engine.counters))
+        try:
+            run = self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants)
+            for outcome in self._meter.call(run):
+                yield *places[outcome.index], outcome
+        except Exception as error:
+            raise _CallFailedError(error) from error
+
+    def _take(self, work: ShardWork, place: int, outcome: Outcome) -> None:
+        work.take(place, outcome)
+        for name, text in outcome.prints:
+            log.info("task.log", job=work.job.record.id, task=work.shard.first_task + place, name=name, value=text)
+        self._meter.arrived(work.job.record.tokens_per_task)
+        self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
+        self._tally.task(failed=outcome.error is not None)
+        if not work.missing:
+            cost = self._meter.take(work.shard.tasks * work.job.record.tokens_per_task)
+            self.writer.put(Complete(work, cost, Counted.now(self._engine.counters)))
+
+    def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:
+        unfinished = self._unfinished(works)
+        by_job: dict[int, list[ShardWork]] = {}
+        for work in unfinished:
+            by_job.setdefault(work.job.record.id, []).append(work)
+        for alone in by_job.values():
+            if len(by_job) > 1:
+                self._run(alone)
+            else:
+                for work in alone:
+                    self._committer.fail(work.lease, error, retryable=not isinstance(error, UsageError))
+
+    def _unfinished(self, works: Sequence[ShardWork]) -> list[ShardWork]:
+        return [work for work in works if work.missing and self._heart.holds(work.shard.id)]
+
+
+def calls(works: Sequence[ShardWork]) -> list[list[ShardWork]]:
+    """Which shards one call of the engine runs: all that may share, and each job that may not by itself."""
+    together: dict[int | None, list[ShardWork]] = {}
+    for work in works:
+        together.setdefault(None if work.job.shares else work.job.record.id, []).append(work)
+    return list(together.values())
+
+
+class _CallFailedError(Exception):
+    """The engine raised in place of giving outcomes."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
