@@ -26,7 +26,7 @@ SLURM = $(shell PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld slurmd munge
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
 # A folder with nnsight for that Python; what is not there is not measured.
-GPU_PEERS ?= $(PEERS)
+GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
 .PHONY: help setup demo model postgres slurm test lint types bench gpu docs clean
