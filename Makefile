@@ -25,6 +25,10 @@ SLURM = $(shell PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld slurmd munge
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
+# A folder with nnsight for that Python; what is not there is not measured.
+GPU_PEERS ?= $(PEERS)/bin/python
+GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
+
 .PHONY: help setup demo model postgres slurm test lint types bench gpu docs clean
 
 help: ## show this list
@@ -46,12 +50,21 @@ lint: setup ## check style, formatting and the import contracts
 types: setup ## check the types
 	$(BIN)/mypy
 
-bench: setup model $(PEERS)/.installed ## measure patching against raw hooks and nnsight
-	$(BIN)/python benchmarks/patching.py --peers $(PEERS)/bin/python
+bench: setup model $(PEERS)/.installed ## measure the engine against raw hooks, nnsight and others
+	$(BIN)/python benchmarks/patching.py
+	$(BIN)/python benchmarks/patching.py --shape gpt2-small
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/mixed_users.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/scaling.py
 
 gpu: ## run the tests and benchmarks that need CUDA
 	$(GPU_PYTHON) -m pytest tests/engine -m gpu
-	PYTHONPATH=. $(GPU_PYTHON) benchmarks/patching.py --device cuda --random --only engine
+	$(GPU_PYTHON) benchmarks/patching.py $(GPU_BENCH)
+	$(GPU_PYTHON) benchmarks/extraction.py $(GPU_BENCH)
+	$(GPU_PYTHON) benchmarks/mixed_users.py $(GPU_BENCH)
+	$(GPU_PYTHON) benchmarks/overhead.py $(GPU_BENCH) --dtype float32
+	$(GPU_PYTHON) benchmarks/scaling.py $(GPU_BENCH) --dtype float32
 
 docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py

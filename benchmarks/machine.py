@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,13 +43,18 @@ def slug(machine: dict[str, str | int]) -> str:
 
 
 def provenance() -> dict[str, str | bool]:
-    """Commit, whether the tree had changes, and the time in UTC."""
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"commit": _git("rev-parse", "HEAD"), "changed": bool(changes), "date": now}
+    """Commit, whether the tree had changes, and the time in UTC.
+
+    On a machine that has only a copy of the tree, ``COMMIT`` in the environment says which commit it is.
+    """
+    commit = os.environ.get("COMMIT") or _git("rev-parse", "HEAD")
+    changed = "COMMIT" not in os.environ and bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return {"commit": commit, "changed": changed, "date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _git(*arguments: str) -> str:
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()
 

@@ -1,4 +1,4 @@
-"""Writes the reference pages that follow from the code: the command line, the operations, the state machines."""
+"""Writes the pages that follow from the code and from measurements: commands, operations, states, performance."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import html
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from engine_numbers import engine_section
 
 from ndif_batch.graph.operations import FAMILIES, Operation
 from ndif_batch.graph.operations.operation import MAX_DIMENSIONS, MAX_ELEMENTS
@@ -17,6 +19,9 @@ from ndif_batch.graph.signatures import TYPE_DOCS
 from ndif_batch.queue.cluster import PilotState
 from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
 from ndif_batch.queue.states import JOB, PILOT, SHARD, SUSPECT_DEATHS, WORKER, Transition
+
+NUMBERS: Mapping[str, Callable[[], str]] = {"engine": engine_section}
+"""Sections of the performance page that follow from reports of benchmarks."""
 
 HERE = Path(__file__).resolve().parent
 NOTE = "<!-- Written by `make docs`. Change the code, not this page. -->"
@@ -75,7 +80,18 @@ WHEN: Mapping[EventKind, str] = {
 
 def pages() -> dict[str, str]:
     """Each page's name and text."""
-    return {"cli.md": cli(), "operations.md": operations(), "states.md": states()}
+    return {"cli.md": cli(), "operations.md": operations(), "states.md": states(), "performance.md": performance()}
+
+
+def performance() -> str:
+    """The page as it is, with every section of numbers written anew between its markers."""
+    text = (HERE / "performance.md").read_text()
+    for name, section in NUMBERS.items():
+        begin, end = f"<!-- numbers: {name} -->", f"<!-- end: {name} -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n\n{section()}\n\n{end}{after}"
+    return text
 
 
 def cli() -> str:

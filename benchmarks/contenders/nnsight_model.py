@@ -1,25 +1,25 @@
-"""What both nnsight contenders share: the wrapped model and the clean run."""
+"""The measured model in nnsight's hands."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import nnsight
-import torch
 from nnsight import LanguageModel
-from transformers import AutoTokenizer
 
-from contenders.protocol import Problem, load_model
+from contenders.models import load_model, make_tokenizer
+from contenders.protocol import Subject
 
-
-def wrap(problem: Problem) -> LanguageModel:
-    return LanguageModel(load_model(problem), tokenizer=AutoTokenizer.from_pretrained(problem.weights))
+LIBRARIES = ("nnsight", "torch", "transformers")
 
 
-def clean_residuals(problem: Problem, lm: LanguageModel) -> list[Any]:
-    """Output of each block in the clean run, ``[1, tokens, hidden]``."""
-    with lm.trace(torch.tensor([problem.clean])):
-        seen = nnsight.save([])
-        for block in lm.model.layers:
-            seen.append(block.output)
-    return list(seen)
+def wrap(subject: Subject) -> LanguageModel:
+    warnings.simplefilter("ignore")
+    return LanguageModel(load_model(subject), tokenizer=make_tokenizer(subject))
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Consecutive pieces of at most ``size`` items: one trace each."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

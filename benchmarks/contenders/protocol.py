@@ -1,4 +1,4 @@
-"""What a contender is given and gives back: one JSON object in its arguments, one JSON object as its last line."""
+"""What a contender is given and gives back: a folder with the problem in it, to which it adds its answer."""
 
 from __future__ import annotations
 
@@ -6,78 +6,91 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-Values = list[list[float]]
-"""Logit differences ``[layers, positions]``."""
+import numpy as np
+
+PROBLEM, ANSWER, VALUES = "problem.json", "answer.json", "values.npz"
+PATIENCE = 20.0
+"""Seconds of measured work after which a contender does not repeat a case."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model of a problem. ``weights`` is a directory with safetensors, or ``None`` for random weights."""
+
+    shape: str
+    layers: int
+    dtype: str
+    device: str
+    threads: int
+    weights: str | None = None
+    entry: str | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Patch the residual of every layer and position of ``clean`` into ``corrupted``, one run each.
+    """One piece of work for every contender: ``work`` is the benchmark's own, plain data.
 
-    ``weights`` is a directory with config and safetensors, ``entry`` its entry in the model cache; prompts are token
-    ids of equal number; the measured value of a run is ``logit(answer) - logit(distractor)`` at its last token.
+    ``arguments`` are the contender's; every case is timed ``repeats`` times.
     """
 
-    weights: str
-    entry: str
-    layers: int
-    clean: list[int]
-    corrupted: list[int]
-    answer: int
-    distractor: int
-    device: str
-    threads: int
+    subject: Subject
+    work: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    repeats: int = 1
+    batch_tokens: int | None = None
 
-    @property
-    def positions(self) -> range:
-        """Every token of a prompt."""
-        return range(len(self.clean))
-
-    def to_argument(self) -> str:
-        """The command-line argument that :func:`read` reads back."""
-        return json.dumps(asdict(self))
+    def write(self, folder: Path) -> None:
+        """Puts the problem into ``folder``, where :func:`read` finds it."""
+        (folder / PROBLEM).write_text(json.dumps(asdict(self)))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of the sweep, the values that it gave, and with which versions."""
+    """By case: the seconds of each repeat and the values that came out; and the libraries' versions."""
 
-    seconds: float
-    values: Values
-    versions: dict[str, str]
+    seconds: Mapping[str, list[float]]
+    values: Mapping[str, np.ndarray[Any, Any]]
+    versions: Mapping[str, str]
 
 
 def read() -> Problem:
-    """The problem in this process's arguments."""
-    return Problem(**json.loads(sys.argv[1]))
+    """The problem in the folder that this process was given."""
+    data = json.loads((Path(sys.argv[1]) / PROBLEM).read_text())
+    return Problem(**data | {"subject": Subject(**data["subject"])})
 
 
-def compete(problem: Problem, patch: Callable[[Sequence[int]], Values], libraries: Sequence[str]) -> None:
-    """Warms ``patch`` (layers → values) up on one layer, times it on all of them, prints the answer."""
-    patch([0])
-    begun = time.perf_counter()
-    values = patch(range(problem.layers))
-    seconds = time.perf_counter() - begun
+def compete(
+    problem: Problem, cases: Mapping[str, Callable[[], Any]], libraries: Iterable[str], warm: Callable[[], object]
+) -> None:
+    """Warms up, times every case in turn, ``repeats`` times over, and writes the answer.
+
+    A case gives its values as numbers on the CPU, so that nothing is left running on a GPU when the clock stops.
+    """
+    warm()
+    seconds: dict[str, list[float]] = {case: [] for case in cases}
+    values: dict[str, Any] = {}
+    for repeat in range(problem.repeats):
+        for case, work in cases.items():
+            if repeat and sum(seconds[case]) > PATIENCE:
+                continue
+            begun = time.perf_counter()
+            found = work()
+            seconds[case].append(time.perf_counter() - begun)
+            values[case] = np.asarray(found, dtype=np.float32)
     versions = {"python": platform.python_version()} | {name: version(name) for name in libraries}
-    print(json.dumps(asdict(Measured(seconds, values, versions))))
+    folder = Path(sys.argv[1])
+    np.savez(folder / VALUES, **values)
+    (folder / ANSWER).write_text(json.dumps({"seconds": seconds, "versions": versions}))
 
 
-def parse(output: str) -> Measured:
-    """What a contender printed last."""
-    return Measured(**json.loads(output.strip().splitlines()[-1]))
-
-
-def load_model(problem: Problem) -> Any:
-    """The Hugging Face model in float32, ready for forward passes."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(problem.threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    model: Any = AutoModelForCausalLM.from_pretrained(problem.weights, dtype=torch.float32)
-    return model.to(problem.device).eval()
+def parse(folder: Path) -> Measured:
+    """The answer that a contender left in ``folder``."""
+    answer = json.loads((folder / ANSWER).read_text())
+    with np.load(folder / VALUES) as values:
+        return Measured(answer["seconds"], dict(values), answer["versions"])

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from pathlib import Path
-
-import pytest
-
 from ndif_batch.client import Client
 from ndif_batch.errors import SettingsError
 from ndif_batch.queue.cluster import Cost, PilotState
@@ -26,31 +20,6 @@ def states(room: Room, job_id: int) -> set[tuple[ShardState, int, int]]:
 
 def test_nothing_is_started_without_work(room: Make) -> None:
     assert room().tick().started == ()
-
-
-def test_given_up_results_are_deleted_and_what_cannot_be_waits_for_the_next_round(
-    client: Client, room: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [submit(client, reuse=False) for _ in range(2)]
-    with working(client, ToyEngine()) as here:
-        here.run()
-    for job in jobs:
-        client.queue.give_up_results(job.id, "ada")
-    rename = os.rename
-
-    def refuse_the_first(source: Path, target: Path) -> None:
-        if source == jobs[0].record.store:
-            raise OSError(errno.EIO, "Input/output error")
-        rename(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.rename", refuse_the_first)
-        assert room().tick().leads
-    assert [job.record.store.exists() for job in jobs] == [True, False]
-    assert [job.id for job in client.queue.given_up()] == [jobs[0].id]
-    assert room().tick().leads
-    assert [job.refresh().record.archive_bytes for job in jobs] == [0, 0]
-    assert not jobs[0].record.store.exists()
 
 
 def test_waiting_work_starts_one_pilot_with_the_resources_of_its_model(client: Client, room: Make) -> None:
@@ -202,11 +171,29 @@ def test_a_pilot_whose_worker_is_silent_is_cancelled_and_replaced(client: Client
     name, worker_id = here.running()
     here.lease(worker_id)
     here.tick()
+    here.wait(119)
+    assert here.tick().ended == ()
+    here.wait(2)
+    ticked = here.tick()
+    assert ticked.ended == (name,)
+    assert len(ticked.started) == 1
+    assert here.cluster.asked == [("cancel", name)]
+    assert here.pilot(name).reason == "its worker is silent"
+    (worker,) = here.queue.workers()
+    assert worker.state is WorkerState.LOST
+    assert here.queue.backlog()["toy"].tasks == 12
+
+
+def test_a_silent_worker_whose_shards_others_have_taken_is_cancelled_too(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.tick()
     here.wait(121)
     here.lease(here.queue.register_worker(toy.NAME, "n1", 2), 1)
     assert here.tick().ended == (name,)
     assert here.cluster.asked == [("cancel", name)]
-    assert here.pilot(name).reason == "its worker is silent"
 
 
 def test_a_pilot_left_pending_or_held_is_given_up(client: Client, room: Make) -> None:

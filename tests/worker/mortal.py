@@ -23,10 +23,11 @@ def tell(progress: Progress) -> None:
 
 def main(root: Path, lease_seconds: float) -> None:
     configure_logs()
-    heart = {"lease_seconds": lease_seconds, "every_seconds": 0.05}
     with (
         Client(toy.settings(root)) as client,
-        working(client, ToyEngine(), max_tokens=60, on_progress=tell, **heart) as here,
+        working(
+            client, ToyEngine(), max_tokens=60, on_progress=tell, lease_seconds=lease_seconds, every_seconds=0.05
+        ) as here,
         on_signals(here.heart.draining.set),
         here.heart,
     ):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ndif_batch.client import Client, JobHandle, Plan
+from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import SEED_AXIS, make_task
 from ndif_batch.sweep.tiles import tile_tasks
@@ -57,10 +58,11 @@ def working(
     max_tokens: int = 10**6,
     lease_seconds: float = 30.0,
     every_seconds: float = 60.0,
+    queue: WorkerQueue | None = None,
     **options: Any,
 ) -> Iterator[Working]:
     """A worker whose heart beats only when a test says so; it leaves the queue in good order."""
-    queue = client.queue
+    queue = queue or client.queue
     worker_id = queue.register_worker(toy.NAME, "here", 1)
     heart = Heartbeat(queue, worker_id, lease_seconds=lease_seconds, every_seconds=every_seconds)
     runtime = Runtime("here", "cpu", "packed")

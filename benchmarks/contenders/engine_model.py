@@ -1,0 +1,39 @@
+"""The measured model in this project's engine, with what its users write traces with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contenders.models import load_model
+from contenders.protocol import Problem
+from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.model import wrap
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.sweep.task import Task
+from ndif_batch.trace import LanguageModel
+
+LIBRARIES = ("torch", "transformers")
+
+
+def load(problem: Problem) -> tuple[Engine, LanguageModel]:
+    """An engine, and the model to record traces of."""
+    loaded = wrap(load_model(problem.subject))
+    engine = Engine(loaded) if problem.batch_tokens is None else Engine(loaded, max_batch_tokens=problem.batch_tokens)
+    subject, nowhere = problem.subject, Path()
+    info = ModelInfo(subject.shape, "", nowhere, nowhere, "", "", subject.dtype, loaded.sites)
+    return engine, LanguageModel(info)
+
+
+def run(engine: Engine, tasks: Iterable[Task], name: str) -> torch.Tensor:
+    """What every task saved under ``name``, stacked in the order of the tasks."""
+    given = list(tasks)
+    saved: list[Any] = [None] * len(given)
+    for outcome in engine.run(given):
+        if outcome.error is not None:
+            raise outcome.error
+        saved[outcome.index] = outcome.saves[name]
+    return torch.stack(saved).float()

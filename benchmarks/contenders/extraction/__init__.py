@@ -1,0 +1,1 @@
+"""Reads the residual of one layer at the last token of many prompts; a vector a prompt."""

@@ -1,0 +1,31 @@
+"""nnsight, one trace a task."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from nnsight import LanguageModel
+
+from contenders.models import blocks
+from contenders.nnsight_model import LIBRARIES, wrap
+from contenders.overhead.chain import Chains, chain, chains, compute_all
+from contenders.protocol import Subject, read
+
+
+@torch.inference_mode()
+def compute(subject: Subject, lm: LanguageModel, given: Chains, nodes: int) -> torch.Tensor:
+    block = blocks(subject, lm)[-1]
+    found: list[Any] = []
+    for prompt, scale in zip(given.prompts, given.scales, strict=True):
+        with lm.trace(torch.tensor([prompt])) as tracer:
+            value = chain(block.output[0, -1], scale, nodes).save()
+            tracer.stop()
+        found.append(value)
+    return torch.stack(found).float().cpu()
+
+
+if __name__ == "__main__":
+    problem = read()
+    compute_all(problem, partial(compute, problem.subject, wrap(problem.subject), chains(problem)), LIBRARIES)

@@ -1,0 +1,123 @@
+"""Writes the engine's section of the performance page from the reports in ``benchmarks/results``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Report = Mapping[str, Any]
+
+
+def engine_section(results: Path = ROOT / "benchmarks" / "results") -> str:
+    """Every report of a benchmark of the engine, benchmark by benchmark."""
+    lines: list[str] = []
+    for name, (title, meaning, body) in BENCHMARKS.items():
+        lines += [f"### {title}", "", meaning, ""]
+        paths = sorted(results.glob(f"{name}-*.json"))
+        if not paths:
+            lines += ["Not measured yet.", ""]
+        for path in paths:
+            report = json.loads(path.read_text())
+            lines += [*_heading(report, path), "", *body(report), ""]
+    return "\n".join(lines).strip()
+
+
+def _heading(report: Report, path: Path) -> Iterator[str]:
+    model, machine = report["model"], report["machine"]
+    where = machine.get("gpu") or f"{machine['cpu']}, {model['threads']} cores"
+    work = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in report["work"].items())
+    changed = " with changes" if report["changed"] else ""
+    yield f"#### {model['shape']}, {model['dtype']}, on {where}"
+    yield ""
+    yield (
+        f"{model['layers']} layers, width {model['width']}, {model['weights']} weights; {work}. Measured on"
+        f" {report['date'][:10]}, commit {report['commit'][:7]}{changed}, with `{report['command']}`"
+        f" ([report](../benchmarks/results/{path.name}){_versions(report)})."
+    )
+
+
+def _plain(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else f"{value}"
+
+
+def _versions(report: Report) -> str:
+    found: dict[str, str] = {}
+    for row in report.get("results", ()):
+        found |= row["versions"]
+    return "".join(f"; {name} {version}" for name, version in sorted(found.items()))
+
+
+def _contest(report: Report) -> Iterator[str]:
+    """Medians with the lowest and highest, the ratio to the first row, the deviation from its values."""
+    yield "| | seconds | lowest to highest | ratio | deviation |"
+    yield "|---|---|---|---|---|"
+    for row in report["results"]:
+        spread = f"{row['low']:.3g} to {row['high']:.3g}"
+        yield f"| {row['label']} | {row['median']:.3g} | {spread} | {row['ratio']:.2f} | {row['deviation']:.1e} |"
+    yield from ("", *_skipped(report))
+
+
+def _overhead(report: Report) -> Iterator[str]:
+    """What a task and a node cost, and what nnsight's own parts cost."""
+    costs, labels = report["microseconds"], {row["contender"]: row["label"] for row in report["results"]}
+    deviations = {row["contender"]: row["deviation"] for row in report["results"]}
+    yield f"The forward pass takes {costs['forward']:.1f} µs a task of the pack; it is taken off the times below."
+    yield ""
+    yield "| | µs a task | µs a node | deviation |"
+    yield "|---|---|---|---|"
+    for name, cost in costs["by_contender"].items():
+        yield f"| {labels[name]} | {cost['task']:.1f} | {cost['node']:.2f} | {deviations[name]:.1e} |"
+    yield ""
+    parts = report["nnsight_microseconds"]
+    if parts is not None:
+        each = ", ".join(f"{parts[name]:.0f} µs {word}" for name, word in _PARTS.items())
+        yield f"nnsight asks for {each}."
+    yield from _skipped(report)
+
+
+_PARTS = {"trace": "a trace", "access": "an access", "invoke": "an invoke"}
+
+
+def _scaling(report: Report) -> Iterator[str]:
+    """The lines' slopes, how far the points are off, and the picture."""
+    yield "| against | from | to | ms each | furthest from a straight line |"
+    yield "|---|---|---|---|---|"
+    for name, series in report["series"].items():
+        sizes = series["sizes"]
+        yield (f"| {name} | {sizes[0]} | {sizes[-1]} | {series['slope'] * 1e3:.3g} | {series['deviation']:.0%} |")
+    yield from ("", f"![time against tasks, tokens and layers](pictures/{report['picture']})")
+
+
+def _skipped(report: Report) -> Iterator[str]:
+    if report["skipped"]:
+        yield f"Not measured: {'; '.join(report['skipped'].values())}."
+
+
+BENCHMARKS: Mapping[str, tuple[str, str, Callable[[Report], Iterator[str]]]] = {
+    "patching": (
+        "Patching",
+        "The residual of every layer and position of one prompt is put into another; a logit difference is measured.",
+        _contest,
+    ),
+    "extraction": ("Extraction", "The residual of the middle layer at the last token of many prompts.", _contest),
+    "mixed_users": (
+        "Mixed users",
+        "Requests that differ in everything: each reads one layer and overwrites neurons in another.",
+        _contest,
+    ),
+    "overhead": (
+        "Overhead",
+        "What a task and a node cost beyond the forward pass, on a model so small that little else is left.",
+        _overhead,
+    ),
+    "scaling": (
+        "Scaling",
+        "The engine's time against the number of tasks that share nothing, of tokens and of layers.",
+        _scaling,
+    ),
+}
+"""In the order of the page: title, what is done, how its results are shown."""
