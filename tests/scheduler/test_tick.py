@@ -171,11 +171,29 @@ def test_a_pilot_whose_worker_is_silent_is_cancelled_and_replaced(client: Client
     name, worker_id = here.running()
     here.lease(worker_id)
     here.tick()
+    here.wait(119)
+    assert here.tick().ended == ()
+    here.wait(2)
+    ticked = here.tick()
+    assert ticked.ended == (name,)
+    assert len(ticked.started) == 1
+    assert here.cluster.asked == [("cancel", name)]
+    assert here.pilot(name).reason == "its worker is silent"
+    (worker,) = here.queue.workers()
+    assert worker.state is WorkerState.LOST
+    assert here.queue.backlog()["toy"].tasks == 12
+
+
+def test_a_silent_worker_whose_shards_others_have_taken_is_cancelled_too(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    here.tick()
     here.wait(121)
     here.lease(here.queue.register_worker(toy.NAME, "n1", 2), 1)
     assert here.tick().ended == (name,)
     assert here.cluster.asked == [("cancel", name)]
-    assert here.pilot(name).reason == "its worker is silent"
 
 
 def test_a_pilot_left_pending_or_held_is_given_up(client: Client, room: Make) -> None:
