@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from ndif_batch.engine import varlen
 from ndif_batch.engine.pack import Pack
 
 NAME = "ndif_batch_packed"
@@ -54,6 +55,7 @@ class Pattern:
         self._device = device
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
         self._last: dict[tuple[int, int], torch.Tensor] = {}
+        self._windows: dict[int, tuple[int, int] | None] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Pattern:
         """The same pattern: a model that is spread over devices moves what it hands from block to block."""
@@ -74,6 +76,21 @@ class Pattern:
             whole = torch.ones(length, length, dtype=torch.bool, device=self._device).tril() if mask is None else mask
             self._last[queries, length] = whole[length - queries :]
         return self._last[queries, length], False
+
+    def window(self, length: int) -> tuple[int, int] | None:
+        """How many tokens to the left and to the right of its own place a token of such runs may attend to.
+
+        -1 is any number; ``None`` if the pattern is of another kind.
+        """
+        if length not in self._windows:
+            mask, causal = self.mask(length)
+            if mask is None:
+                self._windows[length] = (-1, 0) if causal else (-1, -1)
+            else:
+                left = int(mask[-1].sum()) - 1
+                band = torch.ones_like(mask).tril() & torch.ones_like(mask).triu(-left)
+                self._windows[length] = (left, 0) if torch.equal(mask, band) else None
+        return self._windows[length]
 
     def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
         place = torch.arange(length, device=self._device)
@@ -118,6 +135,23 @@ def packed_attention(
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
     pack = current()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if softcap is None and s_aux is None and varlen.is_faster(pack, query, key, value):
+        window = attention_mask.window(max(group.length for group in pack.groups))
+        if window is not None:
+            return varlen.attend(pack, query, key, value, scale, window), None
+    return _by_groups(pack, query, key, value, attention_mask, scale, softcap, s_aux), None
+
+
+def _by_groups(
+    pack: Pack,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    pattern: Pattern,
+    scale: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
     lent = None if pack.keys is None else pack.keys.to(key.device)
     lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
     parts = []
@@ -127,16 +161,16 @@ def packed_attention(
             k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
         else:
             k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (lent_key, lent_value))
-        mask, causal = attention_mask.last(group.queries, group.length)
+        mask, causal = pattern.last(group.queries, group.length)
         mask = None if mask is None else mask.to(q.device)
-        if softcap is None and s_aux is None:
+        if softcap is None and sinks is None:
             part = scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
             )
         else:
-            part = _explicit(q, k, v, mask, causal, scale, softcap, s_aux)
+            part = _explicit(q, k, v, mask, causal, scale, softcap, sinks)
         parts.append(part.transpose(1, 2).reshape(1, group.rows * group.queries, part.shape[1], part.shape[3]))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _rows(tensor: Any, first: int, rows: int, length: int) -> torch.Tensor:

@@ -6,14 +6,14 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
 from ndif_batch.engine.cohort import Cohort, Surroundings
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.passes import apply_module, run_pass
-from ndif_batch.engine.plan import plan_pass
+from ndif_batch.engine.plan import Route, plan_pass
 from ndif_batch.engine.prepare import Preparation, Prepared
 from ndif_batch.engine.saves import arrived
 from ndif_batch.engine.schedule import BEFORE
@@ -22,6 +22,7 @@ from ndif_batch.sweep.task import Task
 
 NanPolicy = Literal["allow", "error"]
 LayoutChoice = Literal["auto", "solo"]
+Routes: TypeAlias = Mapping[int, Sequence[Route]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Engine:
             except NdifBatchError as error:
                 yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
         for batch in preparation.batches(prepared, self.max_batch_tokens):
-            yield from self._run_batch(batch, around)
+            yield from self._run_batch(batch, preparation.routes, around)
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
         there = cache(lambda digest: constants[digest].to(self.model.device))
@@ -89,10 +90,10 @@ class Engine:
             refuse_nan=nan == "error",
         )
 
-    def _run_batch(self, batch: Sequence[Prepared], around: Surroundings) -> Iterator[Outcome]:
+    def _run_batch(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> Iterator[Outcome]:
         """A batch whose pass breaks as a whole is halved until the task that breaks it is found."""
         try:
-            cohorts = self._execute(batch, around)
+            cohorts = self._execute(batch, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = str(error).splitlines()[0] if str(error) else type(error).__name__
         else:
@@ -104,10 +105,10 @@ class Engine:
             yield Outcome(batch[0].member.index, {}, TaskError(f"the model's pass failed: {failure}"))
             return
         half = len(batch) // 2
-        yield from self._run_batch(batch[:half], around)
-        yield from self._run_batch(batch[half:], around)
+        yield from self._run_batch(batch[:half], routes, around)
+        yield from self._run_batch(batch[half:], routes, around)
 
-    def _execute(self, batch: Sequence[Prepared], around: Surroundings) -> list[Cohort]:
+    def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [
             Cohort(members[0].program, [task.member for task in members], around) for members in _by_program(batch)
         ]
@@ -115,7 +116,7 @@ class Engine:
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                plan = plan_pass(cohorts, stage, self.model.sites, self.model.layout.moments)
+                plan = plan_pass(cohorts, routes, stage, self.model.layout.moments)
                 if plan is not None:
                     self.counters.passes += 1
                     self.counters.tokens += run_pass(self.model, plan)

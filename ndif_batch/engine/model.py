@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 from enum import StrEnum
@@ -32,6 +33,7 @@ def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedM
     """Measures a model that is in memory already."""
     started = time.perf_counter()
     module.train(False).requires_grad_(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles anew for every shape, and packs have many
     layout, sites = measure_layout(module, measure_sites(module))
     model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))
     return replace(model, load_seconds=time.perf_counter() - started)
@@ -45,6 +47,7 @@ def load(info: ModelInfo, device: Device | str = Device.AUTO) -> LoadedModel:
     """
     started = time.perf_counter()
     loaded = wrap(_read(info, _device(device)), info.tokenizer)
+    gc.freeze()  # a model is thousands of objects that no collection needs to look at
     return replace(loaded, load_seconds=time.perf_counter() - started)
 
 

@@ -7,7 +7,7 @@ a moment of the pass on; all other tokens of its run are those of its trunk, a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import TypeAlias
@@ -77,21 +77,37 @@ class Group:
     keys: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """A pack lane by lane: where its queries and its keys begin (``[lanes + 1]``, int32), and the longest of both.
+
+    ``keys`` are the places of the keys, ``None`` if the pack is just these.
+    """
+
+    queries_from: torch.Tensor
+    keys_from: torch.Tensor
+    longest_queries: int
+    longest: int
+    keys: torch.Tensor | None
+
+
 @dataclass(frozen=True)
 class Pack:
     """The tokens of a pass at one moment.
 
     ``seats`` has, for each position of each lane, the place on the token axis (or ``NOWHERE``); ``origin`` for each
     place its place at the beginning of the pass, ``None`` at the beginning. ``keys`` are the places that the lanes of
-    groups with borrowed tokens attend to, row by row.
+    groups with borrowed tokens attend to, row by row; ``ordered`` are the lanes in the order of their tokens.
     """
 
     lanes: Lanes
     seats: Numbers
     tokens: int
     groups: tuple[Group, ...]
+    ordered: Numbers
     origin: torch.Tensor | None = None
     keys: torch.Tensor | None = None
+    _lengths: dict[torch.device, Lengths] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lanes: Lanes) -> Pack:
@@ -100,7 +116,7 @@ class Pack:
         whole = whole[np.argsort(lanes.length[whole], kind="stable")]
         own = lanes.own(whole)
         groups, _ = _groups(lanes, whole)
-        return cls(lanes, _seated(lanes, own), own.size, groups)
+        return cls(lanes, _seated(lanes, own), own.size, groups, whole)
 
     def token_ids(self, device: torch.device) -> torch.Tensor:
         """``[1, tokens]``; of the beginning of a pass."""
@@ -118,6 +134,34 @@ class Pack:
         owners[self.seats] = np.arange(self.seats.size)
         return owners
 
+    def lengths(self, device: torch.device) -> Lengths:
+        """The pack as kernels for runs of any length have it."""
+        if device not in self._lengths:
+            self._lengths[device] = self._measured(device)
+        return self._lengths[device]
+
+    def _measured(self, device: torch.device) -> Lengths:
+        rows = [group.rows for group in self.groups]
+        queries = np.repeat([group.queries for group in self.groups], rows)
+        keys = np.repeat([group.length for group in self.groups], rows)
+        ends = np.concatenate([[0], np.cumsum(queries), [0], np.cumsum(keys)])
+        both = uploaded(ends, device).int()
+        return Lengths(
+            queries_from=both[: len(queries) + 1],
+            keys_from=both[len(queries) + 1 :],
+            longest_queries=int(queries.max()),
+            longest=int(keys.max()),
+            keys=None if self.keys is None else uploaded(self._all_keys(), device),
+        )
+
+    def _all_keys(self) -> Numbers:
+        first = self.lanes.first[self.ordered]
+        lengths = self.lanes.length[self.ordered]
+        ends = np.cumsum(lengths)
+        own = np.repeat(first - (ends - lengths), lengths) + np.arange(int(lengths.sum()))
+        places: Numbers = self.seats[own]
+        return places
+
     def places(self, lanes: Numbers, positions: Numbers) -> Numbers:
         """Where positions of lanes lie on the token axis."""
         seats: Numbers = self.seats[self.lanes.first[lanes] + positions]
@@ -131,20 +175,20 @@ class Pack:
         lanes = self.lanes
         ordered = present[np.lexsort((lanes.start[present], lanes.length[present]))]
         groups, keys = _groups(lanes, ordered)
-        return self._rearranged(lanes.own(ordered), groups, keys, device)
+        return self._rearranged(lanes.own(ordered), groups, ordered, keys, device)
 
     def with_positions(self, kept: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
         """The pack of some positions, numbered over all lanes: there is no attention over it."""
-        return self._rearranged(kept, (), None, device)
+        return self._rearranged(kept, (), kept[:0], None, device)
 
     def _rearranged(
-        self, own: Numbers, groups: tuple[Group, ...], keys: Numbers | None, device: torch.device
+        self, own: Numbers, groups: tuple[Group, ...], ordered: Numbers, keys: Numbers | None, device: torch.device
     ) -> tuple[Pack, torch.Tensor]:
         seats = _seated(self.lanes, own)
         index = uploaded(self.seats[own], device)
         origin = index if self.origin is None else self.origin[index]
         borrowed = None if keys is None else uploaded(seats[keys], device)
-        return Pack(self.lanes, seats, own.size, groups, origin, borrowed), index
+        return Pack(self.lanes, seats, own.size, groups, ordered, origin, borrowed), index
 
 
 def _seated(lanes: Lanes, own: Numbers) -> Numbers:

@@ -7,7 +7,7 @@ model, tokens before its first position: from there on a run is a branch, before
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,16 +69,18 @@ class _Changed:
     kept: set[int]
 
 
-def plan_pass(cohorts: Sequence[Cohort], stage: int, sites: SiteMap, moments: Moments) -> PassPlan | None:
+def plan_pass(
+    cohorts: Sequence[Cohort], routes: Mapping[int, Sequence[Route]], stage: int, moments: Moments
+) -> PassPlan | None:
     """The pass of ``stage``, or ``None`` if no task that is still well has a run in it.
 
-    Tells the cohorts which lanes their runs have.
+    ``routes`` are by the identity of a program. Tells the cohorts which lanes their runs have.
     """
     well = [cohort for cohort in cohorts if cohort.members]
-    visits = [(cohort, visit) for cohort in well for visit in cohort.program.visits if visit.stage == stage]
+    visits = [(cohort, route) for cohort in well for route in routes[id(cohort.program)] if route.visit.stage == stage]
     if not visits:
         return None
-    lanes = _assigned(visits, sites, moments)
+    lanes = _assigned(visits, moments)
     due: dict[int, list[Cohort]] = defaultdict(list)
     for cohort in well:
         for order in cohort.due(stage):
@@ -99,7 +101,51 @@ def plan_pass(cohorts: Sequence[Cohort], stage: int, sites: SiteMap, moments: Mo
     )
 
 
-def reach(node: Node, sites: SiteMap, program: Program) -> Arg | None:
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A visit on one model: at which birth its run has to be apart, and the parts of indices that say where.
+
+    ``starts`` are those of its writes, ``ends`` those of what touches it where a pass is narrow; a part is ``None`` if
+    it is not plain to see.
+    """
+
+    visit: Visit
+    birth: int
+    starts: tuple[Arg, ...]
+    ends: tuple[Arg, ...]
+
+    def start(self, member: Member, causal: bool) -> int:
+        """The first position of a task's run that is not its trunk's."""
+        if self.birth == FROM_THE_BEGINNING or not causal:
+            return 0
+        length = len(member.prompts[self.visit.run])
+        return min(min(reached(part, member, length), default=length - 1) for part in self.starts)
+
+    def kept(self, member: Member) -> set[int]:
+        """The positions of a task's run that are needed in the end."""
+        length = len(member.prompts[self.visit.run])
+        return {position for part in self.ends for position in reached(part, member, length)}
+
+
+def routes(program: Program, sites: SiteMap, moments: Moments) -> tuple[Route, ...]:
+    """The visits of a program as this model sees them."""
+
+    def route(visit: Visit) -> Route:
+        nodes = [program.graph.nodes[i] for i in (*visit.reads, *visit.writes)]
+        writes = nodes[len(visit.reads) :]
+        late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
+        birth = min((moments.birth(order_of(node, sites)) for node in writes), default=FROM_THE_BEGINNING)
+        return Route(
+            visit,
+            birth,
+            tuple(_reach(node, sites, program) for node in writes),
+            tuple(_reach(node, sites, program) for node in late),
+        )
+
+    return tuple(route(visit) for visit in program.visits)
+
+
+def _reach(node: Node, sites: SiteMap, program: Program) -> Arg | None:
     """The part of a node's index that is for the tokens' axis; ``None`` if that is not plain to see."""
     value, index = sites.site(str(node.site)).value, node.index or ()
     while isinstance(value, tuple) and index:
@@ -129,32 +175,19 @@ def reached(part: Arg | None, member: Member, length: int) -> range:
         return range(length)
 
 
-def branch_of(program: Program, visit: Visit, member: Member, sites: SiteMap, moments: Moments) -> tuple[int, int]:
-    """At which birth and from which position on a run that is written to has to be apart from its trunk."""
-    writes = [program.graph.nodes[i] for i in visit.writes]
-    birth = min((moments.birth(order_of(node, sites)) for node in writes), default=FROM_THE_BEGINNING)
-    if birth == FROM_THE_BEGINNING or not moments.causal:
-        return birth, 0
-    length = len(member.prompts[visit.run])
-    firsts = (reached(reach(node, sites, program), member, length) for node in writes)
-    return birth, min(min(touched, default=length - 1) for touched in firsts)
-
-
-def _assigned(visits: Sequence[tuple[Cohort, Visit]], sites: SiteMap, moments: Moments) -> list[_Lane]:
+def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[_Lane]:
     lanes: list[_Lane] = []
     trunks: dict[tuple[int, ...], int] = {}
     changed: dict[tuple[int, ...], list[_Changed]] = defaultdict(list)
-    for cohort, visit in visits:
-        nodes = [cohort.program.graph.nodes[i] for i in (*visit.reads, *visit.writes)]
-        late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
-        ends = [reach(node, sites, cohort.program) for node in late]
+    for cohort, route in visits:
+        visit = route.visit
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
         for place, member in enumerate(cohort.members):
             prompt = member.prompts[visit.run]
-            kept = {position for part in ends for position in reached(part, member, len(prompt))}
+            kept = route.kept(member)
             if visit.writes:
-                birth, start = branch_of(cohort.program, visit, member, sites, moments)
-                changed[prompt].append(_Changed(own, place, birth, start, visit.depth, kept))
+                start = route.start(member, moments.causal)
+                changed[prompt].append(_Changed(own, place, route.birth, start, visit.depth, kept))
                 continue
             if prompt not in trunks:
                 trunks[prompt] = len(lanes)

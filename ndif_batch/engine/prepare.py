@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ndif_batch.engine.cohort import Member
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.plan import branch_of
+from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
-from ndif_batch.graph.bind import require_bound, site_params
-from ndif_batch.graph.nodes import Graph, Value
+from ndif_batch.graph.bind import prompt_of, require_bound, site_params
+from ndif_batch.graph.nodes import Graph, Run, Value
 from ndif_batch.graph.sites import SiteTensor, SiteValue
 from ndif_batch.models.tokenizer import resolve, token_ids
 from ndif_batch.sweep.task import Task
@@ -42,13 +42,15 @@ class Preparation:
         self._solo = solo
         self._graphs: dict[int, _Known] = {}
         self._programs: dict[tuple[int, tuple[Value, ...]], tuple[Program, bool]] = {}
+        self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
+        self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
         """Task ``index`` of those given; an ``NdifBatchError`` says what is wrong with it."""
         known = self._known(task.graph)
         require_bound(task.graph, task.bindings)
         bindings = resolve(task.graph.params, task.bindings, self._model.tokenizer)
-        prompts = tuple(token_ids(run, bindings, self._model.tokenizer, self._model.sites) for run in known.graph.runs)
+        prompts = tuple(self._prompt(run, bindings) for run in known.graph.runs)
         key = (id(task.graph), tuple(bindings[name] for name in known.named))
         if key not in self._programs:
             self._programs[key] = self._compiled(at_sites(known.graph, bindings), known.origin)
@@ -76,6 +78,14 @@ class Preparation:
         if batch:
             yield batch
 
+    def _prompt(self, run: Run, bindings: Mapping[str, Value]) -> tuple[int, ...]:
+        prompt = prompt_of(run, bindings)
+        found = self._prompts.get((run.name, prompt))
+        if found is None:
+            found = token_ids(run, bindings, self._model.tokenizer, self._model.sites)
+            self._prompts[run.name, prompt] = found
+        return found
+
     def _known(self, graph: Graph) -> _Known:
         if id(graph) not in self._graphs:
             optimised, origin = optimise(graph)
@@ -92,17 +102,19 @@ class Preparation:
             or not layout.packed
             or any(path in layout.alone or not _one_token_axis(value) for path, value in touched(graph, sites))
         )
-        return compile_task(graph, origin, sites, together=not alone), alone
+        program = compile_task(graph, origin, sites, together=not alone)
+        self.routes[id(program)] = routes(program, sites, layout.moments)
+        return program, alone
 
     def _tokens(self, task: Prepared) -> tuple[int, set[tuple[int, ...]]]:
         """The tokens that a task has to itself, and the prompts of which it needs a run that others may share."""
         own = 0
         prompts = set()
-        for visit in task.program.visits:
-            prompt = task.member.prompts[visit.run]
-            _, start = branch_of(task.program, visit, task.member, self._model.sites, self._model.layout.moments)
-            own += len(prompt) - start if visit.writes else 0
-            if not visit.writes or start:
+        for route in self.routes[id(task.program)]:
+            prompt = task.member.prompts[route.visit.run]
+            start = route.start(task.member, self._model.layout.moments.causal)
+            own += len(prompt) - start if route.visit.writes else 0
+            if not route.visit.writes or start:
                 prompts.add(prompt)
         return own, prompts
 

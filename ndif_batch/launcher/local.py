@@ -27,7 +27,9 @@ class LocalLauncher:
     started none of them sees them all. Each gets the first ``gpus_per_node`` of ``devices`` that no other one has.
     """
 
-    def __init__(self, folder: Path, body: Callable[[Path], None] = pilot.run, devices: Sequence[str] = ("0",)) -> None:
+    def __init__(
+        self, folder: Path, body: Callable[[Path], None] = pilot.main, devices: Sequence[str] = ("0",)
+    ) -> None:
         self.folder = pilot.private(folder)
         self._body = body
         self._devices = tuple(devices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from ndif_batch.errors import ConflictError, NotAllowedError
 from ndif_batch.launcher.protocol import PilotRequest
-from ndif_batch.worker.signals import on_signals
+from ndif_batch.worker.signals import SIGNALS, on_signals
 
 ORDER, DRAIN, ERROR = "order.json", "drain", "error"
 OTHERS = 0o077
@@ -72,6 +73,19 @@ def run(folder: Path, work: Callable[[Path], None] = carry_out) -> None:
         except Exception as error:
             (folder / ERROR).write_text(str(error))
             raise
+
+
+def main(folder: Path) -> None:
+    """Be a whole process that is a pilot, and be deaf when that is over.
+
+    Python forgets its handlers before it ends; whoever asks a pilot to end that is just about to would kill it, and it
+    would look as if it had failed.
+    """
+    try:
+        run(folder)
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def leave_word(folder: Path) -> None:

@@ -56,7 +56,7 @@ class SlurmLauncher:
     as long as slurmctld remembers them (``MinJobAge``).
     """
 
-    def __init__(self, folder: Path, body: Callable[[Path], None] = pilot.run) -> None:
+    def __init__(self, folder: Path, body: Callable[[Path], None] = pilot.main) -> None:
         self.folder = pilot.private(folder)
         self._body = body
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ def submit(
     folder = write_order(root, request)
     try:
         executor = executor_of(folder, {"timeout_min": WALLTIME_MINUTES, **request.resources})
-        return executor.submit(body, folder)
+        with redirect_stderr(StringIO()):  # submitit repeats what sbatch says; the error has it, too
+            return executor.submit(body, folder)
     except NdifBatchError:
         shutil.rmtree(folder)
         raise

@@ -30,6 +30,7 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
         launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
         scheduler = Scheduler(queue, launcher, settings, f"{socket.gethostname()} {os.getpid()}")
         while not stop.is_set():
+            led = ticked.leads
             try:
                 ticked = scheduler.tick()
             except UnavailableError as error:
@@ -38,6 +39,8 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
                 log.warning("tick.failed", reason=error.message)
             if once:
                 break
+            if ticked.leads is not led:
+                log.info("scheduler.leads" if ticked.leads else "scheduler.stands_by")
             stop.wait(settings.cluster.tick_seconds)
         if ticked.leads:
             scheduler.resign()

@@ -112,7 +112,7 @@ def _queued(
 def _running(
     pilot: PilotRecord, worker: WorkerRecord | None, seen: Observed, now: datetime, waits: Waits
 ) -> Change | None:
-    if worker is not None and worker.state is WorkerState.LOST and now - worker.alive_until > waits.silent:
+    if worker is not None and worker.state is not WorkerState.STOPPED and now - worker.alive_until > waits.silent:
         return _gone(pilot, worker, "its worker is silent", died=True, cancel=True)
     if pilot.draining_at is not None and now - pilot.draining_at > waits.drain:
         return Change(

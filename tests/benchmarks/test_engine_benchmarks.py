@@ -51,6 +51,7 @@ def test_the_engine_gives_the_values_of_the_baseline_and_those_who_are_absent_ar
     assert report["model"]["layers"] == 2
 
 
+@pytest.mark.slow
 def test_patching_is_the_same_the_whole_way_and_in_another_family(tmp_path: Path) -> None:
     done = bench("patching", tmp_path / "report.json", "--only", "engine", "whole", "--shape", "gpt2-tiny")
     assert done.returncode == 0, done.stderr
@@ -87,6 +88,7 @@ def test_a_contender_is_wrong_if_any_value_of_any_round_is_off(monkeypatch: pyte
     assert [row.deviation for row in found.rows[:3]] == [0, pytest.approx(2.5e-5), pytest.approx(0.025)]
 
 
+@pytest.mark.slow
 def test_scaling_fits_a_line_to_each_series_and_draws_it(tmp_path: Path) -> None:
     sizes = ["--tasks", "1", "2", "9", "--tokens", "2", "5", "--layer-counts", "1", "3", "--fixed", "4", "3"]
     done = bench("scaling", tmp_path / "report.json", *sizes, "--repeats", "1", "--pictures", str(tmp_path))

@@ -90,3 +90,15 @@ def test_a_pilot_holds_no_pipe_and_no_session_of_its_starter(launcher: LocalLaun
         files = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]
         assert files[0] == "/dev/null"
         assert all(Path(file).parent == folder / "a" for file in files[1:])
+
+
+def test_a_pilot_that_has_done_its_work_is_not_killed_by_being_asked_to_end(tmp_path: Path) -> None:
+    script = (
+        "import atexit, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from ndif_batch.launcher import pilot\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "Path(sys.argv[1], pilot.DRAIN).touch()\n"
+        "pilot.main(Path(sys.argv[1]))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=30).returncode == 0
