@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,17 @@ from ndif_batch.client.plan import Plan
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.graph.serialize import digest
 from ndif_batch.models.info import ModelInfo
-from ndif_batch.models.tokenizer import FILE
+from ndif_batch.models.tokenizer import FILE as TOKENIZER
 from ndif_batch.queue.records import JobRecord, JobState
 from ndif_batch.sweep.matching import NONE, Matching, draws
 from ndif_batch.sweep.space import Space
 
 ENGINE = ("ndif-batch", "torch", "transformers")
 """The packages whose versions are the engine's: another one may compute other numbers."""
+
+
+CONFIG = "config.json"
+"""What Hugging Face calls the file that says how the weights make a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,13 @@ class Reusable:
 def identity(graph: Graph, model: ModelInfo, options: Mapping[str, Any], seed: int) -> str:
     """The digest (BLAKE2b-256) of all that decides what a task saves beside what it binds.
 
-    That is the graph, the model's weights, dtype and tokenizer, the engine, the job's ``options``, and the ``seed`` if
-    the graph draws random numbers. Tensors that it names are named by their content already.
+    That is the graph, the model's weights, dtype, configuration and tokenizer, the engine, the job's ``options``, and
+    the ``seed`` if the graph draws random numbers. Tensors that it names are named by their content already.
     """
     parts = {
         "graph": digest(graph),
-        "model": [model.digest, model.revision, model.dtype, _tokenizer(model)],
+        "model": [model.digest, model.revision, model.dtype],
+        "files": [_content(model.weights / CONFIG), _content(model.directory / TOKENIZER)],
         "engine": [f"{package} {version(package)}" for package in ENGINE],
         "options": dict(options),
         "seed": seed if draws(graph) else None,
@@ -75,8 +81,8 @@ def _saved(job: JobRecord) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return SavedTasks(job.store, ArchiveSpec.described(axes, job.tile, job.arrays)).saved()
 
 
-def _tokenizer(model: ModelInfo) -> str | None:
-    file = model.directory / FILE
+def _content(file: Path) -> str | None:
+    """The digest of a file; None if there is none."""
     try:
         changed = file.stat().st_mtime_ns
     except FileNotFoundError:

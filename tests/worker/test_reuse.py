@@ -198,9 +198,14 @@ def test_another_revision_other_weights_or_another_dtype_get_nothing(
     assert "reuse" not in client.submit(replace(other, model=replace(info, name="other"))).record.options
 
 
-def test_another_tokenizer_gets_nothing(client: Client, first: JobHandle) -> None:
-    file = client.model_info(toy.NAME).directory / "tokenizer.json"
-    file.write_text(file.read_text().replace('"Rome":9', '"Oslo":9').replace('"Rome": 9', '"Oslo": 9'))
+def test_another_tokenizer_or_configuration_gets_nothing(client: Client, first: JobHandle) -> None:
+    info = client.model_info(toy.NAME)
+    assert submit(client).record.options["reuse"] == [first.id]
+    (info.weights / "config.json").write_text('{"rope_theta": 1}')
+    assert "reuse" not in submit(client).record.options
+    (info.weights / "config.json").unlink()
+    file = info.directory / "tokenizer.json"
+    file.write_text(file.read_text().replace("Rome", "Oslo"))
     assert "reuse" not in submit(client).record.options
 
 
