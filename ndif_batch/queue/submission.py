@@ -40,9 +40,11 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
         for index, (first, tasks) in enumerate(spec.shards)
     ]
     tx.connection.execute(insert(shard), rows)
-    detail = {"tasks": spec.tasks, "shards": len(rows), "held": spec.hold}
+    submitted = jobs.get(tx, job_id)
+    sources = {"reuse": submitted.options["reuse"]} if "reuse" in submitted.options else {}
+    detail = {"tasks": spec.tasks, "shards": len(rows), "held": spec.hold, **sources}
     record(tx, EventKind.JOB_SUBMITTED, spec.user, detail, job_id=job_id)
-    return jobs.get(tx, job_id)
+    return submitted
 
 
 def _row(tx: Transaction, spec: JobSpec) -> dict[str, Any]:

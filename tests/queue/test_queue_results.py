@@ -46,6 +46,7 @@ def test_earlier_jobs_of_the_same_user_and_identity_are_named_newest_first(queue
     first = done(queue, submitted(queue))
     running = submitted(queue)
     assert reused(queue) == [running.id, first.id]
+    assert queue.events(running.id)[0].detail == {"tasks": 10, "shards": 1, "held": False, "reuse": [first.id]}
     assert [job.id for job in queue.earlier("ada", SAME)] == [running.id, first.id]
     assert reused(queue, user="bob") == reused(queue, identity="j" * 64) == reused(queue, identity=None) == []
     assert reused(queue, reuse=False) == []
