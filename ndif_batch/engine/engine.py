@@ -43,11 +43,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine has done so far."""
+    """What an engine has done so far; ``estimated_bytes`` is the most that a batch was estimated to take."""
 
     passes: int = 0
     tasks: int = 0
     tokens: int = 0
+    estimated_bytes: int = 0
 
 
 CPU_BATCH_TOKENS = 2048
@@ -96,6 +97,8 @@ class Engine:
                 yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
         free = free_bytes(self.model.device)
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
+            needed = batch.bytes(self.model.footprint)
+            self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
             yield from self._run_batch(batch, preparation.routes, around)
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
