@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ndif_batch import Client, Settings
+from ndif_batch.cli.main import main
 from ndif_batch.config import ClusterSettings, load_settings
 from ndif_batch.models import demo
 from ndif_batch.queue.schema import upgrade
@@ -73,12 +74,15 @@ def test_make_targets_in_the_documents_exist() -> None:
     assert named <= targets
 
 
-def test_the_python_example_of_the_administrators_page_sets_what_it_says(
+def test_the_examples_about_users_of_the_administrators_page_set_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NDIF_BATCH_DATA_DIR", str(tmp_path))
     upgrade(load_settings().database)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "admin.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "admin.md").read_text()
+    for command in re.findall(r"^\$ ndif-batch (user [^#\n]*)", page, re.MULTILINE):
+        assert main(command.split()) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code, {})
     with Client() as client:
         users = {user.name: user for user in client.queue.users()}

@@ -14,8 +14,9 @@ from ndif_batch.archive.spec import ArchiveSpec, ArraySpec, AxisSpec, TaskStatus
 if TYPE_CHECKING:
     from ndif_batch.archive.exporting import ExportFormat, export
     from ndif_batch.archive.integrity import Problem
-    from ndif_batch.archive.lifecycle import clean, create, finish
+    from ndif_batch.archive.lifecycle import clean, create, finish, remove
     from ndif_batch.archive.results import Results
+    from ndif_batch.archive.saved import SavedTasks
     from ndif_batch.archive.writer import write_shard
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ExportFormat",
     "Problem",
     "Results",
+    "SavedTasks",
     "TaskStatus",
     "archive_size",
     "clean",
@@ -33,6 +35,7 @@ __all__ = [
     "distinct_dims",
     "export",
     "finish",
+    "remove",
     "write_shard",
 ]
 
@@ -40,10 +43,12 @@ _HOMES = {
     "ExportFormat": "exporting",
     "Problem": "integrity",
     "Results": "results",
+    "SavedTasks": "saved",
     "clean": "lifecycle",
     "create": "lifecycle",
     "export": "exporting",
     "finish": "lifecycle",
+    "remove": "lifecycle",
     "write_shard": "writer",
 }
 

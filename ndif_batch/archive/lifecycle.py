@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ndif_batch.archive.group import GROUP, MANIFEST, archive_files, file_digest
 from ndif_batch.archive.layout import layouts
 from ndif_batch.archive.spec import OWN_KEY, STATUS, ArchiveSpec, check_attributes
 from ndif_batch.archive.store import consolidate, create_array, create_coordinate
-from ndif_batch.errors import ConflictError, IntegrityError, NotFoundError
+from ndif_batch.errors import ConflictError, IntegrityError, NotAllowedError, NotFoundError
 
 
 def create(path: Path, spec: ArchiveSpec) -> None:
@@ -76,6 +77,25 @@ def clean(path: Path, *, older_than: float = 3600.0, now: float | None = None) -
         else:
             left.unlink(missing_ok=True)
     return abandoned
+
+
+def remove(path: Path) -> None:
+    """Delete the archive at ``path`` with what writers left beside it; nobody meets a part of it.
+
+    Of one that is not there, or that was half deleted by a process that died, what is left is deleted. Raises
+    ``NotAllowedError`` if it is another account's, ``UnavailableError`` if the disk refuses.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            os.rename(path, files.temporary_beside(path))
+            files.sync(path.parent)
+        for left in path.parent.glob(f".{path.name}.*.tmp"):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(left)
+    except PermissionError as error:
+        raise NotAllowedError(f"{path} belongs to another account") from error
+    except OSError as error:
+        raise files.storage_error(error, path) from error
 
 
 def _require_equal(path: Path, spec: ArchiveSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import nan, prod
@@ -143,6 +143,18 @@ class ArchiveSpec:
         _ = self.grid
         check_attributes(self.attributes)
         _check_names(self.axes, self.arrays)
+
+    @classmethod
+    def described(
+        cls,
+        axes: Mapping[str, Mapping[str, Sequence[Value]]],
+        tile: Sequence[int],
+        arrays: Iterable[Mapping[str, Any]],
+        attributes: Mapping[str, Any] | None = None,
+    ) -> ArchiveSpec:
+        """The archive of a job whose ``axes`` have these columns and whose ``arrays`` are JSON."""
+        specs = tuple(AxisSpec(name, columns) for name, columns in axes.items())
+        return cls(specs, tuple(tile), tuple(ArraySpec.from_json(array) for array in arrays), attributes or {})
 
     @property
     def grid(self) -> Grid:

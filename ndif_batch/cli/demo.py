@@ -77,7 +77,7 @@ def _submitted(client: Client) -> JobHandle:
     config = catalogue() / SWEEP
     name, plan = plan_sweep(client, config, [])
     say(f"{config}: {plan.tasks} tasks, {plan.prompts.distinct} prompts, {plan.bytes} bytes of results")
-    return client.submit(plan, name=name)
+    return client.submit(plan, name=name, reuse=False)
 
 
 def _draw(job: JobHandle, path: Path) -> None:

@@ -11,8 +11,8 @@ import typer
 
 from ndif_batch.cli.follow import describe_task, follow
 from ndif_batch.cli.output import Format, Output, age, say, stdout, write_record, write_rows, write_table
-from ndif_batch.cli.reasons import MEANING, SHORT, alive, pilots_say, waiting_reason
-from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure, WorkerRecord
+from ndif_batch.cli.reasons import SHORT, Standing, explained, pilots_say, waiting_reason
+from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client
@@ -34,11 +34,11 @@ def ls(
 
     with Client() as client:
         records = [job.record for job in client.jobs(user, state, limit)]
-        workers = client.queue.workers()
+        standing = Standing.of(client.queue)
     if output is Format.TABLE:
-        write_table(_lines(records, workers), COLUMNS)
+        write_table(_lines(records, standing), COLUMNS)
     else:
-        rows = [job_data(record, workers) for record in records]
+        rows = [job_data(record, standing) for record in records]
         write_rows(rows, list(rows[0]) if rows else COLUMNS, output)
 
 
@@ -49,7 +49,7 @@ def show(job: JobArgument, output: Output = Format.TABLE) -> None:
     with Client() as client:
         record = client.job(job).record
         shards = client.queue.shards(job)
-        data = job_data(record, client.queue.workers())
+        data = job_data(record, Standing.of(client.queue))
     axes = {axis["name"]: length for axis, length in zip(record.space["axes"], _lengths(record), strict=True)}
     states = Counter(shard.state.value for shard in shards)
     more = {
@@ -72,14 +72,13 @@ def explain(job: JobArgument) -> None:
 
     with Client() as client:
         record = client.job(job).record
-        workers = client.queue.workers()
-        reason = waiting_reason(record, workers, client.queue.shards(job))
+        standing = Standing.of(client.queue)
+        why = explained(waiting_reason(record, standing, client.queue.shards(job)), record, standing)
         events = client.queue.events(job, LONGEST_LISTING)
         pilots = pilots_say(client.queue.pilots(active=False), record.model)
-        served = record.state.final or any(alive(worker, record.model) for worker in workers)
+        served = record.state.final or standing.serves(record.model)
     headline = f"job {job} ({record.name}) is {record.state.value}"
     console = stdout()
-    why = f"{reason}: {MEANING[reason]}" if reason in MEANING else reason
     console.print(f"{headline}: {why}" if why else headline, markup=False, soft_wrap=True)
     if pilots and not served:
         console.print(pilots, markup=False, soft_wrap=True)
@@ -124,11 +123,11 @@ def _watch_queue(client: Client, interval: float) -> None:
     with Live(console=stdout(), screen=stdout().is_terminal, auto_refresh=False) as live:
         while True:
             records = [job.record for job in client.jobs(limit=stdout().height - 2 if stdout().is_terminal else 20)]
-            live.update(table(_lines(records, client.queue.workers()), COLUMNS), refresh=True)
+            live.update(table(_lines(records, Standing.of(client.queue)), COLUMNS), refresh=True)
             never.wait(interval)
 
 
-def job_data(record: JobRecord, workers: Sequence[WorkerRecord]) -> dict[str, Any]:
+def job_data(record: JobRecord, standing: Standing) -> dict[str, Any]:
     """A job as JSON and CSV have it."""
     return {
         "id": record.id,
@@ -143,11 +142,11 @@ def job_data(record: JobRecord, workers: Sequence[WorkerRecord]) -> dict[str, An
         "submitted_at": _iso(record.submitted_at),
         "started_at": _iso(record.started_at),
         "finished_at": _iso(record.finished_at),
-        "reason": waiting_reason(record, workers),
+        "reason": waiting_reason(record, standing),
     }
 
 
-def _lines(records: Sequence[JobRecord], workers: Sequence[WorkerRecord]) -> list[list[str]]:
+def _lines(records: Sequence[JobRecord], standing: Standing) -> list[list[str]]:
     return [
         [
             str(record.id),
@@ -158,7 +157,7 @@ def _lines(records: Sequence[JobRecord], workers: Sequence[WorkerRecord]) -> lis
             str(record.tasks),
             str(record.tasks_done),
             age(record.submitted_at),
-            waiting_reason(record, workers),
+            waiting_reason(record, standing),
         ]
         for record in records
     ]

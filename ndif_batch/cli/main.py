@@ -24,6 +24,7 @@ from ndif_batch.cli import (
     steer,
     submit,
     sweeps,
+    users,
     workers,
 )
 from ndif_batch.cli.report import report
@@ -74,6 +75,7 @@ for panel, name, group in (
     (PARTS, "worker", workers.app),
     (PARTS, "scheduler", scheduler.app),
     (PARTS, "cluster", cluster.app),
+    (PARTS, "user", users.app),
     (PARTS, "db", database.app),
     (PARTS, "config", settings.app),
 ):

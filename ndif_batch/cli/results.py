@@ -1,4 +1,4 @@
-"""The verbs results ls, show, get, export, verify."""
+"""The verbs results ls, show, get, export, verify, rm."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ndif_batch.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from ndif_batch.archive import Results
     from ndif_batch.cli.picture import Picture
+    from ndif_batch.client import JobHandle
+    from ndif_batch.queue.records import JobRecord
 
 app = typer.Typer(help="Read, draw and export what jobs saved.", no_args_is_help=True)
 
@@ -38,7 +40,7 @@ def ls(
 
     with Client() as client:
         if job is None:
-            records = [handle.record for handle in client.jobs() if handle.record.store.is_dir()]
+            records = [handle.record for handle in client.jobs() if _has_results(handle.record)]
             rows = [
                 {"job": r.id, "name": r.name, "arrays": ",".join(a["name"] for a in r.arrays), "path": str(r.store)}
                 for r in records
@@ -133,6 +135,20 @@ def verify(job: Job, output: Output = Format.TABLE) -> None:
     say("every file is as it was written")
 
 
+@app.command()
+def rm(jobs: Annotated[list[int], typer.Argument(metavar="JOB...", help="Numbers of your jobs.")]) -> None:
+    """Delete what ended jobs saved. The jobs stay in the lists."""
+    from ndif_batch.cli.steer import each
+
+    def removed(job: JobHandle) -> str:
+        bytes_ = size(job.record.archive_bytes)
+        if job.remove_results():
+            return f"the results of job {job.id} are deleted (up to {bytes_})"
+        return f"the results of job {job.id} are given up; the scheduler deletes them (up to {bytes_})"
+
+    each(jobs, removed)
+
+
 def picture_of(results: Results, save: str, at: list[str], mean: list[str], title: str) -> Picture:
     """The picture of one array; ``UsageError`` that names the dimensions while more than two are left."""
     from ndif_batch.cli.selection import average, labelled, select
@@ -156,6 +172,10 @@ def draw_picture(picture: Picture) -> None:
 
     console = stdout() if stdout().is_terminal else Console(file=stdout().file, width=100, highlight=False)
     console.print(draw(picture, console.width))
+
+
+def _has_results(record: JobRecord) -> bool:
+    return record.removed_at is None and record.store.is_dir()
 
 
 def _default(results: Results) -> str:

@@ -19,34 +19,37 @@ Jobs: TypeAlias = Annotated[list[int], typer.Argument(metavar="JOB...", help="Jo
 
 def cancel(jobs: Jobs) -> None:
     """End jobs now; what they saved stays readable."""
-    _each(jobs, lambda job: job.cancel())
+    each(jobs, lambda job: _now(job.cancel()))
 
 
 def hold(jobs: Jobs) -> None:
     """Let no worker take more of jobs until they are released."""
-    _each(jobs, lambda job: job.hold())
+    each(jobs, lambda job: _now(job.hold()))
 
 
 def release(jobs: Jobs) -> None:
     """Let held jobs go on."""
-    _each(jobs, lambda job: job.release())
+    each(jobs, lambda job: _now(job.release()))
 
 
 def retry(jobs: Jobs) -> None:
     """Run again what failed."""
-    _each(jobs, lambda job: job.retry())
+    each(jobs, lambda job: _now(job.retry()))
 
 
-def _each(jobs: list[int], change: Callable[[JobHandle], JobHandle]) -> None:
-    """Change every job that can be; the exit code is that of the last refusal."""
+def _now(job: JobHandle) -> str:
+    return f"job {job.id} is {job.state.value}"
+
+
+def each(jobs: list[int], change: Callable[[JobHandle], str]) -> None:
+    """Change every job that can be and say what ``change`` tells; the exit code is that of the last refusal."""
     from ndif_batch.client import Client
 
     refused = 0
     with Client() as client:
         for number in jobs:
             try:
-                job = change(client.job(number))
-                say(f"job {number} is {job.state.value}")
+                say(change(client.job(number)))
             except UnavailableError:
                 raise
             except NdifBatchError as error:

@@ -12,6 +12,7 @@ from ndif_batch.cli.output import Format, Output, size, write_record, write_text
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, Plan
+    from ndif_batch.client.reuse import Reusable
     from ndif_batch.graph.nodes import Value
 
 Wait: TypeAlias = Annotated[
@@ -22,15 +23,29 @@ Hold: TypeAlias = Annotated[bool, typer.Option("--hold", help="Queue the job on 
 Key: TypeAlias = Annotated[str | None, typer.Option("--key", help="The same key gives the same job again.")]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Decides every random number of the job.")]
 Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the job's number only.")]
+NoReuse: TypeAlias = Annotated[
+    bool, typer.Option("--no-reuse", help="Run every task, also those that earlier jobs of yours have saved.")
+]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
 
-__all__ = ["DryRun", "Hold", "Key", "Output", "Parsable", "Seed", "Wait", "Worker", "describe", "enqueue"]
+__all__ = ["DryRun", "Hold", "Key", "NoReuse", "Output", "Parsable", "Seed", "Wait", "Worker", "describe", "enqueue"]
 
 
-def enqueue(client: Client, plan: Plan, *, wait: bool, worker: bool, parsable: bool, **options: Any) -> JobHandle:
+def enqueue(
+    client: Client,
+    plan: Plan,
+    *,
+    wait: bool,
+    worker: bool,
+    parsable: bool,
+    seed: int,
+    no_reuse: bool,
+    **options: Any,
+) -> JobHandle:
     """Queue a plan, print the job's number, and follow the job if asked to."""
-    job = client.submit(plan, **options)
-    write_text(str(job.id) if parsable else f"Submitted job {job.id} ({job.record.tasks} tasks)")
+    reused = "" if parsable or no_reuse else _told(client.reusable(plan, seed=seed))
+    job = client.submit(plan, seed=seed, reuse=not no_reuse, **options)
+    write_text(str(job.id) if parsable else f"Submitted job {job.id} ({job.record.tasks} tasks{reused})")
     if worker:
         from ndif_batch.cli.local_worker import local_worker
 
@@ -41,8 +56,8 @@ def enqueue(client: Client, plan: Plan, *, wait: bool, worker: bool, parsable: b
     return job
 
 
-def describe(plan: Plan, name: str, output: Format) -> None:
-    """Print what a plan will run, save and need."""
+def describe(plan: Plan, name: str, output: Format, reused: Reusable) -> None:
+    """Print what a plan will run, save and need, and which of it earlier jobs have."""
     space, last = plan.space, plan.tasks - 1
     table = output is Format.TABLE
     axes = {axis.name: len(axis) for axis in space.axes}
@@ -51,6 +66,8 @@ def describe(plan: Plan, name: str, output: Format) -> None:
         "name": name,
         "model": plan.model.name,
         "tasks": plan.tasks,
+        "reused_tasks": reused.tasks,
+        "reused_from": list(reused.jobs),
         "axes": ", ".join(f"{axis} ({length})" for axis, length in axes.items()) if table else axes,
         "unique_prompts": plan.prompts.distinct,
         "prompt_tokens": plan.prompts.tokens,
@@ -64,6 +81,14 @@ def describe(plan: Plan, name: str, output: Format) -> None:
         "last_task": describe_point(space, last) if table else as_json(space.bindings(last)),
     }
     write_record({key.replace("_", " "): value for key, value in record.items()} if table else record, output)
+
+
+def _told(reused: Reusable) -> str:
+    """What earlier jobs save a new one: ``, 8 of them re-used from job 3``."""
+    if not reused.tasks:
+        return ""
+    jobs = ", ".join(map(str, reused.jobs))
+    return f", {reused.tasks} of them re-used from job{'s' if len(reused.jobs) > 1 else ''} {jobs}"
 
 
 def as_json(bindings: Mapping[str, Value]) -> dict[str, Any]:

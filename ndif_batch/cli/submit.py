@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ndif_batch.cli.output import Format, Output
-from ndif_batch.cli.submission import DryRun, Hold, Key, Parsable, Seed, Wait, Worker, describe, enqueue
+from ndif_batch.cli.submission import DryRun, Hold, Key, NoReuse, Parsable, Seed, Wait, Worker, describe, enqueue
 
 
 def submit(
@@ -29,6 +29,7 @@ def submit(
     seed: Seed = 0,
     hold: Hold = False,
     key: Key = None,
+    no_reuse: NoReuse = False,
     wait: Wait = False,
     worker: Worker = False,
     parsable: Parsable = False,
@@ -38,11 +39,13 @@ def submit(
     """Queue an experiment over a parameter space as one job.
 
     Values are read by the type of their parameter: a text for a prompt, its one token for a whole number. @file.json,
-    .jsonl, .csv and .yaml hold lists; a name such as clean,corrupted=@pairs.jsonl ties columns of a file.
+    .jsonl, .csv and .yaml hold lists; a name such as clean,corrupted=@pairs.jsonl ties columns of a file. What an
+    earlier job of yours has saved is not run again: its results are copied.
     """
     from ndif_batch.cli.experiments import load_experiment
     from ndif_batch.cli.values import space_from
     from ndif_batch.client import Client
+    from ndif_batch.client.reuse import Reusable
 
     with Client() as client:
         info = client.model_info(model)
@@ -51,8 +54,17 @@ def submit(
         plan = client.prepare(found.graph, space, info, constants=found.constants)
         job_name = name or experiment.stem.replace("_", "-")
         if dry_run:
-            describe(plan, job_name, output)
+            describe(plan, job_name, output, Reusable() if no_reuse else client.reusable(plan, seed=seed))
         else:
             enqueue(
-                client, plan, name=job_name, seed=seed, hold=hold, key=key, wait=wait, worker=worker, parsable=parsable
+                client,
+                plan,
+                name=job_name,
+                seed=seed,
+                hold=hold,
+                key=key,
+                no_reuse=no_reuse,
+                wait=wait,
+                worker=worker,
+                parsable=parsable,
             )

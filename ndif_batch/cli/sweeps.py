@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Output
-from ndif_batch.cli.submission import Hold, Key, Parsable, Seed, Wait, Worker, describe, enqueue
+from ndif_batch.cli.submission import Hold, Key, NoReuse, Parsable, Seed, Wait, Worker, describe, enqueue
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, Plan
@@ -22,13 +22,13 @@ Variables: TypeAlias = Annotated[
 
 
 @app.command()
-def plan(config: Config, variables: Variables = None, output: Output = Format.TABLE) -> None:
-    """Check a sweep and say what it will run, save and need; nothing is queued."""
+def plan(config: Config, variables: Variables = None, seed: Seed = 0, output: Output = Format.TABLE) -> None:
+    """Check a sweep and say what it will run, re-use, save and need; nothing is queued."""
     from ndif_batch.client import Client
 
     with Client() as client:
         name, planned = plan_sweep(client, config, variables or [])
-        describe(planned, name, output)
+        describe(planned, name, output, client.reusable(planned, seed=seed))
 
 
 @app.command()
@@ -38,16 +38,28 @@ def run(
     seed: Seed = 0,
     hold: Hold = False,
     key: Key = None,
+    no_reuse: NoReuse = False,
     wait: Wait = False,
     worker: Worker = False,
     parsable: Parsable = False,
 ) -> None:
-    """Queue a sweep as one job."""
+    """Queue a sweep as one job. What an earlier job of yours has saved is not run again: its results are copied."""
     from ndif_batch.client import Client
 
     with Client() as client:
         name, planned = plan_sweep(client, config, variables or [])
-        enqueue(client, planned, name=name, seed=seed, hold=hold, key=key, wait=wait, worker=worker, parsable=parsable)
+        enqueue(
+            client,
+            planned,
+            name=name,
+            seed=seed,
+            hold=hold,
+            key=key,
+            no_reuse=no_reuse,
+            wait=wait,
+            worker=worker,
+            parsable=parsable,
+        )
 
 
 def plan_sweep(client: Client, config: Path, variables: list[str]) -> tuple[str, Plan]:

@@ -42,4 +42,4 @@ def run(
         device=device,
         walltime_seconds=walltime,
     )
-    say(f"{done.tasks_done} tasks done, {done.tasks_failed} of them failed")
+    say(f"{done.tasks_done} tasks done, {done.tasks_failed} of them failed, {done.tasks_reused} re-used")

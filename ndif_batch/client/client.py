@@ -15,6 +15,7 @@ from ndif_batch.client.handle import JobHandle
 from ndif_batch.client.here import Here
 from ndif_batch.client.language_model import LanguageModel
 from ndif_batch.client.plan import Plan
+from ndif_batch.client.reuse import Reusable, identity, reusable
 from ndif_batch.config import Settings, load_settings
 from ndif_batch.errors import SettingsError
 from ndif_batch.graph.nodes import Graph, Value
@@ -88,6 +89,18 @@ class Client:
         info = self.model_info(model) if isinstance(model, str) else model
         return planning.prepare(graph, space, info, constants or {}, self.settings.blobs)
 
+    def reusable(
+        self,
+        plan: Plan,
+        *,
+        seed: int = 0,
+        nan: Literal["allow", "error"] = "allow",
+        layout: Literal["auto", "solo"] = "auto",
+    ) -> Reusable:
+        """What of a plan this user's earlier jobs have saved: :meth:`submit` with these options would not run it."""
+        same = identity(plan.graph, plan.model, {"nan": nan, "layout": layout}, seed)
+        return reusable(plan, self.queue.earlier(self._user(), same))
+
     def submit(
         self,
         plan: Plan,
@@ -100,12 +113,15 @@ class Client:
         max_retries: int = 2,
         nan: Literal["allow", "error"] = "allow",
         layout: Literal["auto", "solo"] = "auto",
+        reuse: bool = True,
     ) -> JobHandle:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
         ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
-        task shares a pass.
+        task shares a pass. A task that an earlier job of this user has saved is not run again, unless ``reuse`` is
+        false: its results are copied.
         """
+        options = {"nan": nan, "layout": layout}
         blobs.store(self.settings.blobs, plan.constants)
         spec = JobSpec(
             name=name or "-".join(plan.graph.saves()),
@@ -118,7 +134,7 @@ class Client:
             tasks=plan.tasks,
             tile=plan.tile,
             arrays=[array.to_json() for array in plan.arrays],
-            options={"nan": nan, "layout": layout},
+            options=options,
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
             archive_bytes=plan.bytes,
@@ -127,6 +143,8 @@ class Client:
             key=key,
             shards=[(tasks.start, len(tasks)) for tasks in plan.shards],
             hold=hold,
+            identity=identity(plan.graph, plan.model, options, seed),
+            reuse=reuse,
         )
         return self._handle(self.queue.submit(spec))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from ndif_batch.errors import NotFoundError, TimedOutError
+from ndif_batch.errors import NotAllowedError, NotFoundError, TimedOutError
 from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:
@@ -65,11 +65,28 @@ class JobHandle:
         """What was saved so far, lazily; ``NotFoundError`` before the first of its tasks was taken by a worker."""
         from ndif_batch.archive import Results
 
-        if not self.record.store.is_dir():
-            raise NotFoundError(
-                f"job {self.id} has no results yet: it is {self.refresh().state}", hint=self._waits_for()
-            )
+        if self.record.removed_at is not None or not self.record.store.is_dir():
+            record = self.refresh().record
+            if record.removed_at is not None:
+                raise NotFoundError(f"the results of job {self.id} were removed on {record.removed_at:%Y-%m-%d}")
+            raise NotFoundError(f"job {self.id} has no results yet: it is {record.state}", hint=self._waits_for())
         return Results(self.record.store)
+
+    def remove_results(self) -> bool:
+        """Delete what the job saved; False if the files are another account's: the scheduler then deletes them.
+
+        ``ConflictError`` unless it has ended, ``NotAllowedError`` if it is another user's.
+        """
+        from ndif_batch.archive import remove
+
+        self.record = self._queue.give_up_results(self.id, self._actor)
+        try:
+            remove(self.record.store)
+        except NotAllowedError:
+            return False
+        self._queue.results_deleted(self.id)
+        self.refresh()
+        return True
 
     def failures(self, limit: int = 100) -> list[TaskFailure]:
         """The tasks that failed and why, the first ``limit`` by task."""

@@ -70,6 +70,11 @@ class ClusterQueue:
         with self._database.read() as tx:
             return users.get(tx, name)
 
+    def running_shards(self) -> dict[str, int]:
+        """How many shards of each user are leased; those of whom none is are left out."""
+        with self._database.read() as tx:
+            return users.running_shards(tx)
+
     def set_shares(self, name: str, shares: float, *, actor: str) -> UserRecord:
         """How much of the cluster is the user's when all want it; ``UsageError`` unless positive."""
         with self._database.write() as tx:

@@ -70,6 +70,8 @@ def retry(tx: Transaction, job_id: int, actor: str) -> None:
         "tasks_failed": job.c.tasks_failed - int(failed),
     }
     _move(tx, job_id, EventKind.JOB_RETRIED, actor=actor, target=target, values=counts)
+    if get(tx, job_id).removed_at is not None:  # asked last, when nobody else can change the row any more
+        raise ConflictError(f"the results of job {job_id} were removed", hint="submit it again")
 
 
 def settle(tx: Transaction, moved: Iterable[ShardRecord]) -> None:

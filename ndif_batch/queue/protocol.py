@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
-from ndif_batch.queue.records import EndedJob, HeartbeatReply, Lease, ModelRecord, TaskFailure
+from ndif_batch.queue.records import EndedJob, HeartbeatReply, JobRecord, Lease, ModelRecord, TaskFailure
 
 MAX_SHARDS = 64
 """The most shards one lease gives unless told otherwise."""
@@ -81,6 +81,9 @@ class WorkerQueue(Protocol):
 
     def stop_worker(self, worker_id: int) -> None:
         """The worker ends in good order; what it still holds is given back."""
+
+    def source(self, job_id: int, source_id: int) -> JobRecord | None:
+        """Job ``source_id``, if job ``job_id`` may take its results: both of one user and identity, and not removed."""
 
     def has_work(self, model: str) -> bool:
         """Whether a job of ``model`` waits or runs."""

@@ -60,6 +60,7 @@ class EventKind(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     JOB_RETRIED = "job.retried"
+    RESULTS_REMOVED = "results.removed"
     SHARD_LEASED = "shard.leased"
     SHARD_DONE = "shard.done"
     SHARD_FAILED = "shard.failed"
@@ -105,7 +106,8 @@ class JobContent:
 
     ``graph`` and ``space`` are their JSON; ``arrays`` describes the saved arrays; ``tokens_per_task`` is what one
     task adds to a pass; ``archive`` is the root of the stores, ``archive_bytes`` what the job may fill there. A higher
-    ``priority`` is leased first. ``key`` makes a submission idempotent for its user.
+    ``priority`` is leased first. ``key`` makes a submission idempotent for its user. Jobs of equal ``identity`` save
+    the same where their tasks bind the same; ``options["reuse"]`` are those of them whose results it may take.
     """
 
     name: str
@@ -125,19 +127,27 @@ class JobContent:
     max_retries: int = 2
     key: str | None = None
     archive_bytes: int = 0
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec(JobContent):
-    """A submission. ``shards`` are (first task, tasks) and cover the tasks in order; ``hold`` submits it on hold."""
+    """A submission. ``shards`` are (first task, tasks) and cover the tasks in order; ``hold`` submits it on hold.
+
+    With ``reuse`` the results of earlier jobs of its user and ``identity`` are taken where they can be.
+    """
 
     shards: Sequence[tuple[int, int]]
     hold: bool = False
+    reuse: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord(JobContent):
-    """A job as it stands. ``tasks_done`` counts saved tasks and those done inside shards that are still leased."""
+    """A job as it stands. ``tasks_done`` counts saved tasks and those done inside shards that are still leased.
+
+    ``removed_at`` is when its user gave up its results; ``archive_bytes`` is 0 once they are gone.
+    """
 
     id: int
     state: JobState
@@ -148,6 +158,7 @@ class JobRecord(JobContent):
     tasks_done: int
     tasks_failed: int
     reason: str | None
+    removed_at: datetime | None = None
 
     @property
     def store(self) -> Path:

@@ -9,7 +9,7 @@ from ndif_batch.errors import NdifBatchError
 from ndif_batch.queue import wire
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.protocol import MAX_SHARDS, Finished, WorkerQueue
-from ndif_batch.queue.records import EndedJob, HeartbeatReply, Lease, ModelRecord
+from ndif_batch.queue.records import EndedJob, HeartbeatReply, JobRecord, Lease, ModelRecord
 
 
 def serve(queue: WorkerQueue, request: bytes) -> bytes:
@@ -97,6 +97,11 @@ class RemoteQueue:
     def stop_worker(self, worker_id: int) -> None:
         """The worker ends in good order."""
         self._ask("stop_worker", worker_id=worker_id)
+
+    def source(self, job_id: int, source_id: int) -> JobRecord | None:
+        """Job ``source_id``, if job ``job_id`` may take its results."""
+        job: JobRecord | None = self._ask("source", job_id=job_id, source_id=source_id)
+        return job
 
     def has_work(self, model: str) -> bool:
         """Whether a job of ``model`` waits or runs."""

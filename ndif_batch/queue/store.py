@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from ndif_batch.queue import endings, jobs, leasing, models, outcomes, reading, schema, submission, workers
+from ndif_batch.queue import endings, jobs, leasing, models, outcomes, reading, results, schema, submission, workers
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.cluster_store import ClusterQueue
 from ndif_batch.queue.database import Clock, Database
@@ -85,6 +85,16 @@ class Queue(ClusterQueue):
         with self._database.read() as tx:
             return reading.newest_jobs(tx, user, state, limit, before)
 
+    def earlier(self, user: str, identity: str) -> list[JobRecord]:
+        """The jobs whose results a new one of this user and identity may take, newest first."""
+        with self._database.read() as tx:
+            return [jobs.get(tx, job_id) for job_id in results.reusable(tx, user, identity)]
+
+    def source(self, job_id: int, source_id: int) -> JobRecord | None:
+        """Job ``source_id``, if job ``job_id`` may take its results."""
+        with self._database.read() as tx:
+            return results.source(tx, job_id, source_id)
+
     def graph(self, digest: str) -> Json:
         """A stored graph as JSON; ``NotFoundError`` if there is none."""
         with self._database.read() as tx:
@@ -113,6 +123,21 @@ class Queue(ClusterQueue):
         with self._database.write() as tx:
             jobs.retry(tx, job_id, actor)
             return jobs.get(tx, job_id)
+
+    def give_up_results(self, job_id: int, actor: str) -> JobRecord:
+        """Let the results of an ended job be deleted; ``NotAllowedError`` unless they are ``actor``'s to give up."""
+        with self._database.write() as tx:
+            return results.give_up(tx, job_id, actor)
+
+    def results_deleted(self, job_id: int) -> None:
+        """The files of given-up results are deleted: they count against no quota any more."""
+        with self._database.write() as tx:
+            results.deleted(tx, job_id)
+
+    def given_up(self) -> list[JobRecord]:
+        """The jobs whose results are given up and not known to be deleted."""
+        with self._database.read() as tx:
+            return results.given_up(tx)
 
     def shards(self, job_id: int) -> list[ShardRecord]:
         """All shards of a job in order."""

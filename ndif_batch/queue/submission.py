@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from ndif_batch.errors import ConflictError, UsageError
-from ndif_batch.queue import jobs, models, quotas, users
+from ndif_batch.queue import jobs, models, quotas, results, users
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobContent, JobRecord, JobSpec, JobState
 from ndif_batch.queue.tables import graph, job, shard
@@ -40,13 +40,18 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
         for index, (first, tasks) in enumerate(spec.shards)
     ]
     tx.connection.execute(insert(shard), rows)
-    detail = {"tasks": spec.tasks, "shards": len(rows), "held": spec.hold}
+    submitted = jobs.get(tx, job_id)
+    sources = {"reuse": submitted.options["reuse"]} if "reuse" in submitted.options else {}
+    detail = {"tasks": spec.tasks, "shards": len(rows), "held": spec.hold, **sources}
     record(tx, EventKind.JOB_SUBMITTED, spec.user, detail, job_id=job_id)
-    return jobs.get(tx, job_id)
+    return submitted
 
 
 def _row(tx: Transaction, spec: JobSpec) -> dict[str, Any]:
     content = {field.name: getattr(spec, field.name) for field in fields(JobContent) if field.name != "graph"}
+    reused = results.reusable(tx, spec.user, spec.identity) if spec.reuse and spec.identity is not None else []
+    if reused:
+        content["options"] = {**spec.options, "reuse": reused}
     state = JobState.HELD if spec.hold else JobState.PENDING
     shards = len(spec.shards)
     return {**content, "state": state, "shards": shards, "shards_left": shards, "submitted_at": tx.now}

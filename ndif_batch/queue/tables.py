@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -93,6 +93,8 @@ job = Table(
     count("tasks_failed"),
     Column("reason", Text),
     Column("archive_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("identity", String(64)),
+    Column("removed_at", Instant),
     UniqueConstraint("user", "key"),
     check("state", among("state", JobState)),
     check("finished", f"({_FINAL}) = (finished_at IS NOT NULL)"),
@@ -107,6 +109,8 @@ job = Table(
 )
 partial_index("ix_job_leasable", among("state", LEASABLE), job.c.model, job.c.user, job.c.priority.desc(), job.c.id)
 Index("ix_job_user", job.c.user, job.c.id)
+partial_index("ix_job_identity", "identity IS NOT NULL", job.c.user, job.c.identity, job.c.id)
+partial_index("ix_job_removed", "removed_at IS NOT NULL AND archive_bytes > 0", job.c.id)
 
 worker = Table(
     "worker",

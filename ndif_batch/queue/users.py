@@ -6,15 +6,16 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.queue import controls
 from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind
-from ndif_batch.queue.tables import usage, user
+from ndif_batch.queue.records import EventKind, ShardState
+from ndif_batch.queue.rows import state_in
+from ndif_batch.queue.tables import job, shard, usage, user
 from ndif_batch.queue.transitions import record
 from ndif_batch.scheduling.policy import decayed
 
@@ -37,6 +38,16 @@ def get(tx: Transaction, name: str) -> UserRecord:
 def every(tx: Transaction) -> list[UserRecord]:
     """All users by name."""
     return [_record(row) for row in tx.connection.execute(select(user).order_by(user.c.name)).mappings()]
+
+
+def running_shards(tx: Transaction) -> dict[str, int]:
+    """How many shards of each user are leased; those of whom none is are left out."""
+    query = (
+        select(job.c.user, func.count().label("shards"))
+        .join_from(shard, job)
+        .where(state_in(shard.c.state, [ShardState.LEASED]))
+    )
+    return {row.user: row.shards for row in tx.connection.execute(query.group_by(job.c.user))}
 
 
 def set_shares(tx: Transaction, name: str, shares: float, actor: str) -> None:

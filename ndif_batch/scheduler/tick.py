@@ -19,6 +19,7 @@ from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import WorkerRecord
 from ndif_batch.scheduler import views
+from ndif_batch.scheduler.deletion import delete_given_up
 from ndif_batch.scheduler.orders import drain
 from ndif_batch.scheduler.reconcile import Change, Waits, reconcile
 from ndif_batch.scheduling.cluster import Start
@@ -62,6 +63,7 @@ class Scheduler:
         """One round. Raises ``UnavailableError`` if the queue or the launcher cannot be asked."""
         if not self._leads():
             return Ticked(leads=False)
+        delete_given_up(self.queue)
         observed = self.launcher.observe()
         ended = self._reconcile(observed)
         pilots = self.queue.pilots()

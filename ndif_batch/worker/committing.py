@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from ndif_batch.archive import write_shard
-from ndif_batch.errors import NdifBatchError
+from ndif_batch.errors import NdifBatchError, NotFoundError
 from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.protocol import Finished, WorkerQueue
 from ndif_batch.queue.records import Lease
@@ -55,7 +55,11 @@ class Committer:
         work = shard.work
         if not self._heart.holds(work.shard.id):
             return False
-        write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
+        try:
+            write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
+        except NotFoundError as error:  # somebody deleted the archive: a matter of this job alone
+            self.fail(work.lease, error, retryable=False)
+            return False
         return True
 
     def commit(self, shards: Sequence[Complete]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from ndif_batch import blobs
-from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, clean, create, finish
+from ndif_batch.archive import ArchiveSpec, clean, create, finish
 from ndif_batch.archive.group import MANIFEST
 from ndif_batch.errors import IntegrityError, NotFoundError
 from ndif_batch.graph.serialize import graph_from_json
@@ -112,11 +112,7 @@ class OpenJobs:
     def _read(self, record: JobRecord) -> OpenJob:
         graph, space = graph_from_json(record.graph), Space.from_json(record.space)
         attributes = job_attributes(record, self._model, graph, space, self._tokenizer)
-        spec = ArchiveSpec(
-            axes=tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes),
-            tile=tuple(record.tile),
-            arrays=tuple(ArraySpec.from_json(array) for array in record.arrays),
-            attributes=attributes,
-        )
+        axes = {axis.name: axis.columns for axis in space.axes}
+        spec = ArchiveSpec.described(axes, record.tile, record.arrays, attributes)
         create(record.store, spec)
         return OpenJob(record, graph, space, spec, blobs.load(self._blobs, constants(graph) | space.tensors()))

@@ -15,6 +15,7 @@ from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import TaskEngine
 from ndif_batch.worker.progress import Progress, Tally
+from ndif_batch.worker.reuse import Reuse
 from ndif_batch.worker.running import Runner
 from ndif_batch.worker.walltime import Walltime
 
@@ -51,7 +52,8 @@ class Worker:
         self._tally = Tally(on_progress)
         self._draining = Draining(heart.draining, self._walltime, clock)
         self._committer = Committer(queue, jobs, heart, patience, engine.counters, self._tally)
-        self._runner = Runner(engine, jobs, heart, self._meter, self._draining, self._committer, self._tally)
+        reuse = Reuse(lambda job_id, source_id: patience.ask(lambda: queue.source(job_id, source_id)))
+        self._runner = Runner(engine, jobs, heart, self._meter, self._draining, self._committer, reuse, self._tally)
 
     def run(self, until: Until) -> Progress:
         """Work until asked to drain or until ``until`` says so.

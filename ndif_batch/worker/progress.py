@@ -9,11 +9,12 @@ from threading import Lock
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a worker has done since it began; a failed task is done too."""
+    """What a worker has done since it began; failed tasks are done too, and those that were re-used."""
 
     tasks_done: int = 0
     tasks_failed: int = 0
     shards_done: int = 0
+    tasks_reused: int = 0
 
 
 class Tally:
@@ -28,16 +29,23 @@ class Tally:
         """One task more has its outcome."""
         self._count(tasks_done=1, tasks_failed=int(failed))
 
+    def reused(self, count: int) -> None:
+        """So many tasks more were saved by an earlier job."""
+        self._count(tasks_done=count, tasks_reused=count)
+
     def shards(self, count: int) -> None:
         """So many shards more are done."""
         self._count(shards_done=count)
 
-    def _count(self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0) -> None:
+    def _count(
+        self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0, tasks_reused: int = 0
+    ) -> None:
         with self._counting:
             self.progress = replace(
                 self.progress,
                 tasks_done=self.progress.tasks_done + tasks_done,
                 tasks_failed=self.progress.tasks_failed + tasks_failed,
                 shards_done=self.progress.shards_done + shards_done,
+                tasks_reused=self.progress.tasks_reused + tasks_reused,
             )
             self._on_progress(self.progress)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import structlog
 
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
+from ndif_batch.queue.cluster import FREE
 from ndif_batch.queue.records import Lease
 from ndif_batch.worker.committing import Committer, Complete
 from ndif_batch.worker.ending import Draining
@@ -15,6 +16,7 @@ from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.ports import Outcome, TaskEngine
 from ndif_batch.worker.progress import Tally
+from ndif_batch.worker.reuse import Reuse
 from ndif_batch.worker.work import ShardWork
 from ndif_batch.worker.writer import Writer
 
@@ -32,6 +34,7 @@ class Runner:
         meter: Meter,
         draining: Draining,
         committer: Committer,
+        reuse: Reuse,
         tally: Tally,
     ) -> None:
         self.writer = Writer(committer.write, committer.commit)
@@ -41,12 +44,13 @@ class Runner:
         self._meter = meter
         self._draining = draining
         self._committer = committer
+        self._reuse = reuse
         self._tally = tally
 
     def run(self, leases: Sequence[Lease]) -> None:
         """Run what is leased, as far as draining allows."""
         self._meter.begin()
-        works = [work for lease in leases if (work := self._opened(lease)) is not None]
+        works = [work for lease in leases if (work := self._opened(lease)) is not None and not self._is_complete(work)]
         for together in calls(works):
             if not self._draining.begun:
                 self._run(together)
@@ -59,6 +63,18 @@ class Runner:
         except Exception as error:  # noqa: BLE001 -- one job that cannot be read must not stop those of others
             self._committer.fail(lease, error, retryable=False)
             return None
+
+    def _is_complete(self, work: ShardWork) -> bool:
+        """Whether earlier jobs have saved the whole shard, which is then on its way; what else they have is in it."""
+        if self._draining.begun:
+            return False
+        self._reuse.fill(work)
+        if work.reused:
+            self._heart.progress(work.shard.id, work.reused)
+            self._tally.reused(work.reused)
+        if not work.missing:
+            self.writer.put(Complete(work, FREE, Counted.now(self._engine.counters)))
+        return not work.missing
 
     def _run(self, works: Sequence[ShardWork]) -> None:
         """Run what is missing of some shards in one call; should the call fail, once more job by job."""
@@ -96,7 +112,7 @@ class Runner:
         self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
         self._tally.task(failed=outcome.error is not None)
         if not work.missing:
-            cost = self._meter.take(work.shard.tasks * work.job.record.tokens_per_task)
+            cost = self._meter.take((work.shard.tasks - work.reused) * work.job.record.tokens_per_task)
             self.writer.put(Complete(work, cost, Counted.now(self._engine.counters)))
 
     def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:

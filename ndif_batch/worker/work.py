@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,16 +16,20 @@ from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.task import Task, make_task
 from ndif_batch.worker.ports import LayoutChoice, NanPolicy, Outcome
 
+if TYPE_CHECKING:
+    from ndif_batch.worker.reuse import Source
+
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """A job as its worker needs it, read once."""
+    """A job as its worker needs it, read once. ``sources`` are the earlier jobs that were looked at, by id."""
 
     record: JobRecord
     graph: Graph
     space: Space
     spec: ArchiveSpec
     constants: Mapping[str, Any]
+    sources: dict[int, Source | None] = field(default_factory=dict)
 
     @property
     def layout(self) -> LayoutChoice:
@@ -67,19 +71,35 @@ class ShardWork:
         job = self.job
         return make_task(job.graph, job.space, job.record.seed, self.shard.first_task + place)
 
+    @property
+    def reused(self) -> int:
+        """How many of its tasks an earlier job had saved."""
+        return self.status.count(TaskStatus.REUSED)
+
+    def reuse(self, place: int, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Keep what an equal task of an earlier job saved, unless it does not fit."""
+        try:
+            stored = {array.name: _stored(values[array.name], array) for array in self.job.spec.arrays}
+        except (TaskError, KeyError):
+            return
+        self._keep(place, TaskStatus.REUSED, stored)
+
     def take(self, place: int, outcome: Outcome) -> None:
         """Keep a task's saved values, or why it failed."""
-        self.missing -= 1
         try:
             if outcome.error is not None:
                 raise outcome.error
             stored = {array.name: _stored(outcome.saves[array.name], array) for array in self.job.spec.arrays}
         except TaskError as error:
-            self.status[place] = TaskStatus.FAILED
             task = self.shard.first_task + place
             self.failures.append(TaskFailure(task, error.code, error.message, error.node))
+            self._keep(place, TaskStatus.FAILED, {})
             return
-        self.status[place] = TaskStatus.SAVED
+        self._keep(place, TaskStatus.SAVED, stored)
+
+    def _keep(self, place: int, status: TaskStatus, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        self.missing -= 1
+        self.status[place] = status
         for name, value in stored.items():
             self.values[name][place] = value
 

@@ -54,7 +54,7 @@ def statements(file_url: str) -> Iterator[list[str]]:
     event.listen(database._writer, "before_cursor_execute", note)
     queue = Queue(database)
     queue.add_model(MODEL)
-    job = queue.submit(job_spec(shards=50))
+    job = queue.submit(job_spec(shards=50, identity="i" * 64))
     worker = new_worker(queue)
     sent.clear()
     leases = take(queue, worker, 8)
@@ -63,6 +63,7 @@ def statements(file_url: str) -> Iterator[list[str]]:
     queue.give_back(leases[1].shard.id, leases[1].shard.epoch)
     queue.fail(leases[2].shard.id, leases[2].shard.epoch, "bug", "boom", retryable=False)
     queue.job(job.id)
+    queue.earlier("ada", "i" * 64)
     queue.failures(job.id)
     queue.retry(job.id, "ada")
     queue.cancel(job.id, "ada")
@@ -77,6 +78,12 @@ def test_the_shards_of_a_user_are_walked_in_order_of_two_indexes_and_not_sorted(
         "SEARCH job USING INDEX ix_job_leasable (model=? AND user=?)",
         "SEARCH shard USING INDEX ix_shard_pending (job_id=?)",
     ]
+
+
+def test_earlier_jobs_of_an_identity_are_found_by_one_index(file_url: str, statements: list[str]) -> None:
+    (found,) = [statement for statement in statements if "job.identity =" in statement]
+    steps = plan(file_url, found.replace("?", "NULL"))
+    assert steps == ["SEARCH job USING INDEX ix_job_identity (user=? AND identity=?)"]
 
 
 def test_whose_turn_it_is_costs_one_probe_a_user(file_url: str) -> None:

@@ -14,6 +14,7 @@ def test_every_event_of_a_job_shard_or_worker_is_a_transition_or_a_beginning() -
     beginnings = {
         EventKind.MODEL_ADDED,
         EventKind.JOB_SUBMITTED,
+        EventKind.RESULTS_REMOVED,
         EventKind.WORKER_REGISTERED,
         EventKind.PILOT_REQUESTED,
         EventKind.USER_CHANGED,

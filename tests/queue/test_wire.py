@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ndif_batch.errors import GraphError, NdifBatchError, TaskError, UnavailableError, UsageError
 from ndif_batch.queue import wire
 from ndif_batch.queue.protocol import Finished, WorkerQueue
-from ndif_batch.queue.records import JobRecord, Lease, ShardRecord, TaskFailure
+from ndif_batch.queue.records import JobRecord, Lease, ModelRecord, ShardRecord, TaskFailure
 from ndif_batch.queue.remote import RemoteQueue, serve
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
@@ -75,7 +75,7 @@ def requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def answers(draw: st.DrawFn) -> tuple[str, Any]:
     call = draw(st.sampled_from(sorted(wire.CALLS)))
     hint = get_type_hints(getattr(WorkerQueue, call))["return"]
-    special = {"lease": leases(), "model": st.builds(hint, info=JSON)}
+    special = {"lease": leases(), "model": st.builds(ModelRecord, info=JSON), "source": st.none() | JOBS}
     return call, draw(special.get(call, st.from_type(hint)))
 
 

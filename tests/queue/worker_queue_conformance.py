@@ -9,7 +9,8 @@ from __future__ import annotations
 from tests.queue.conformance_leases import Leases
 from tests.queue.conformance_outcomes import Outcomes
 from tests.queue.conformance_repeats import Repeats
+from tests.queue.conformance_sources import Sources
 
 
-class WorkerQueueConformance(Leases, Outcomes, Repeats):
+class WorkerQueueConformance(Leases, Outcomes, Repeats, Sources):
     """All of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -196,6 +197,19 @@ def test_a_cancelled_job_is_dropped_while_its_neighbour_goes_on(client: Client) 
     assert bad.refresh().state is JobState.CANCELLED
     assert set(states(client, bad.id)) == {ShardState.CANCELLED}
     assert (bad.results().status() == 0).all()
+
+
+def test_an_archive_that_is_deleted_while_its_job_runs_fails_that_job_alone(client: Client) -> None:
+    good, bad = submit(client), submit(client)
+
+    def before(task: Task) -> None:
+        shutil.rmtree(bad.record.store, ignore_errors=True)
+
+    with working(client, ToyEngine(before)) as here:
+        here.run()
+    assert_right(good)
+    assert bad.refresh().state is JobState.FAILED
+    assert "there is no archive" in bad.failures()[0].message
 
 
 def test_a_worker_that_slept_past_its_lease_changes_nothing(client: Client) -> None:

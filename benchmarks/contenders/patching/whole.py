@@ -26,7 +26,8 @@ run(Settings.model_validate_json(sys.argv[1]), sys.argv[2], device=sys.argv[3])"
 
 def patch(subject: Subject, given: Sweep, client: Client, model: str, layers: Sequence[int]) -> Any:
     trace = record(subject, client.language_model(model))
-    job = trace.submit(grid={"layer": layers, "position": given.positions}, **constants(given))
+    axes = {"layer": layers, "position": given.positions}
+    job = trace.submit(grid=axes, reuse=False, **constants(given))
     job.wait(poll_seconds=0.02)
     return job.results()[SAVED][...].ravel()
 

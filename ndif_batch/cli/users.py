@@ -1,0 +1,89 @@
+"""The verbs about users: user ls, set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from ndif_batch.cli.output import Format, Output, say, write_rows
+from ndif_batch.errors import NotFoundError, UsageError
+
+app = typer.Typer(help="Shares and limits of users.", no_args_is_help=True)
+
+COLUMNS = ("user", "role", "shares", "pending-tasks", "running-shards", "archive-bytes", "running", "gpu-hours")
+NO_LIMIT = "none"
+
+
+@app.command()
+def ls(output: Output = Format.TABLE) -> None:
+    """List users with their shares, limits (empty is none), the shards that they run now and what they have used."""
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        users, running = client.queue.users(), client.queue.running_shards()
+        hours = dict.fromkeys((user.name for user in users), 0.0)
+        for row in client.queue.usage_of():
+            hours[row.user] += row.cost.gpu_seconds / 3600
+    rows = [
+        {
+            "user": user.name,
+            "role": user.role.value,
+            "shares": user.shares,
+            "pending-tasks": user.quotas.pending_tasks,
+            "running-shards": user.quotas.running_shards,
+            "archive-bytes": user.quotas.archive_bytes,
+            "running": running.get(user.name, 0),
+            "gpu-hours": hours[user.name],
+        }
+        for user in users
+    ]
+    write_rows(rows, COLUMNS, output)
+
+
+@app.command("set")
+def change(
+    name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")],
+    shares: Annotated[
+        float | None, typer.Option("--shares", help="Part of the cluster when all want it; who has 2 gets twice of 1.")
+    ] = None,
+    pending_tasks: Annotated[
+        str | None, typer.Option("--pending-tasks", metavar="N", help="The most tasks that wait; none is no limit.")
+    ] = None,
+    running_shards: Annotated[
+        str | None, typer.Option("--running-shards", metavar="N", help="The most shards that run; none is no limit.")
+    ] = None,
+    archive_bytes: Annotated[
+        str | None, typer.Option("--archive-bytes", metavar="N", help="The most bytes of results; none is no limit.")
+    ] = None,
+) -> None:
+    """Change the shares and limits of a user; what is not given stays. A user who is not there yet is made."""
+    from ndif_batch.client import Client
+    from ndif_batch.queue.cluster import Quotas
+
+    given = {"pending_tasks": pending_tasks, "running_shards": running_shards, "archive_bytes": archive_bytes}
+    limits = {quota: _limit(quota, text) for quota, text in given.items() if text is not None}
+    if shares is None and not limits:
+        raise UsageError("nothing to change", hint="give --shares or a limit")
+    with Client() as client:
+        queue, actor = client.queue, client.settings.user
+        if limits:
+            try:
+                before = queue.user(name).quotas
+            except NotFoundError:
+                before = Quotas()
+            queue.set_quotas(name, replace(before, **limits), actor=actor)
+        if shares is not None:
+            queue.set_shares(name, shares, actor=actor)
+    say(f"user {name} is changed")
+
+
+def _limit(quota: str, text: str) -> int | None:
+    if text == NO_LIMIT:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        option = quota.replace("_", "-")
+        raise UsageError(f"--{option} is a whole number and cannot be {text!r}", hint=f"or {NO_LIMIT}") from None
