@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ndif_batch.engine.cohort import Member
+from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
@@ -99,10 +100,10 @@ class Preparation:
         layout = self._model.layout
         alone = (
             self._solo
-            or not layout.packed
+            or layout.arrangement is Arrangement.ALONE
             or any(path in layout.alone or not _one_token_axis(value) for path, value in touched(graph, sites))
         )
-        program = compile_task(graph, origin, sites, together=not alone)
+        program = compile_task(graph, origin, sites, together=layout.packed and not alone)
         self.routes[id(program)] = routes(program, sites, layout.moments)
         return program, alone
 
