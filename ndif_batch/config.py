@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     user: str = Field(default_factory=lambda: os.environ.get("USER") or "local")
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
-    max_batch_tokens: Annotated[int, Field(ge=1)] = 1024
+    max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Bounds on a graph that differ from the defaults of ``graph.limits.Limits``, by name."""

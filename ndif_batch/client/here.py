@@ -20,7 +20,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Here:
     """The engines of this process, one for each model directory."""
 
-    def __init__(self, max_batch_tokens: int) -> None:
+    def __init__(self, max_batch_tokens: int | None) -> None:
         self._max_batch_tokens = max_batch_tokens
         self._engines: dict[tuple[str, str], Engine] = {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,51 +18,11 @@ from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import saved, shown
 from ndif_batch.engine.takes import TAKE
+from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
 from ndif_batch.engine.values import Rows, column, compact, has_nan, joined, of_task, of_tasks, on_one_device, varies
 from ndif_batch.errors import NdifBatchError, TaskError
-from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, Value, inputs
+from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
-
-
-class Touchpoint(Protocol):
-    """A site while a pass is at it; see :class:`ndif_batch.engine.access.SiteAccess`."""
-
-    def take(self, lanes: Numbers, index: tuple[Any, ...]) -> Any:
-        """What ``index`` takes of each task's run."""
-
-    def take_one(self, lane: int, index: tuple[Any, ...]) -> Any:
-        """The same of one run."""
-
-    def put(self, lanes: Numbers, index: tuple[Any, ...], new: Any) -> None:
-        """Overwrites ``index`` of each task's run."""
-
-    def put_one(self, lane: int, index: tuple[Any, ...], new: Any) -> None:
-        """The same of one run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What tasks share: weights and modules of the model, constants, the NaN policy.
-
-    ``device`` is where new tensors are made; ``spread`` says that the model's own lie on several.
-    """
-
-    weight: Callable[[str], torch.Tensor]
-    call: Callable[[str, tuple[Any, ...]], Any]
-    constant: Callable[[str], torch.Tensor]
-    device: torch.device
-    spread: bool = False
-    refuse_nan: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and token ids by run."""
-
-    index: int
-    seed: int
-    bindings: Mapping[str, Value]
-    prompts: tuple[tuple[int, ...], ...]
 
 
 @dataclass

@@ -10,13 +10,16 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from ndif_batch.engine.cohort import Cohort, Surroundings
+from ndif_batch.engine.batches import Batch, Prepared, batches
+from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.memory import free_bytes, shown_bytes
 from ndif_batch.engine.passes import apply_module, run_pass
 from ndif_batch.engine.plan import Route, plan_pass
-from ndif_batch.engine.prepare import Preparation, Prepared
+from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.saves import arrived
 from ndif_batch.engine.schedule import BEFORE
+from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.sweep.task import Task
 
@@ -40,20 +43,36 @@ class Outcome:
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine has done so far."""
+    """What an engine has done so far; ``estimated_bytes`` is the most that a batch was estimated to take."""
 
     passes: int = 0
     tasks: int = 0
     tokens: int = 0
+    estimated_bytes: int = 0
+
+
+CPU_BATCH_TOKENS = 2048
+"""More tokens in one pass gain little on a CPU, and a worker that is asked to end finishes its pass first."""
+CUDA_BATCH_TOKENS = 65_536
 
 
 @dataclass
 class Engine:
-    """Runs tasks on one loaded model. ``max_batch_tokens`` bounds the tokens of a pass that holds several tasks."""
+    """Runs tasks on one loaded model.
+
+    A pass that holds several tasks has at most ``max_batch_tokens`` tokens (``None``: what the device is good for),
+    and what it is estimated to need fits into the free memory.
+    """
 
     model: LoadedModel
-    max_batch_tokens: int = 1024
+    max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
+
+    @property
+    def batch_tokens(self) -> int:
+        """The most tokens of a pass that holds several tasks."""
+        default = CUDA_BATCH_TOKENS if self.model.device.type == "cuda" else CPU_BATCH_TOKENS
+        return self.max_batch_tokens or default
 
     def run(
         self,
@@ -69,14 +88,19 @@ class Engine:
         Text in the bindings is tokenised with the model's tokenizer. ``constants`` are the graphs' tensors by digest.
         """
         around = self._surroundings(nan, constants or {})
-        preparation = Preparation(self.model, solo=layout == "solo")
+        preparation = Preparation(self.model, solo=layout == "solo", constants=constants or {})
         prepared: list[Prepared] = []
         for index, task in enumerate(tasks):
             try:
                 prepared.append(preparation.task(index, task))
             except NdifBatchError as error:
                 yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
-        for batch in preparation.batches(prepared, self.max_batch_tokens):
+        if not self.model.layout.packed:
+            prepared.sort(key=lambda task: [len(prompt) for prompt in task.member.prompts])
+        free = free_bytes(self.model.device)
+        for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
+            needed = batch.bytes(self.model.footprint)
+            self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
             yield from self._run_batch(batch, preparation.routes, around)
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
@@ -90,23 +114,33 @@ class Engine:
             refuse_nan=nan == "error",
         )
 
-    def _run_batch(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> Iterator[Outcome]:
+    def _run_batch(self, batch: Batch, routes: Routes, around: Surroundings) -> Iterator[Outcome]:
         """A batch whose pass breaks as a whole is halved until the task that breaks it is found."""
+        tasks = batch.tasks
         try:
-            cohorts = self._execute(batch, routes, around)
+            cohorts = self._execute(tasks, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
-            failure = str(error).splitlines()[0] if str(error) else type(error).__name__
+            failure = self._told(error, batch)
         else:
-            self.counters.tasks += len(batch)
+            self.counters.tasks += len(tasks)
             yield from _outcomes(cohorts)
             return
         self._free_memory()
-        if len(batch) == 1:
-            yield Outcome(batch[0].member.index, {}, TaskError(f"the model's pass failed: {failure}"))
+        if len(tasks) == 1:
+            yield Outcome(tasks[0].member.index, {}, TaskError(f"the model's pass failed: {failure}"))
             return
-        half = len(batch) // 2
-        yield from self._run_batch(batch[:half], routes, around)
-        yield from self._run_batch(batch[half:], routes, around)
+        for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
+            smaller = Batch()
+            for task in half:
+                smaller.add(task)
+            yield from self._run_batch(smaller, routes, around)
+
+    def _told(self, error: Exception, batch: Batch) -> str:
+        """What went wrong, in one line; of memory how much was needed."""
+        if isinstance(error, torch.OutOfMemoryError):
+            need, free = batch.bytes(self.model.footprint), free_bytes(self.model.device)
+            return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
 
     def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [
@@ -116,12 +150,25 @@ class Engine:
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                plan = plan_pass(cohorts, routes, stage, self.model.layout.moments)
-                if plan is not None:
-                    self.counters.passes += 1
-                    self.counters.tokens += run_pass(self.model, plan)
+                for beside in self._side_by_side(cohorts, stage):
+                    plan = plan_pass(beside, routes, stage, self.model.layout.moments)
+                    if plan is not None:
+                        self.counters.passes += 1
+                        self.counters.tokens += run_pass(self.model, plan)
         arrived()
         return cohorts
+
+    def _side_by_side(self, cohorts: Sequence[Cohort], stage: int) -> Iterator[Sequence[Cohort]]:
+        """The cohorts of each pass: of all, or of those whose runs are of one length."""
+        if self.model.layout.packed:
+            yield cohorts
+            return
+        by_length: dict[int, list[Cohort]] = {}
+        for cohort in cohorts:
+            for visit in cohort.program.visits:
+                if visit.stage == stage and cohort.members:
+                    by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
+        yield from by_length.values()
 
     def _free_memory(self) -> None:
         gc.collect()

@@ -16,6 +16,15 @@ from ndif_batch.models.probe import entry_device
 from ndif_batch.models.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a pass takes beside the weights: in any case, for a token in blocks, for a position in the head."""
+
+    fixed: float = 0
+    token: float = 0
+    position: float = 0
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready to run. ``load_seconds`` is what reading and probing took."""
@@ -25,6 +34,7 @@ class LoadedModel:
     layout: Layout
     tokenizer: Tokenizer | None = None
     load_seconds: float = 0.0
+    footprint: Footprint = Footprint()
 
     @property
     def device(self) -> torch.device:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
-from ndif_batch.engine.cohort import Cohort, Member
+from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.indices import plain_parts, positions
 from ndif_batch.engine.pack import Lanes, Numbers
 from ndif_batch.engine.program import Program, Visit
 from ndif_batch.engine.schedule import order_of
+from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, ParamRef, SliceArg
 from ndif_batch.graph.sites import SiteMap, SiteTensor
 

@@ -1,29 +1,29 @@
-"""Makes tasks ready to run: checks what they bind, compiles each graph once, and cuts the tasks into batches."""
+"""Makes tasks ready to run: checks what they bind, compiles each graph once, tells what each task needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ndif_batch.engine.cohort import Member
+import torch
+
+from ndif_batch.engine.batches import Need, Prepared
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.memory import live_bytes
 from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
-from ndif_batch.graph.bind import prompt_of, require_bound, site_params
+from ndif_batch.engine.tasks import Member
+from ndif_batch.errors import NdifBatchError
+from ndif_batch.graph.abstract import AbstractTensor
+from ndif_batch.graph.bind import bind, prompt_of, require_bound, site_params
+from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, Run, Value
-from ndif_batch.graph.sites import SiteTensor, SiteValue
+from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
+from ndif_batch.models.probe import dtype_name
 from ndif_batch.models.tokenizer import resolve, token_ids
 from ndif_batch.sweep.task import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A task with the program that it shares with others; ``alone`` says that it runs by itself."""
-
-    program: Program
-    member: Member
-    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,17 @@ class _Known:
 class Preparation:
     """Prepares tasks for one model; ``solo`` runs every task alone."""
 
-    def __init__(self, model: LoadedModel, *, solo: bool) -> None:
+    def __init__(self, model: LoadedModel, *, solo: bool, constants: Mapping[str, torch.Tensor]) -> None:
         self._model = model
+        self._constants = {
+            digest: AbstractTensor(tuple(tensor.shape), dtype_name(tensor.dtype))
+            for digest, tensor in constants.items()
+        }
         self._solo = solo
         self._graphs: dict[int, _Known] = {}
-        self._programs: dict[tuple[int, tuple[Value, ...]], tuple[Program, bool]] = {}
+        self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
+        self._lives: dict[tuple[Any, ...], int] = {}
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
@@ -52,32 +57,13 @@ class Preparation:
         require_bound(task.graph, task.bindings)
         bindings = resolve(task.graph.params, task.bindings, self._model.tokenizer)
         prompts = tuple(self._prompt(run, bindings) for run in known.graph.runs)
-        key = (id(task.graph), tuple(bindings[name] for name in known.named))
+        apart = () if self._model.layout.packed else tuple(len(prompt) for prompt in prompts)
+        key = (id(task.graph), tuple(bindings[name] for name in known.named), apart)
         if key not in self._programs:
             self._programs[key] = self._compiled(at_sites(known.graph, bindings), known.origin)
         program, alone = self._programs[key]
-        return Prepared(program, Member(index, task.seed, bindings, prompts), alone)
-
-    def batches(self, tasks: Sequence[Prepared], max_tokens: int) -> Iterator[list[Prepared]]:
-        """Tasks in order, as many together as ``max_tokens`` tokens allow."""
-        batch: list[Prepared] = []
-        shared: set[tuple[int, ...]] = set()
-        tokens = 0
-        for task in tasks:
-            if task.alone:
-                yield [task]
-                continue
-            own, prompts = self._tokens(task)
-            more = own + sum(len(prompt) for prompt in prompts - shared)
-            if batch and tokens + more > max_tokens:
-                yield batch
-                batch, shared, tokens = [], set(), 0
-                more = own + sum(len(prompt) for prompt in prompts)
-            batch.append(task)
-            shared |= prompts
-            tokens += more
-        if batch:
-            yield batch
+        member = Member(index, task.seed, bindings, prompts)
+        return Prepared(program, member, alone, self._need(known, program, member))
 
     def _prompt(self, run: Run, bindings: Mapping[str, Value]) -> tuple[int, ...]:
         prompt = prompt_of(run, bindings)
@@ -107,17 +93,38 @@ class Preparation:
         self.routes[id(program)] = routes(program, sites, layout.moments)
         return program, alone
 
-    def _tokens(self, task: Prepared) -> tuple[int, set[tuple[int, ...]]]:
-        """The tokens that a task has to itself, and the prompts of which it needs a run that others may share."""
-        own = 0
+    def _need(self, known: _Known, program: Program, member: Member) -> Need:
+        tokens = positions = 0
         prompts = set()
-        for route in self.routes[id(task.program)]:
-            prompt = task.member.prompts[route.visit.run]
-            start = route.start(task.member, self._model.layout.moments.causal)
-            own += len(prompt) - start if route.visit.writes else 0
+        for route in self.routes[id(program)]:
+            prompt = member.prompts[route.visit.run]
+            start = route.start(member, self._model.layout.moments.causal)
+            tokens += len(prompt) - start if route.visit.writes else 0
+            positions += len(route.kept(member)) if route.ends else 0
             if not route.visit.writes or start:
                 prompts.add(prompt)
-        return own, prompts
+        return Need(tokens, frozenset(prompts), positions, self._live(known, program, member))
+
+    def _live(self, known: _Known, program: Program, member: Member) -> int:
+        """Bytes of the values of a task; tasks of one kind of sites and one length of prompts are taken to be equal."""
+        sites = self._model.sites
+        kinds = tuple(site.value for site in self._named_sites(program, known))
+        key = (id(known.graph), kinds, tuple(len(prompt) for prompt in member.prompts))
+        if key not in self._lives:
+            bound = bind(known.graph, member.bindings)
+            runs = tuple(replace(run, prompt=ids) for run, ids in zip(bound.runs, member.prompts, strict=True))
+            try:
+                values = infer(replace(bound, runs=runs), sites, self._constants)
+            except NdifBatchError:
+                values = []
+            self._lives[key] = live_bytes(program, dict(zip(known.origin, values, strict=False)))
+        return self._lives[key]
+
+    def _named_sites(self, program: Program, known: _Known) -> Iterator[Site]:
+        if known.named:
+            for node in program.graph.nodes:
+                if str(node.site) in self._model.sites.sites:
+                    yield self._model.sites.sites[str(node.site)]
 
 
 def _one_token_axis(value: SiteValue) -> bool:

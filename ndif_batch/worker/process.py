@@ -83,7 +83,7 @@ def run(
                 jobs,
                 heart,
                 model=model_name,
-                max_tokens=LEASE_PASSES * settings.max_batch_tokens,
+                max_tokens=LEASE_PASSES * engine.batch_tokens,
                 patience=patience,
                 walltime=end,
                 meter=Meter(engine.counters, engine.model.gpus),

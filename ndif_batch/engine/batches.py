@@ -1,0 +1,81 @@
+"""Cuts tasks into batches, each as large as the tokens and the memory of one pass allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ndif_batch.engine.loaded import Footprint
+from ndif_batch.engine.program import Program
+from ndif_batch.engine.tasks import Member
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a task brings to a pass: ``tokens`` of its own, ``prompts`` that it can share with others, ``positions``
+    in the head, and the most ``bytes`` that the values of its nodes have at once."""
+
+    tokens: int
+    prompts: frozenset[tuple[int, ...]]
+    positions: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task with the program that it shares with others; ``alone`` says that it runs by itself."""
+
+    program: Program
+    member: Member
+    alone: bool
+    need: Need
+
+
+@dataclass
+class Batch:
+    """Tasks of one pass, and what they need together."""
+
+    tasks: list[Prepared] = field(default_factory=list)
+    tokens: int = 0
+    _positions: int = 0
+    _bytes: int = 0
+    _shared: set[tuple[int, ...]] = field(default_factory=set)
+
+    def add(self, task: Prepared) -> None:
+        """Takes a task in."""
+        self.tokens += self._more(task.need)
+        self._shared |= task.need.prompts
+        self._positions += task.need.positions
+        self._bytes += task.need.bytes
+        self.tasks.append(task)
+
+    def has_room(self, task: Prepared, max_tokens: int, max_bytes: int, footprint: Footprint) -> bool:
+        """Whether a further task can go with those that are there."""
+        if task.alone or any(other.alone for other in self.tasks[-1:]):
+            return False
+        tokens = self.tokens + self._more(task.need)
+        positions, own = self._positions + task.need.positions, self._bytes + task.need.bytes
+        return tokens <= max_tokens and _bytes(footprint, tokens, positions, own) <= max_bytes
+
+    def bytes(self, footprint: Footprint) -> int:
+        """What a pass with these tasks is estimated to take beside the weights."""
+        return _bytes(footprint, self.tokens, self._positions, self._bytes)
+
+    def _more(self, need: Need) -> int:
+        return need.tokens + sum(len(prompt) for prompt in need.prompts - self._shared)
+
+
+def batches(tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprint: Footprint) -> Iterator[Batch]:
+    """The tasks in order; a batch has at least one."""
+    batch = Batch()
+    for task in tasks:
+        if batch.tasks and not batch.has_room(task, max_tokens, max_bytes, footprint):
+            yield batch
+            batch = Batch()
+        batch.add(task)
+    if batch.tasks:
+        yield batch
+
+
+def _bytes(footprint: Footprint, tokens: int, positions: int, own: int) -> int:
+    return int(footprint.fixed + max(footprint.token * tokens, footprint.position * positions) + own)

@@ -1,0 +1,125 @@
+"""How many bytes tasks need while they run: measured at load on a GPU, told by shapes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ndif_batch.engine.layout import Arrangement
+from ndif_batch.engine.loaded import Footprint, LoadedModel
+from ndif_batch.engine.pack import Lanes
+from ndif_batch.engine.passes import run_pass
+from ndif_batch.engine.plan import PassPlan
+from ndif_batch.engine.program import Program
+from ndif_batch.graph.abstract import Abstract, AbstractTensor
+from ndif_batch.graph.nodes import inputs
+from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
+
+TRIAL_TOKENS = (1024, 4096)
+"""Tokens of the two passes whose peaks show what a token costs."""
+TRIAL_LENGTH = 16
+USABLE = 0.85
+"""Share of the free memory that a pass may be planned for: allocators waste some."""
+WIDE_TENSORS, HIDDEN_TENSORS = 3, 8
+"""Where nothing was measured: how many of a block's widest tensors, and of its hidden states, live at once."""
+
+
+def measure_footprint(model: LoadedModel) -> Footprint:
+    """What a pass of the model takes beside its weights."""
+    head = _bytes_a_token(model.sites, f"{model.sites.head}.output")
+    if model.device.type != "cuda":
+        return Footprint(0, _by_shapes(model), head)
+    short, long = (_peak(model, tokens) for tokens in TRIAL_TOKENS)
+    token = max(long - short, 0) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0])
+    return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a pass can be planned for: of a GPU what is free there, else half of what the machine has free."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(USABLE * (torch.cuda.mem_get_info(device)[0] + unused))
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(available.split()[1]) * 1024 // 2
+
+
+def live_bytes(program: Program, values: Mapping[int, Abstract]) -> int:
+    """The most bytes that the values of one task's nodes have at once; ``values`` are by the submitted id of a node."""
+    left = list(program.uses)
+    live: dict[int, int] = {}
+    most = 0
+    for entry in program.entries:
+        node = program.graph.nodes[entry.node]
+        live[entry.node] = _bytes(values.get(program.origin[entry.node])) if node.op != "weight" else 0
+        most = max(most, sum(live.values()))
+        for used in (*inputs(node), entry.node):
+            left[used] -= used != entry.node
+            if not left[used]:
+                live.pop(used, None)
+    return most
+
+
+def shown_bytes(count: float) -> str:
+    """``1.5 GiB`` for 1,610,612,736."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.3g} {unit}"
+
+
+@contextmanager
+def peak_of(device: torch.device) -> Iterator[list[int]]:
+    """Appends, at the end of the block, by how many bytes the memory used on a GPU rose at most."""
+    found: list[int] = []
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    yield found
+    torch.cuda.synchronize(device)
+    found.append(torch.cuda.max_memory_allocated(device) - before)
+
+
+def _peak(model: LoadedModel, tokens: int) -> int:
+    """Of a pass through all blocks that ends before the head."""
+    births = model.layout.moments.births
+    ends = [site.order for site in model.sites.sites.values() if site.refused is None]
+    length = min(TRIAL_LENGTH, model.sites.max_tokens)
+    lanes = Lanes.of([range(length)] * (1 if model.layout.arrangement is Arrangement.ALONE else tokens // length))
+    count = np.full(len(lanes.prompts), births[-1] if births else max(ends))
+    plan = PassPlan(0, lanes, np.full_like(count, -1), count, np.arange(lanes.borrowed.size), int(count[0]), {})
+    with peak_of(model.device) as found:
+        run_pass(model, plan)
+    return found[0]
+
+
+def _by_shapes(model: LoadedModel) -> float:
+    paths: Sequence[str] = [block.path for block in model.layout.blocks] or [""]
+    widths = [
+        _bytes_a_token(model.sites, path)
+        for path in model.sites.sites
+        if any(path.startswith(block) for block in paths[:1]) and path != f"{model.sites.head}.output"
+    ]
+    hidden = _bytes_a_token(model.sites, f"{paths[0]}.output")
+    return WIDE_TENSORS * max(widths, default=0) + HIDDEN_TENSORS * hidden
+
+
+def _bytes_a_token(sites: SiteMap, path: str) -> int:
+    return _site_bytes(sites.sites[path].value) if path in sites.sites else 0
+
+
+def _site_bytes(value: SiteValue) -> int:
+    if isinstance(value, tuple):
+        return sum(_site_bytes(item) for item in value)
+    return _bytes(AbstractTensor(value.at(1), value.dtype)) if isinstance(value, SiteTensor) and value.token_axes else 0
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, tuple):
+        return sum(_bytes(item) for item in value)
+    return value.bytes if isinstance(value, AbstractTensor) else 0

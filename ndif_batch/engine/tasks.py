@@ -1,0 +1,53 @@
+"""One task as a pass has it, and what it finds around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from ndif_batch.engine.pack import Numbers
+from ndif_batch.graph.nodes import Value
+
+
+class Touchpoint(Protocol):
+    """A site while a pass is at it; see :class:`ndif_batch.engine.access.SiteAccess`."""
+
+    def take(self, lanes: Numbers, index: tuple[Any, ...]) -> Any:
+        """What ``index`` takes of each task's run."""
+
+    def take_one(self, lane: int, index: tuple[Any, ...]) -> Any:
+        """The same of one run."""
+
+    def put(self, lanes: Numbers, index: tuple[Any, ...], new: Any) -> None:
+        """Overwrites ``index`` of each task's run."""
+
+    def put_one(self, lane: int, index: tuple[Any, ...], new: Any) -> None:
+        """The same of one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What tasks share: weights and modules of the model, constants, the NaN policy.
+
+    ``device`` is where new tensors are made; ``spread`` says that the model's own lie on several.
+    """
+
+    weight: Callable[[str], torch.Tensor]
+    call: Callable[[str, tuple[Any, ...]], Any]
+    constant: Callable[[str], torch.Tensor]
+    device: torch.device
+    spread: bool = False
+    refuse_nan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and token ids by run."""
+
+    index: int
+    seed: int
+    bindings: Mapping[str, Value]
+    prompts: tuple[tuple[int, ...], ...]
