@@ -83,7 +83,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
     "gpt_oss": {**HEADS, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
     "cohere": GROUPED,
-    "stablelm": {**GROUPED, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    "stablelm": {
+        **GROUPED,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    },
     "starcoder2": {**GROUPED, "sliding_window": 4},
     "granite": GROUPED,
     "smollm3": HEADS,
@@ -117,7 +120,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 ENCODERS: dict[str, dict[str, Any]] = {
     "bert": PLAIN,
     "roberta": PLAIN,
-    "modernbert": {**PLAIN, "local_attention": 4, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "modernbert": {
+        **PLAIN,
+        "local_attention": 4,
+        "global_attn_every_n_layers": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    },
 }
 ALL = {**FAMILIES, **OTHERS, **ENCODERS}
 

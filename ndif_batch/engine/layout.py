@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -15,7 +15,7 @@ from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.rows import on_one_axis
-from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
+from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
 from ndif_batch.models.probe import entry_device, watching
 
 LENGTHS = (5, 9, 5, 2)
@@ -43,13 +43,14 @@ class Arrangement(StrEnum):
 class Layout:
     """How runs of a model go together, and the ``reason`` if they cannot be packed.
 
-    ``alone`` are the sites at which a pack does not hold each run's own values: their tasks run alone. ``blocks`` are
-    those between which tokens can come and go, ``last`` the module whose output the head takes in.
+    ``alone`` are the tensors (of a site, with the items that lead there) that do not hold each run's own values when
+    runs go together: tasks that touch one run alone. ``blocks`` are those between which tokens can come and go,
+    ``last`` the module whose output the head takes in.
     """
 
     arrangement: Arrangement
     reason: str | None = None
-    alone: frozenset[str] = field(default_factory=frozenset)
+    alone: frozenset[tuple[str, tuple[int, ...]]] = field(default_factory=frozenset)
     moments: Moments = field(default_factory=Moments)
     blocks: tuple[Block, ...] = ()
     last: str | None = None
@@ -145,42 +146,43 @@ def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> dict[str, An
 
 def _mixed(
     sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together: dict[str, Any]
-) -> frozenset[str]:
-    """The sites that do not hold each run's own values. ``ValueError`` if the last site of all is one of them."""
+) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """The tensors that do not hold each run's own values. ``ValueError`` if the last site of all has one of them."""
     usable = [site for site in sites.sites.values() if site.refused is None]
     mixed = frozenset(
-        site.path
+        (site.path, items)
         for site in usable
-        if site.path not in together
-        or not all(
-            _equal(site.value, pack, lane, own.get(site.path), together[site.path]) for lane, own in enumerate(alone)
+        for items, shape in tensors_of(site.value)
+        if not _is_each_ones(
+            shape, pack, [_at(own, site.path, items) for own in alone], _at(together, site.path, items)
         )
     )
     last = max(usable, key=lambda site: site.order).path
-    if last in mixed:
-        raise ValueError(f"runs together differ from runs alone at {last}")
+    if any(path == last for path, _ in mixed):
+        raise ValueError(f"{'packed runs' if pack.rows == 1 else 'they'} differ from runs alone at {last}")
     return mixed
 
 
-def _equal(shape: SiteValue, pack: Pack, lane: int, alone: Any, together: Any) -> bool:
-    if isinstance(shape, tuple):
-        return len(together) == len(alone) == len(shape) and all(
-            _equal(part, pack, lane, a, b) for part, a, b in zip(shape, alone, together, strict=True)
-        )
-    if not isinstance(shape, SiteTensor):
-        return True
-    if len(shape.token_axes) > 1 or not isinstance(together, torch.Tensor):
-        return False
-    try:
-        seen = SiteAccess(on_one_axis(together, shape, pack.tokens, pack.rows), shape, pack).take_one(lane, ())
-    except (IndexError, RuntimeError, ValueError):
-        return False
-    return equal(seen, alone)
+def _at(values: Mapping[str, Any], path: str, items: tuple[int, ...]) -> Any:
+    value = values.get(path)
+    for item in items:
+        value = value[item] if isinstance(value, tuple | list) and item < len(value) else None
+    return value
 
 
-def equal(seen: torch.Tensor, alone: torch.Tensor) -> bool:
+def _is_each_ones(shape: SiteTensor, pack: Pack, alone: Sequence[Any], together: Any) -> bool:
+    if len(shape.token_axes) != 1 or not isinstance(together, torch.Tensor):
+        return False
+    together = on_one_axis(together, shape, pack.tokens, pack.rows)
+    if tuple(together.shape) != shape.at(pack.tokens):
+        return False
+    access = SiteAccess(together, shape, pack)
+    return all(equal(access.take_one(lane, ()), own) for lane, own in enumerate(alone))
+
+
+def equal(seen: torch.Tensor, alone: Any) -> bool:
     """Whether what a run has in company is what it has alone, but for rounding."""
-    if seen.shape != alone.shape:
+    if not isinstance(alone, torch.Tensor) or seen.shape != alone.shape:
         return False
     seen = seen.to(alone.device)
     if not alone.is_floating_point():

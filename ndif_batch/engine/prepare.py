@@ -20,7 +20,7 @@ from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound, site_params
 from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, Run, Value
-from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
+from ndif_batch.graph.sites import Site
 from ndif_batch.models.probe import dtype_name
 from ndif_batch.models.tokenizer import resolve, token_ids
 from ndif_batch.sweep.task import Task
@@ -84,12 +84,14 @@ class Preparation:
     def _compiled(self, graph: Graph, origin: tuple[int, ...]) -> tuple[Program, bool]:
         sites = self._model.sites
         layout = self._model.layout
+        program = compile_task(graph, origin, sites, together=layout.packed)
         alone = (
             self._solo
             or layout.arrangement is Arrangement.ALONE
-            or any(path in layout.alone or not _one_token_axis(value) for path, value in touched(graph, sites))
+            or not layout.alone.isdisjoint(touched(program, sites))
         )
-        program = compile_task(graph, origin, sites, together=layout.packed and not alone)
+        if alone and layout.packed:
+            program = compile_task(graph, origin, sites, together=False)
         self.routes[id(program)] = routes(program, sites, layout.moments)
         return program, alone
 
@@ -125,9 +127,3 @@ class Preparation:
             for node in program.graph.nodes:
                 if str(node.site) in self._model.sites.sites:
                     yield self._model.sites.sites[str(node.site)]
-
-
-def _one_token_axis(value: SiteValue) -> bool:
-    if isinstance(value, tuple):
-        return all(_one_token_axis(item) for item in value)
-    return not isinstance(value, SiteTensor) or len(value.token_axes) == 1

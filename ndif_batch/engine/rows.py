@@ -16,7 +16,7 @@ from ndif_batch.graph.sites import SiteTensor, SiteValue
 def on_one_axis(value: Any, shape: SiteValue, tokens: int, rows: int) -> Any:
     """A site's value as a pack of ``tokens`` tokens has it: the ``shape`` of one run, with the tokens of all rows.
 
-    ``ValueError`` if the rows cannot be told apart.
+    A tensor whose rows cannot be told apart stays as it is: trials show that it does not hold each run's own values.
     """
 
     def merged(tensor: torch.Tensor, part: SiteTensor) -> torch.Tensor:
@@ -37,22 +37,21 @@ def in_rows(value: Any, like: Any, shape: SiteValue, tokens: int, rows: int) -> 
         if axes is None:
             return tensor
         batch, place = axes
-        return tensor.squeeze(batch).unflatten(place, (rows, tokens // rows)).movedim(place, batch)
+        parts = tensor.squeeze(batch)
+        return parts.reshape(*parts.shape[:place], rows, -1, *parts.shape[place + 1 :]).movedim(place, batch)
 
     return value if rows == 1 else _changed([value, like], shape, parted)
 
 
 def _axes(shape: Sequence[int], alone: SiteTensor, tokens: int, rows: int) -> tuple[int, int] | None:
-    """The axis of the rows, and that of the tokens without it; ``None`` if both are one axis already."""
+    """The axis of the rows, and that of the tokens without it; ``None`` if both are one, or there are no rows."""
     if len(alone.token_axes) != 1 or len(shape) != len(alone.shape):
-        raise ValueError("its rows cannot be told apart")
-    (place,) = alone.token_axes
-    if tuple(shape) == alone.at(tokens):
         return None
-    changed = [axis for axis, size in enumerate(alone.at(tokens // rows)) if shape[axis] != size]
-    if len(changed) != 1 or alone.shape[changed[0]] != 1 or shape[changed[0]] != rows:
-        raise ValueError("its rows cannot be told apart")
-    return changed[0], place - (changed[0] < place)
+    (place,) = alone.token_axes
+    other = [axis for axis, size in enumerate(alone.at(tokens // rows)) if shape[axis] != size]
+    if len(other) != 1 or alone.shape[other[0]] != 1 or shape[other[0]] != rows:
+        return None
+    return other[0], place - (other[0] < place)
 
 
 def _changed(values: Sequence[Any], shape: SiteValue, change: Callable[..., torch.Tensor]) -> Any:
