@@ -17,7 +17,7 @@ from ndif_batch.engine.memory import free_bytes, shown_bytes
 from ndif_batch.engine.passes import apply_module, run_pass
 from ndif_batch.engine.plan import Route, plan_pass
 from ndif_batch.engine.prepare import Preparation
-from ndif_batch.engine.saves import arrived
+from ndif_batch.engine.saves import copies
 from ndif_batch.engine.schedule import BEFORE
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError, TaskError
@@ -49,6 +49,15 @@ class Counters:
     tasks: int = 0
     tokens: int = 0
     estimated_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """Tasks whose passes are on their way, and what to wait for; or the outcome of one that broke its pass."""
+
+    cohorts: Sequence[Cohort]
+    copied: Sequence[torch.cuda.Event]
+    broken: Outcome | None = None
 
 
 CPU_BATCH_TOKENS = 2048
@@ -98,10 +107,16 @@ class Engine:
         if not self.model.layout.packed:
             prepared.sort(key=lambda task: [len(prompt) for prompt in task.member.prompts])
         free = free_bytes(self.model.device)
+        started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
             needed = batch.bytes(self.model.footprint)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
-            yield from self._run_batch(batch, preparation.routes, around)
+            before, started = started, list(self._start(batch, preparation.routes, around))
+            yield from self._outcomes(before)
+            if self.model.device.type == "cpu":
+                yield from self._outcomes(started)
+                started = []
+        yield from self._outcomes(started)
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
         there = cache(lambda digest: constants[digest].to(self.model.device))
@@ -114,26 +129,37 @@ class Engine:
             refuse_nan=nan == "error",
         )
 
-    def _run_batch(self, batch: Batch, routes: Routes, around: Surroundings) -> Iterator[Outcome]:
-        """A batch whose pass breaks as a whole is halved until the task that breaks it is found."""
+    def _start(self, batch: Batch, routes: Routes, around: Surroundings) -> Iterator[_Started]:
+        """Runs a batch; a GPU is still at work when it is given back, so that the next can be made ready.
+
+        A batch whose pass breaks as a whole is halved until the task that breaks it is found.
+        """
         tasks = batch.tasks
         try:
             cohorts = self._execute(tasks, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
         else:
-            self.counters.tasks += len(tasks)
-            yield from _outcomes(cohorts)
+            yield _Started(cohorts, copies())
             return
         self._free_memory()
         if len(tasks) == 1:
-            yield Outcome(tasks[0].member.index, {}, TaskError(f"the model's pass failed: {failure}"))
+            broken = TaskError(f"the model's pass failed: {failure}")
+            yield _Started([], (), Outcome(tasks[0].member.index, {}, broken))
             return
         for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
             smaller = Batch()
             for task in half:
                 smaller.add(task)
-            yield from self._run_batch(smaller, routes, around)
+            yield from self._start(smaller, routes, around)
+
+    def _outcomes(self, batches: Sequence[_Started]) -> Iterator[Outcome]:
+        for batch in batches:
+            for event in batch.copied:
+                event.synchronize()
+            outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts))
+            self.counters.tasks += 0 if batch.broken else len(outcomes)
+            yield from outcomes
 
     def _told(self, error: Exception, batch: Batch) -> str:
         """What went wrong, in one line; of memory how much was needed."""
@@ -155,7 +181,6 @@ class Engine:
                     if plan is not None:
                         self.counters.passes += 1
                         self.counters.tokens += run_pass(self.model, plan)
-        arrived()
         return cohorts
 
     def _side_by_side(self, cohorts: Sequence[Cohort], stage: int) -> Iterator[Sequence[Cohort]]:

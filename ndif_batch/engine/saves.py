@@ -14,7 +14,7 @@ PRINTED_CHARACTERS = 2000
 def saved(value: Any) -> Any:
     """A value to save, in main memory: a tensor, or one for every task; ``TypeError`` for what is neither.
 
-    From a GPU it is copied on a stream of its own: call :func:`arrived` before looking at it.
+    From a GPU it is copied on a stream of its own: wait for :func:`copies` before looking at it.
     """
     if isinstance(value, Each):
         return Each(_copied(value.stacked))
@@ -27,10 +27,9 @@ def saved(value: Any) -> Any:
     raise TypeError(f"only a tensor or a number can be saved, not {type(value).__name__}")
 
 
-def arrived() -> None:
-    """Waits until everything that was saved is in main memory."""
-    for stream in _streams.values():
-        stream.synchronize()
+def copies() -> tuple[torch.cuda.Event, ...]:
+    """What to wait for until everything that was saved so far is in main memory."""
+    return tuple(stream.record_event() for stream in _streams.values())
 
 
 def shown(value: Any) -> str:

@@ -37,7 +37,7 @@ def test_what_a_user_runs_and_has_used_is_listed(run: Run, client: Client) -> No
     submit(client)
     with working(client, ToyEngine()) as here:
         here.run()
-        submit(client, reuse=False)
+        submit(client)
         client.queue.lease(here.id, "toy", 10**6, 60.0)
         (row,) = json.loads(run("user", "ls", "-o", "json").out)
     assert (row["user"], row["running"], row["gpu-hours"] > 0) == ("ada", 4, True)

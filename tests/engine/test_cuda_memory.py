@@ -91,11 +91,10 @@ def distinct(graph: Graph) -> list[Task]:
 
 
 @pytest.fixture(autouse=True)
-def empty_memory() -> Iterator[None]:
+def empty_memory() -> None:
     model()
     gc.collect()
     torch.cuda.empty_cache()
-    yield
 
 
 @pytest.mark.parametrize("method", [patching, steering, logit_lens, caching])
@@ -107,7 +106,6 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(method: object) -
         outcomes = list(engine.run(tasks))
     assert engine.counters.passes == 1
     assert not any(outcome.error for outcome in outcomes)
-    print(method.__name__, engine.counters.estimated_bytes, found[0])  # type: ignore[attr-defined]
     assert 0.75 * found[0] <= engine.counters.estimated_bytes <= 1.25 * found[0]
 
 

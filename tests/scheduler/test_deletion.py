@@ -17,7 +17,7 @@ from tests.worker.working import submit, working
 def test_given_up_results_are_deleted_and_what_cannot_be_waits_for_the_next_round(
     client: Client, room: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [submit(client, reuse=False) for _ in range(2)]
+    jobs = [submit(client) for _ in range(2)]
     with working(client, ToyEngine()) as here:
         here.run()
     for job in jobs:

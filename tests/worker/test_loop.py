@@ -200,7 +200,7 @@ def test_a_cancelled_job_is_dropped_while_its_neighbour_goes_on(client: Client) 
 
 
 def test_an_archive_that_is_deleted_while_its_job_runs_fails_that_job_alone(client: Client) -> None:
-    good, bad = submit(client), submit(client, reuse=False)
+    good, bad = submit(client), submit(client)
 
     def before(task: Task) -> None:
         shutil.rmtree(bad.record.store, ignore_errors=True)

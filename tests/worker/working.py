@@ -28,12 +28,16 @@ IDLE = Until(idle=True)
 
 
 def submit(client: Client, *, tile: tuple[int, ...] = (1, 3), repeats: int = 0, **options: Any) -> JobHandle:
-    """A job over four layers and three positions, cut into shards; with ``repeats``, so often each by seed."""
+    """A job over four layers and three positions, cut into shards; with ``repeats``, so often each by seed.
+
+    All of it is run: what the toy engine saves follows from the seed of a task, too.
+    """
     axes = [Axis("layer", {"layer": range(4)}), Axis("position", {"position": range(3)})]
     if repeats:
         axes.append(Axis(SEED_AXIS, {SEED_AXIS: range(repeats)}))
     space = Space(tuple(axes), {"prompt": "the cat sat", "answer": "Paris"})
-    return client.submit(cut(client.prepare(toy.reading(), space, toy.NAME), tile), **options)
+    plan = cut(client.prepare(toy.reading(), space, toy.NAME), tile)
+    return client.submit(plan, **{"reuse": False, **options})
 
 
 def cut(plan: Plan, tile: tuple[int, ...]) -> Plan:
