@@ -68,10 +68,10 @@ class SiteAccess:
 
     def put_one(self, lane: int, index: tuple[Any, ...], new: Any) -> None:
         """Overwrites ``index`` of the view of one lane with ``new``, broadcast as in torch."""
-        if isinstance(self._shape, tuple) and not index:
-            self._put_tuple(lane, new)
-            return
         whole, rest = _item(self._shape, index)
+        if isinstance(whole, tuple):
+            self._put_tuple(lane, whole, index, new)
+            return
         if not isinstance(whole, SiteTensor):
             raise TypeError("this part of the site is no tensor and cannot be written")
         places, rest = _window(self._pack, whole, lane, rest)
@@ -85,14 +85,13 @@ class SiteAccess:
         else:
             tensor.copy_(view)
 
-    def _put_tuple(self, lane: int, new: Any) -> None:
-        assert isinstance(self._shape, tuple)
-        if not isinstance(new, tuple) or len(new) != len(self._shape):
-            count = len(self._shape)
+    def _put_tuple(self, lane: int, whole: tuple[SiteValue, ...], index: tuple[Any, ...], new: Any) -> None:
+        if not isinstance(new, tuple) or len(new) != len(whole):
+            count = len(whole)
             raise TypeError(f"the site holds {count} values; write one of them or a tuple of {count}")
-        for i, part in enumerate(self._shape):
+        for i, part in enumerate(whole):
             if part is not None:
-                self.put_one(lane, (i,), new[i])
+                self.put_one(lane, (*index, i), new[i])
 
     def _owned(self, index: tuple[Any, ...]) -> torch.Tensor:
         """The tensor to which ``index`` leads, from now on the pass's own copy."""

@@ -19,18 +19,51 @@ ARITHMETIC: Final[Mapping[str, Callable[..., torch.Tensor]]] = {
     "truediv": torch.true_divide,
 }
 
-ONE_BY_ONE: Final = frozenset(
-    {
-        "size",
-        "nan_to_num",
-        "one_hot",
-        "quantile",
-        "median",
-        "repeat_interleave",
-        "embedding",
-    }
-)
-"""Operations that ``torch.vmap`` cannot batch, batches by a loop, or that give no tensor."""
+EXACT_INTS: Final = 2**53
+"""Up to here every int is a float64."""
+
+ONE_BY_ONE: Final = frozenset({"isclose", "kl_div", "quantile"})
+"""Operations that ``torch.vmap`` batches by a loop, and warns that it does."""
+
+PROMOTING: Final = ("mul", "truediv", "floordiv", "mod", "eq", "ne", "lt", "le", "gt", "ge", "where")
+
+
+def _promotes(bound: Mapping[str, Any]) -> bool:
+    """Whether a tensor without axes meets another dtype: there it counts less, which ``torch.vmap`` does not heed."""
+    tensors = [one for arg in bound.values() if (one := _of_one_task(arg)) is not None]
+    kinds = {one.dtype for one in tensors}
+    meets_number = any(isinstance(arg, int | float) for arg in bound.values()) and not all(
+        kind.is_floating_point for kind in kinds
+    )
+    return (len(kinds) > 1 or meets_number) and any(not one.ndim for one in tensors)
+
+
+def _has_no_axes(name: str) -> Callable[[Mapping[str, Any]], bool]:
+    def without(bound: Mapping[str, Any]) -> bool:
+        tensor = _of_one_task(bound[name])
+        return tensor is not None and not tensor.ndim
+
+    return without
+
+
+def _keeps_all(bound: Mapping[str, Any]) -> bool:
+    return bound["dim"] is None and bound["keepdim"]
+
+
+def _of_one_task(arg: Any) -> torch.Tensor | None:
+    if isinstance(arg, Each):
+        return arg.stacked[0]
+    return arg if isinstance(arg, torch.Tensor) else None
+
+
+OTHERWISE: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
+    **dict.fromkeys(PROMOTING, _promotes),
+    **dict.fromkeys(("argmax", "argmin"), _keeps_all),
+    "index_select": _has_no_axes("index"),
+    "masked_fill": _has_no_axes("value"),
+    "roll": _has_no_axes("input"),
+}
+"""For which arguments ``torch.vmap`` gives something else than the operation gives to each task."""
 
 
 class OneByOneError(Exception):
@@ -45,7 +78,10 @@ def apply(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: t
             return Each(found)
     if name in ARITHMETIC and len(args) == 2 and not kwargs and any(isinstance(arg, Rows) for arg in args):
         return Each(_with_numbers(name, *args))
-    if KERNELS[name].operation.random or name in ONE_BY_ONE or (device.type != "cpu" and name in CHECKS):
+    operation = KERNELS[name].operation
+    if operation.random or name in ONE_BY_ONE or (device.type != "cpu" and name in CHECKS):
+        raise OneByOneError
+    if name in OTHERWISE and OTHERWISE[name](operation.arrange(args, kwargs)):
         raise OneByOneError
     return _vmapped(name, args, kwargs, device)
 
@@ -124,23 +160,31 @@ def uploaded(numbers: Any, device: torch.device) -> torch.Tensor:
 
 def _with_numbers(name: str, left: Any, right: Any) -> torch.Tensor:
     """Arithmetic between tensors and a Python number for each task, rounded as torch rounds it task by task."""
-    tensor = next((one for one in (left, right) if isinstance(one, Each | torch.Tensor)), None)
-    if tensor is None:
+    tensor, numbers = (right, left) if isinstance(left, Rows) else (left, right)
+    like = _of_one_task(tensor)
+    if like is None or like.ndim == 0 or not like.is_floating_point():
         raise OneByOneError
-    like = tensor.stacked[0] if isinstance(tensor, Each) else tensor
-    if like.ndim == 0 or not like.is_floating_point():
-        raise OneByOneError
+    stacked = tensor.stacked if isinstance(tensor, Each) else tensor[None]
     wide = like.dtype if like.dtype == torch.float64 else torch.float32
-
-    def widened(side: Any) -> torch.Tensor:
-        if isinstance(side, Each):
-            return side.stacked.to(wide)
-        if isinstance(side, torch.Tensor):
-            return side[None].to(wide)
-        if not isinstance(side, Rows) or not all(type(value) in (int, float) for value in side.values):
-            raise OneByOneError
-        numbers = torch.tensor(side.values, dtype=torch.float64).to(wide)
-        return numbers.to(like.device).reshape(-1, *[1] * like.ndim)
-
-    result: torch.Tensor = ARITHMETIC[name](widened(left), widened(right))
+    others = _numbers(numbers).to(wide).reshape(-1, *[1] * like.ndim)
+    if name in ("add", "sub") and like.device.type == "cpu":
+        others = others.to(like.dtype).to(wide)
+    others = others.to(like.device)
+    if name == "truediv" and numbers is left:
+        result = stacked.reciprocal().to(wide) * others
+    elif name == "truediv" and like.device.type != "cpu":
+        result = stacked.to(wide) * others.reciprocal()
+    else:
+        sides = (others, stacked.to(wide)) if numbers is left else (stacked.to(wide), others)
+        result = ARITHMETIC[name](*sides)
     return result.to(like.dtype)
+
+
+def _numbers(numbers: Any) -> torch.Tensor:
+    """A float64 for each task; ``OneByOneError`` for what is no number, or an int that float64 does not have."""
+    if not isinstance(numbers, Rows):
+        raise OneByOneError
+    for value in numbers.values:
+        if type(value) is not float and not (type(value) is int and abs(value) <= EXACT_INTS):
+            raise OneByOneError
+    return torch.tensor(numbers.values, dtype=torch.float64)
