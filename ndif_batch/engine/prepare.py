@@ -96,12 +96,14 @@ class Preparation:
         return program, alone
 
     def _need(self, known: _Known, program: Program, member: Member) -> Need:
+        births = self._model.layout.moments.births
         tokens = positions = 0
         prompts = set()
         for route in self.routes[id(program)]:
             prompt = member.prompts[route.visit.run]
             start = route.start(member, self._model.layout.moments.causal)
-            tokens += len(prompt) - start if route.visit.writes else 0
+            meets_a_block = not births or route.birth != len(births) - 1
+            tokens += len(prompt) - start if route.visit.writes and meets_a_block else 0
             positions += len(route.kept(member)) if route.ends else 0
             if not route.visit.writes or start:
                 prompts.add(prompt)
