@@ -104,6 +104,7 @@ class Settings(BaseSettings):
         return {
             f"NDIF_BATCH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()
+            if value is not None
         }
 
     @classmethod
