@@ -11,7 +11,7 @@ import torch
 from ndif_batch.engine.batches import Need, Prepared
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.memory import live_bytes
+from ndif_batch.engine.memory import Live, live_bytes
 from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
 from ndif_batch.engine.tasks import Member
@@ -52,7 +52,7 @@ class Preparation:
         self._graphs: dict[int, _Known] = {}
         self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
-        self._lives: dict[tuple[Any, ...], int] = {}
+        self._lives: dict[tuple[Any, ...], Live] = {}
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
@@ -111,7 +111,7 @@ class Preparation:
                 prompts.add(prompt)
         return Need(tokens, frozenset(prompts), positions, self._live(known, program, member))
 
-    def _live(self, known: _Known, program: Program, member: Member) -> int:
+    def _live(self, known: _Known, program: Program, member: Member) -> Live:
         """Bytes of the values of a task; tasks of one kind of sites and one length of prompts are taken to be equal."""
         sites = self._model.sites
         kinds = tuple(site.value for site in self._named_sites(program, known))
