@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -57,8 +58,12 @@ def devcluster(nodes: int = 2, gpus: int = 2) -> Iterator[DevCluster]:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row to which nothing is bound; below those that the kernel hands out."""
-    return next(first for first in range(20_000, 30_000, 50) if all(map(is_free, range(first, first + count))))
+    """The first of so many ports in a row to which nothing is bound; below those that the kernel hands out.
+
+    Each process begins to look elsewhere, so that two test runs at once do not find the same.
+    """
+    places = (20_000 + 50 * ((os.getpid() + turn) % 200) for turn in range(200))
+    return next(first for first in places if all(map(is_free, range(first, first + count))))
 
 
 def is_free(port: int) -> bool:

@@ -104,6 +104,8 @@ class Engine:
                 prepared.append(preparation.task(index, task))
             except NdifBatchError as error:
                 yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
+        if not self.model.layout.packed:
+            prepared.sort(key=lambda task: [len(prompt) for prompt in task.member.prompts])
         free = free_bytes(self.model.device)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
@@ -174,11 +176,24 @@ class Engine:
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                plan = plan_pass(cohorts, routes, stage, self.model.layout.moments)
-                if plan is not None:
-                    self.counters.passes += 1
-                    self.counters.tokens += run_pass(self.model, plan)
+                for beside in self._side_by_side(cohorts, stage):
+                    plan = plan_pass(beside, routes, stage, self.model.layout.moments)
+                    if plan is not None:
+                        self.counters.passes += 1
+                        self.counters.tokens += run_pass(self.model, plan)
         return cohorts
+
+    def _side_by_side(self, cohorts: Sequence[Cohort], stage: int) -> Iterator[Sequence[Cohort]]:
+        """The cohorts of each pass: of all, or of those whose runs are of one length."""
+        if self.model.layout.packed:
+            yield cohorts
+            return
+        by_length: dict[int, list[Cohort]] = {}
+        for cohort in cohorts:
+            for visit in cohort.program.visits:
+                if visit.stage == stage and cohort.members:
+                    by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
+        yield from by_length.values()
 
     def _free_memory(self) -> None:
         gc.collect()

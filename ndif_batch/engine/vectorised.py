@@ -169,11 +169,11 @@ def _with_numbers(name: str, left: Any, right: Any) -> torch.Tensor:
     others = _numbers(numbers).to(wide).reshape(-1, *[1] * like.ndim)
     if name in ("add", "sub") and like.device.type == "cpu":
         others = others.to(like.dtype).to(wide)
+    if name == "truediv" and numbers is right and like.device.type != "cpu":
+        name, others = "mul", others.reciprocal()  # on the host, as torch does it: a GPU's own flushes subnormals
     others = others.to(like.device)
     if name == "truediv" and numbers is left:
         result = stacked.reciprocal().to(wide) * others
-    elif name == "truediv" and like.device.type != "cpu":
-        result = stacked.to(wide) * others.reciprocal()
     else:
         sides = (others, stacked.to(wide)) if numbers is left else (stacked.to(wide), others)
         result = ARITHMETIC[name](*sides)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, exists, func, or_, select
+from sqlalchemy import Row
 
-from ndif_batch.queue import controls, states, users
+from ndif_batch.queue import free, states, turns
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import ShardState
-from ndif_batch.queue.rows import state_in
-from ndif_batch.queue.tables import LEASABLE, job, shard, user
-from ndif_batch.scheduling import Candidate, choose
+from ndif_batch.queue.turns import Turn
+from ndif_batch.scheduling import Candidate, Choice, Whole, choose, ordered
 
+NEXT = 8
+"""How many further users a lease looks at to fill the room that nothing more of the first ones fits into."""
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A user for whom shards of a model wait: the head of their jobs, and the shards they may still lease."""
-
-    head: Candidate
-    served_at: datetime | None
-    room: int
+CRUMBS = 4
+"""How many shards of each of those it looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,123 +28,122 @@ class Wanted:
     max_tokens: int
     max_shards: int
     seconds_per_token: float
+    half_life_hours: float
     holding: bool
 
 
-def chosen(tx: Transaction, wanted: Wanted) -> list[int]:
-    """Ids of the shards to lease, locked. Users are looked at only as far as the policy reaches them."""
-    turns, usage, shares = _turns(tx, wanted)
-    looked: dict[Candidate, list[int]] = {}
-    step = 1
-    while True:
-        choices = choose(
-            [*(turn.head for turn in turns.values()), *looked],
-            usage,
-            shares,
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Ids of the shards to lease, in order; ``moved_on`` are users whose first waiting job is now another or none."""
+
+    shards: list[int] = field(default_factory=list)
+    moved_on: set[str] = field(default_factory=set)
+
+
+def chosen(tx: Transaction, wanted: Wanted) -> Chosen:
+    """The shards to lease, locked. Users are looked at only as far as the policy reaches them."""
+    return _Search(tx, wanted).run()
+
+
+class _Search:
+    """``turns`` are the users found so far, ``heads`` stand for those not looked at, ``looked`` is what others have."""
+
+    def __init__(self, tx: Transaction, wanted: Wanted) -> None:
+        self._tx = tx
+        self._wanted = wanted
+        self._turns: dict[str, Turn] = {}
+        self._heads: dict[str, Candidate] = {}
+        self._looked: dict[Candidate, list[int]] = {}
+        self._rows: dict[str, list[Row[Any]]] = {}
+        self._whole = Whole(0.0, 0.0)
+        self._limit = 0
+
+    def run(self) -> Chosen:
+        self._find_turns(NEXT + 1)
+        step, crumbs = 1, False
+        while True:
+            choices = self._choose()
+            reached = list(dict.fromkeys(self._unlooked(choices)))
+            if not reached or crumbs:
+                return self._result([choice for choice in choices if choice.candidate in self._looked])
+            crumbs = self._leaves_some(choices)
+            self._look(reached[: NEXT if crumbs else step], CRUMBS if crumbs else self._wanted.max_shards + 1)
+            step *= 2
+            if not self._heads and len(self._turns) == self._limit:
+                self._find_turns(4 * self._limit)
+
+    def _find_turns(self, limit: int) -> None:
+        wanted = self._wanted
+        found, self._whole = turns.first(
+            self._tx, wanted.model, wanted.seconds_per_token, wanted.half_life_hours, limit
+        )
+        new = {turn.head.user: turn for turn in found if turn.head.user not in self._turns}
+        self._turns |= new
+        self._heads |= {name: turn.head for name, turn in new.items()}
+        self._limit = limit
+
+    def _choose(self) -> list[Choice]:
+        wanted = self._wanted
+        return choose(
+            *self._candidates(),
             wanted.max_tokens,
             max_shards=wanted.max_shards,
             holding=wanted.holding,
+            whole=self._whole,
         )
-        reached = list(dict.fromkeys(choice.candidate.user for choice in choices if choice.candidate not in looked))
-        if not reached:
-            return [shard_id for choice in choices for shard_id in looked[choice.candidate][: choice.shards]]
-        for name in reached[:step]:
-            looked |= _look(tx, wanted, name, turns.pop(name))
-        step *= 2
 
+    def _candidates(self) -> tuple[list[Candidate], dict[str, float], dict[str, float]]:
+        usage = {name: turn.usage for name, turn in self._turns.items()}
+        shares = {name: turn.shares for name, turn in self._turns.items()}
+        return [*self._heads.values(), *self._looked], usage, shares
 
-def turn_query(model: str, now: datetime) -> Select[Any]:
-    """Each user with shards of ``model`` that wait, and the first such job; a probe of two indexes a user."""
-    other = job.alias("other")
-    waits = exists().where(shard.c.job_id == other.c.id, *_ready(now))
-    head = (
-        select(other.c.id)
-        .where(other.c.model == model, other.c.user == user.c.name, state_in(other.c.state, LEASABLE), waits)
-        .order_by(other.c.priority.desc(), other.c.id)
-        .limit(1)
-        .correlate(user)
-        .scalar_subquery()
-    )
-    return select(user, job.c.id, job.c.priority, job.c.submitted_at).join_from(user, job, job.c.id == head)
+    def _unlooked(self, choices: Iterable[Choice]) -> Iterable[str]:
+        return (choice.candidate.user for choice in choices if choice.candidate not in self._looked)
 
+    def _leaves_some(self, choices: Iterable[Choice]) -> bool:
+        """Whether something did not fit of those who come before the first user that was not looked at."""
+        taken = {choice.candidate: choice.shards for choice in choices}
+        for one in ordered(*self._candidates(), self._whole):
+            if one not in self._looked:
+                return False
+            if taken.get(one, 0) < one.shards and not one.alone:
+                return True
+        return False
 
-def shard_query(model: str, name: str, now: datetime, limit: int) -> Select[Any]:
-    """The first ``limit`` shards of a user's jobs that wait; walks two indexes, sorts nothing, locks what it finds."""
-    return (
-        select(shard.c.id, shard.c.tasks, shard.c.deaths, shard.c.job_id)
-        .add_columns(job.c.tokens_per_task, job.c.priority, job.c.submitted_at)
-        .join_from(shard, job)
-        .where(job.c.model == model, job.c.user == name, state_in(job.c.state, LEASABLE), *_ready(now))
-        .order_by(job.c.priority.desc(), job.c.id, shard.c.index)
-        .limit(limit)
-        .with_for_update(of=shard, key_share=True, skip_locked=True)
-    )
+    def _look(self, names: list[str], limit: int) -> None:
+        """What of these users' shards can be had: candidates of equal shards, each with the ids."""
+        self._rows |= {name: [] for name in names}
+        for name in names:
+            del self._heads[name]
+        found: dict[tuple[str, int, int, bool], list[Row[Any]]] = {}
+        for row in free.shards(self._tx, self._wanted.model, names, limit):
+            self._rows[row.user].append(row)
+            room = self._turns[row.user].room
+            most = self._wanted.max_shards if room is None else min(room, self._wanted.max_shards)
+            if len(self._rows[row.user]) <= most:
+                kind = (row.user, row.job_id, row.tasks * row.tokens_per_task, states.suspect(row.deaths))
+                found.setdefault(kind, []).append(row)
+        for (name, _, tokens, alone), rows in found.items():
+            candidate = self._candidate(rows[0], self._turns[name], tokens=tokens, shards=len(rows), alone=alone)
+            self._looked[candidate] = [row.id for row in rows]
 
+    def _candidate(self, row: Row[Any], turn: Turn, *, tokens: int, shards: int, alone: bool) -> Candidate:
+        return Candidate(
+            job_id=row.job_id,
+            user=row.user,
+            tokens=tokens,
+            shards=shards,
+            priority=row.priority,
+            age_seconds=turns.age(row.submitted_at, turn.served_at, self._tx.now),
+            alone=alone,
+        )
 
-def leased_query() -> Select[Any]:
-    """Shards and tokens that each user has leased."""
-    tokens = func.sum(shard.c.tasks * job.c.tokens_per_task).label("tokens")
-    leased = state_in(shard.c.state, [ShardState.LEASED])
-    return (
-        select(job.c.user, func.count().label("shards"), tokens)
-        .join_from(shard, job)
-        .where(leased)
-        .group_by(job.c.user)
-    )
-
-
-def _turns(tx: Transaction, wanted: Wanted) -> tuple[dict[str, Turn], dict[str, float], dict[str, float]]:
-    """The turns, the decayed usage and the shares of each user for whom shards wait and who may lease more."""
-    leased = {row.user: (row.shards, int(row.tokens)) for row in tx.connection.execute(leased_query())}
-    half_life = controls.half_life_hours(tx)
-    turns, usage, shares = {}, {}, {}
-    for row in tx.connection.execute(turn_query(wanted.model, tx.now)):
-        shards, tokens = leased.get(row.name, (0, 0))
-        room = wanted.max_shards if row.running_shards is None else row.running_shards - shards
-        usage[row.name] = users.still_used(row.used, row.used_at, tx.now, half_life) + tokens * wanted.seconds_per_token
-        shares[row.name] = row.shares
-        if room > 0:
-            turns[row.name] = Turn(_candidate(row, row.name, row.id, row.served_at, tx.now), row.served_at, room)
-    return turns, usage, shares
-
-
-def _look(tx: Transaction, wanted: Wanted, name: str, turn: Turn) -> dict[Candidate, list[int]]:
-    """What of a user's shards can be had: candidates of equal shards, each with the ids."""
-    found: dict[tuple[int, int, bool], list[Row[Any]]] = {}
-    query = shard_query(wanted.model, name, tx.now, min(wanted.max_shards, turn.room))
-    for row in tx.connection.execute(query).all():
-        tokens = row.tasks * row.tokens_per_task
-        found.setdefault((row.job_id, tokens, states.suspect(row.deaths)), []).append(row)
-    return {
-        _candidate(rows[0], name, job_id, turn.served_at, tx.now, tokens=tokens, shards=len(rows), alone=alone): [
-            row.id for row in rows
-        ]
-        for (job_id, tokens, alone), rows in found.items()
-    }
-
-
-def _candidate(
-    row: Row[Any],
-    name: str,
-    job_id: int,
-    served_at: datetime | None,
-    now: datetime,
-    *,
-    tokens: int = 1,
-    shards: int = 1,
-    alone: bool = False,
-) -> Candidate:
-    since = max(row.submitted_at, served_at or row.submitted_at)
-    return Candidate(
-        job_id=job_id,
-        user=name,
-        tokens=tokens,
-        shards=shards,
-        priority=row.priority,
-        age_seconds=(now - since).total_seconds(),
-        alone=alone,
-    )
-
-
-def _ready(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return state_in(shard.c.state, [ShardState.PENDING]), or_(shard.c.ready_at.is_(None), shard.c.ready_at <= now)
+    def _result(self, choices: Iterable[Choice]) -> Chosen:
+        ids = [shard_id for choice in choices for shard_id in self._looked[choice.candidate][: choice.shards]]
+        taken = set(ids)
+        moved_on = set()
+        for name, rows in self._rows.items():
+            rest = next((row.job_id for row in rows if row.id not in taken), None)
+            if rest != self._turns[name].head.job_id:
+                moved_on.add(name)
+        return Chosen(ids, moved_on)

@@ -15,11 +15,15 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Enum,
+    Float,
+    FunctionElement,
     Index,
     Integer,
     TypeDecorator,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -42,6 +46,25 @@ class Instant(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class seconds_from(FunctionElement[float]):  # noqa: N801 -- a function of SQL
+    """``seconds_from(earlier, later)``; SQLite counts milliseconds."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(seconds_from, "postgresql")
+def _seconds_on_postgresql(element: seconds_from, compiler: SQLCompiler, **options: Any) -> str:
+    earlier, later = (compiler.process(one, **options) for one in element.clauses)
+    return f"CAST(EXTRACT(EPOCH FROM CAST({later} AS TIMESTAMPTZ) - {earlier}) AS DOUBLE PRECISION)"
+
+
+@compiles(seconds_from, "sqlite")
+def _seconds_on_sqlite(element: seconds_from, compiler: SQLCompiler, **options: Any) -> str:
+    earlier, later = (compiler.process(one, **options) for one in element.clauses)
+    return f"((julianday({later}) - julianday({earlier})) * 86400.0)"
 
 
 def enum_of(kind: type[StrEnum], length: int) -> Enum:

@@ -13,6 +13,7 @@ from ndif_batch.queue.tables import setting
 from ndif_batch.queue.transitions import record
 from ndif_batch.scheduling.policy import HALF_LIFE_HOURS
 
+HALF_LIFE = "half_life_hours"
 PAUSE = "pause"
 """The setting that pauses everything; ``pause:<model>`` pauses one model."""
 
@@ -39,11 +40,13 @@ def pause_name(model: str | None) -> str:
 
 def half_life_hours(tx: Transaction) -> float:
     """After how long a GPU-second counts half; the setting ``half_life_hours``."""
-    found = tx.connection.scalar(select(setting.c.value).where(setting.c.name == "half_life_hours"))
+    found = tx.connection.scalar(select(setting.c.value).where(setting.c.name == HALF_LIFE))
     return HALF_LIFE_HOURS if found is None else float(found)
 
 
-def is_paused(tx: Transaction, model: str) -> bool:
-    """Whether no shard of ``model`` may be leased now."""
-    names = [pause_name(None), pause_name(model)]
-    return any(tx.connection.scalars(select(setting.c.value).where(setting.c.name.in_(names))))
+def of_lease(tx: Transaction, model: str) -> tuple[bool, float]:
+    """Whether no shard of ``model`` may be leased now, and the half-life of usage in hours."""
+    pauses = [pause_name(None), pause_name(model)]
+    query = select(setting.c.name, setting.c.value).where(setting.c.name.in_([*pauses, HALF_LIFE]))
+    found = {row.name: row.value for row in tx.connection.execute(query)}
+    return any(found.get(name) for name in pauses), float(found.get(HALF_LIFE, HALF_LIFE_HOURS))

@@ -44,10 +44,13 @@ class Transaction:
     connection: Connection
     now: datetime
 
+    def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that may say what to do ``on_conflict``."""
+        return postgresql.insert(table) if self.connection.dialect.name == "postgresql" else sqlite.insert(table)
+
     def insert_new(self, table: Table, row: Mapping[str, Any]) -> int | None:
         """Insert ``row`` unless a unique key forbids it; the first primary key column, None if it was there."""
-        insert = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(table).values(**row).on_conflict_do_nothing()
+        statement = self.insert(table).values(**row).on_conflict_do_nothing()
         found: int | None = self.connection.scalar(statement.returning(next(iter(table.primary_key))))
         return found
 
@@ -135,6 +138,7 @@ def _engine(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
+    connection.create_function("power", 2, pow, deterministic=True)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 

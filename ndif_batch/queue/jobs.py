@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
-from ndif_batch.queue import states
+from ndif_batch.queue import states, tallies
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobRecord, ShardRecord, ShardState
-from ndif_batch.queue.rows import job_query, job_record, with_failed_tasks
+from ndif_batch.queue.rows import job_query, job_record, state_in, with_failed_tasks
 from ndif_batch.queue.tables import job, shard, task_error
 from ndif_batch.queue.transitions import move_jobs, move_shards
 
@@ -35,20 +35,29 @@ def hold(tx: Transaction, job_id: int, actor: str) -> None:
     """Lease no more of it; what is leased goes on."""
     _require(tx, job_id, EventKind.JOB_HELD)
     _move(tx, job_id, EventKind.JOB_HELD, actor=actor)
+    tallies.changed(tx, job_id)
 
 
 def release(tx: Transaction, job_id: int, actor: str) -> None:
     """End a hold."""
     held = _require(tx, job_id, EventKind.JOB_RELEASED)
     _move(tx, job_id, EventKind.JOB_RELEASED, actor=actor, target=states.started(held.started_at is not None))
+    tallies.changed(tx, job_id)
 
 
 def cancel(tx: Transaction, job_id: int, actor: str) -> None:
     """End it now; what is leased is taken from its workers, what is saved stays."""
     _require(tx, job_id, EventKind.JOB_CANCELLED)
-    move_shards(tx, EventKind.SHARD_CANCELLED, shard.c.job_id == job_id, actor=actor)
+    its_own = shard.c.job_id == job_id
+    open_states = state_in(shard.c.state, states.SHARD[EventKind.SHARD_CANCELLED].sources)
+    locking = select(shard.c.id, shard.c.state).where(its_own, open_states).order_by(shard.c.id)
+    locked = tx.connection.execute(locking.with_for_update(key_share=True))
+    leased = {row.id for row in locked if row.state is ShardState.LEASED}
+    moved = move_shards(tx, EventKind.SHARD_CANCELLED, its_own, actor=actor)
     reason = f"cancelled by {actor}"
     _move(tx, job_id, EventKind.JOB_CANCELLED, actor=actor, reason=reason, values={"shards_left": 0})
+    tallies.left(tx, [one for one in moved if one.id in leased])
+    tallies.changed(tx, job_id)
 
 
 def retry(tx: Transaction, job_id: int, actor: str) -> None:
@@ -72,6 +81,7 @@ def retry(tx: Transaction, job_id: int, actor: str) -> None:
     _move(tx, job_id, EventKind.JOB_RETRIED, actor=actor, target=target, values=counts)
     if get(tx, job_id).removed_at is not None:  # asked last, when nobody else can change the row any more
         raise ConflictError(f"the results of job {job_id} were removed", hint="submit it again")
+    tallies.changed(tx, job_id)
 
 
 def settle(tx: Transaction, moved: Iterable[ShardRecord]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from ndif_batch.errors import UsageError
-from ndif_batch.queue import jobs, states, users, workers
+from ndif_batch.queue import jobs, states, tallies, workers
 from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.protocol import Finished
@@ -32,7 +32,7 @@ def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
     for one in counted.values():
         _check(held[one.shard_id], one.failures)
     _count_work(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
-    _end_done(tx, [(held[one.shard_id], len(one.failures)) for one in counted.values()])
+    moved = _end_done(tx, [(held[one.shard_id], len(one.failures)) for one in counted.values()])
     errors = [
         {"job_id": held[one.shard_id].job_id, "shard_id": one.shard_id, **asdict(failure)}
         for one in counted.values()
@@ -40,7 +40,7 @@ def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
     ]
     if errors:
         tx.connection.execute(insert(task_error), errors)
-    _charge(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
+    tallies.left(tx, moved, {one.shard_id: one.cost for one in counted.values()})
     return set(counted) | _done_before(tx, [one for one in finished if one.shard_id not in counted])
 
 
@@ -58,7 +58,7 @@ def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, re
     values = why if kind is EventKind.SHARD_FAILED else {"ready_at": tx.now + states.backoff(attempts)}
     moved = _move(tx, kind, [held], detail=why | {"attempts": attempts}, values=values | {"attempts": attempts})
     jobs.settle(tx, moved)
-    _charge(tx, [(held, cost)])
+    tallies.left(tx, moved, {shard_id: cost})
     return True
 
 
@@ -67,7 +67,7 @@ def give_back(tx: Transaction, shard_id: int, epoch: int) -> bool:
     leases = _held(tx, [shard_id], costs=False)
     if not _is_current(leases, shard_id, epoch):
         return False
-    _move(tx, EventKind.SHARD_RETURNED, list(leases.values()), detail={}, values={})
+    tallies.left(tx, _move(tx, EventKind.SHARD_RETURNED, list(leases.values()), detail={}, values={}))
     return True
 
 
@@ -97,16 +97,19 @@ def _is_current(held: Mapping[int, ShardRecord], shard_id: int, epoch: int) -> b
     return shard_id in held and held[shard_id].epoch == epoch
 
 
-def _end_done(tx: Transaction, ended: Iterable[tuple[ShardRecord, int]]) -> None:
+def _end_done(tx: Transaction, ended: Iterable[tuple[ShardRecord, int]]) -> list[ShardRecord]:
+    """Move shards, each with its number of failures; the jobs of which they were the last end."""
+
     def outcome(one: tuple[ShardRecord, int]) -> tuple[int, int, int]:
         held, failures = one
         return held.worker_id or 0, held.tasks, failures
 
-    moved = []
+    moved: list[ShardRecord] = []
     for (_, tasks, failed), group in groupby(sorted(ended, key=outcome), key=outcome):
         counts = {"tasks_done": tasks - failed, "tasks_failed": failed}
         moved += _move(tx, EventKind.SHARD_DONE, [held for held, _ in group], detail=counts, values=counts)
     jobs.settle(tx, moved)
+    return moved
 
 
 def _move(
@@ -130,19 +133,6 @@ def _count_work(tx: Transaction, spent: Iterable[tuple[ShardRecord, Cost]]) -> N
             by_worker.setdefault(held.worker_id, []).append(cost)
     for worker_id, costs in sorted(by_worker.items()):
         workers.count(tx, worker_id, reduce(add, costs))
-
-
-def _charge(tx: Transaction, spent: Iterable[tuple[ShardRecord, Cost]]) -> None:
-    by_job: dict[int, list[Cost]] = {}
-    for held, cost in spent:
-        if cost != FREE:
-            by_job.setdefault(held.job_id, []).append(cost)
-    owners = tx.connection.execute(select(job.c.id, job.c.user).where(job.c.id.in_(by_job))) if by_job else ()
-    by_user: dict[str, list[Cost]] = {}
-    for job_id, name in owners:
-        by_user.setdefault(name, []).extend(by_job[job_id])
-    for name, costs in sorted(by_user.items()):
-        users.charge(tx, name, reduce(add, costs))
 
 
 def _check(held: ShardRecord, failures: Sequence[TaskFailure]) -> None:

@@ -184,8 +184,15 @@ class Queue(ClusterQueue):
         held: Sequence[int] | None = None,
     ) -> list[Lease]:
         """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits."""
+        wanted = (worker_id, model, max_tokens, lease_seconds, max_shards, held)
         with self._database.write() as tx:
-            return leasing.lease(tx, worker_id, model, max_tokens, lease_seconds, max_shards, held)
+            leases = leasing.lease(tx, *wanted)
+        if leases is not None:
+            return leases
+        with self._database.write() as tx:
+            leasing.expire(tx)
+        with self._database.write() as tx:
+            return leasing.lease(tx, *wanted, expired=True) or []
 
     def heartbeat(
         self,

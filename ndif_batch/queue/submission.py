@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from ndif_batch.errors import ConflictError, UsageError
-from ndif_batch.queue import jobs, models, quotas, results, users
+from ndif_batch.queue import jobs, models, quotas, results, tallies, users
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobContent, JobRecord, JobSpec, JobState
 from ndif_batch.queue.tables import graph, job, shard
@@ -44,6 +44,7 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
     sources = {"reuse": submitted.options["reuse"]} if "reuse" in submitted.options else {}
     detail = {"tasks": spec.tasks, "shards": len(rows), "held": spec.hold, **sources}
     record(tx, EventKind.JOB_SUBMITTED, spec.user, detail, job_id=job_id)
+    tallies.changed(tx, job_id)
     return submitted
 
 

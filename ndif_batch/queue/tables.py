@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -197,9 +197,9 @@ event = Table(
     Column("at", Instant, nullable=False),
     Column("kind", enum_of(EventKind, 32), nullable=False),
     Column("actor", String(255), nullable=False),
-    Column("job_id", ForeignKey("job.id")),
-    Column("shard_id", ForeignKey("shard.id")),
-    Column("worker_id", ForeignKey("worker.id")),
+    Column("job_id", BigId),
+    Column("shard_id", BigId),
+    Column("worker_id", BigId),
     Column("detail", JSON, nullable=False),
 )
 Index("ix_event_job_id", event.c.job_id, event.c.id)
@@ -217,9 +217,26 @@ user = Table(
     Column("used_at", Instant),
     Column("served_at", Instant),
     Column("created_at", Instant, nullable=False),
+    count("leased_shards"),
+    Column("leased_tokens", BigInteger, nullable=False, server_default=text("0")),
+    check("leased", "leased_shards >= 0 AND leased_tokens >= 0"),
     check("role", among("role", Role)),
     check("shares", "shares > 0"),
     check("quotas", "pending_tasks >= 0 AND running_shards >= 0 AND archive_bytes >= 0"),
+)
+
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("model", ForeignKey("model.name"), nullable=False),
+    Column("user", ForeignKey("user.name"), nullable=False),
+    Column("job_id", ForeignKey("job.id")),
+    Column("priority", Integer),
+    Column("since", Instant),
+    Column("ready_at", Instant),
+    PrimaryKeyConstraint("model", "user"),
+    check("head", "(job_id IS NULL) = (priority IS NULL) AND (job_id IS NULL) = (since IS NULL)"),
+    check("ready_at", "ready_at IS NULL OR job_id IS NOT NULL"),
 )
 
 usage = Table(

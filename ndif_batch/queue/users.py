@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Float, RowMapping, Update, bindparam, case, func, select, update
 
 from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.queue import controls
-from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
+from ndif_batch.queue.cluster import FREE, Cost, Quotas, Role, UsageRecord, UserRecord
+from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, ShardState
 from ndif_batch.queue.rows import state_in
 from ndif_batch.queue.tables import job, shard, usage, user
 from ndif_batch.queue.transitions import record
-from ndif_batch.scheduling.policy import decayed
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """How many shards and tokens more a user has leased, and what those cost that ended."""
+
+    shards: int = 0
+    tokens: int = 0
+    cost: Cost = FREE
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(self.shards + other.shards, self.tokens + other.tokens, self.cost + other.cost)
+
 
 QUOTAS = ("pending_tasks", "running_shards", "archive_bytes")
+INTERNAL = ("used", "used_at", "served_at", "leased_shards", "leased_tokens")
+"""Columns that only leasing reads."""
 
 
 def ensure(tx: Transaction, name: str) -> None:
@@ -71,36 +86,43 @@ def set_role(tx: Transaction, name: str, role: Role, actor: str) -> None:
     _change(tx, name, {"role": role}, actor)
 
 
-def serve(tx: Transaction, names: Collection[str]) -> None:
+def lock(tx: Transaction, names: Collection[str]) -> None:
+    """Lock users, in order."""
+    query = select(user.c.name).where(user.c.name.in_(names)).order_by(user.c.name)
+    tx.connection.execute(query.with_for_update(key_share=True))
+
+
+def serve(tx: Transaction, bills: Mapping[str, Bill]) -> None:
     """Users that were just leased something wait anew."""
-    for name in sorted(names):
-        tx.connection.execute(update(user).where(user.c.name == name).values(served_at=tx.now))
+    if bills:
+        tx.connection.execute(_update(served_at=bindparam("now", type_=Instant)), _rows(bills, now=tx.now))
 
 
-def still_used(used: float, used_at: datetime | None, now: datetime, half_life_hours: float) -> float:
-    """What of the GPU-seconds ``used`` until ``used_at`` still counts."""
-    if used_at is None:
-        return 0.0
-    return decayed([((now - used_at).total_seconds() / 3600, used)], half_life_hours)
+def settle(tx: Transaction, bills: Mapping[str, Bill]) -> None:
+    """Count what users have leased, and what they have used: in this hour, and of what decays."""
+    charged = {name: bill.cost for name, bill in bills.items() if bill.cost != FREE}
+    if not charged:
+        if bills:
+            tx.connection.execute(_update(), _rows(bills))
+        return
+    rows = _rows(bills, now=tx.now, half_life=controls.half_life_hours(tx))
+    for row in rows:
+        row["spent"] = bills[row["who"]].cost.gpu_seconds
+    used = still_used() + bindparam("spent", type_=Float)
+    tx.connection.execute(_update(used=used, used_at=bindparam("now", type_=Instant)), rows)
+    hour = tx.now.replace(minute=0, second=0, microsecond=0)
+    insert = tx.insert(usage)
+    sums = {name: usage.c[name] + insert.excluded[name] for name in ("gpu_seconds", "tokens", "shared_tokens")}
+    hours = [{"user": name, "hour": hour, **asdict(cost)} for name, cost in sorted(charged.items())]
+    known = [usage.c.user, usage.c.hour]
+    tx.connection.execute(insert.on_conflict_do_update(index_elements=known, set_=sums), hours)
 
 
-def charge(tx: Transaction, name: str, cost: Cost) -> None:
-    """Add ``cost`` to what the user has used: in this hour, and of what decays."""
-    locked = select(user.c.used, user.c.used_at).where(user.c.name == name).with_for_update(key_share=True)
-    before = tx.connection.execute(locked).one()
-    used = still_used(before.used, before.used_at, tx.now, controls.half_life_hours(tx)) + cost.gpu_seconds
-    tx.connection.execute(update(user).where(user.c.name == name).values(used=used, used_at=tx.now))
-    row = {
-        "user": name,
-        "hour": tx.now.replace(minute=0, second=0, microsecond=0),
-        "gpu_seconds": cost.gpu_seconds,
-        "tokens": cost.tokens,
-        "shared_tokens": cost.shared_tokens,
-    }
-    insert = postgresql.insert if tx.connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(usage).values(row)
-    sums = {name: usage.c[name] + statement.excluded[name] for name in ("gpu_seconds", "tokens", "shared_tokens")}
-    tx.connection.execute(statement.on_conflict_do_update(index_elements=[usage.c.user, usage.c.hour], set_=sums))
+def still_used() -> ColumnElement[float]:
+    """What of a user's GPU-seconds still counts at ``now``: :func:`ndif_batch.scheduling.policy.decayed` in SQL."""
+    hours = seconds_from(user.c.used_at, bindparam("now", type_=Instant)) / 3600.0
+    past = case((user.c.used_at.is_(None), 0.0), (hours < 0, 0.0), else_=hours)
+    return user.c.used * func.power(0.5, past / bindparam("half_life", type_=Float), type_=Float)
 
 
 def usage_of(tx: Transaction, name: str | None, since: datetime | None) -> list[UsageRecord]:
@@ -116,6 +138,26 @@ def usage_of(tx: Transaction, name: str | None, since: datetime | None) -> list[
     ]
 
 
+def _update(**values: Any) -> Update:
+    """One user's."""
+    return (
+        update(user)
+        .where(user.c.name == bindparam("who"))
+        .values(
+            leased_shards=user.c.leased_shards + bindparam("shards"),
+            leased_tokens=user.c.leased_tokens + bindparam("tokens"),
+            **values,
+        )
+    )
+
+
+def _rows(bills: Mapping[str, Bill], **values: Any) -> list[dict[str, Any]]:
+    """In the order in which users are locked."""
+    return [
+        {"who": name, "shards": bill.shards, "tokens": bill.tokens, **values} for name, bill in sorted(bills.items())
+    ]
+
+
 def _change(tx: Transaction, name: str, values: Mapping[str, Any], actor: str) -> None:
     ensure(tx, name)
     tx.connection.execute(update(user).where(user.c.name == name).values(**values))
@@ -123,7 +165,7 @@ def _change(tx: Transaction, name: str, values: Mapping[str, Any], actor: str) -
 
 
 def _record(row: RowMapping) -> UserRecord:
-    fields = {name: value for name, value in row.items() if name not in ("used", "used_at", "served_at")}
+    fields = {name: value for name, value in row.items() if name not in INTERNAL}
     return UserRecord(
         **{k: v for k, v in fields.items() if k not in QUOTAS}, quotas=Quotas(*(fields[q] for q in QUOTAS))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,15 @@ from ndif_batch.queue.records import EventKind, WorkerRecord, WorkerState
 from ndif_batch.queue.rows import state_in, worker_record
 from ndif_batch.queue.tables import ALIVE, worker
 from ndif_batch.queue.transitions import move_workers, record
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A worker that has just spoken; what a token has taken it on average, 0 before it has ended a shard."""
+
+    state: WorkerState
+    seconds_per_token: float
+
 
 STARTING_TIME = timedelta(minutes=30)
 """How long a worker may load its model before its first sign of life."""
@@ -53,8 +63,13 @@ def get(tx: Transaction, worker_id: int) -> WorkerRecord:
     """One worker; ``NotFoundError`` if there is none."""
     row = tx.connection.execute(select(worker).where(worker.c.id == worker_id)).mappings().one_or_none()
     if row is None:
-        raise NotFoundError(f"there is no worker {worker_id}")
+        raise unknown(worker_id)
     return worker_record(row)
+
+
+def unknown(worker_id: int) -> NotFoundError:
+    """The error for a worker that does not exist."""
+    return NotFoundError(f"there is no worker {worker_id}")
 
 
 def heard(
@@ -65,11 +80,8 @@ def heard(
     ready: bool,
     working: bool = False,
     device: DeviceReading | None = None,
-) -> WorkerState:
+) -> Heard:
     """Note a sign of life; a lost worker runs again, one that is ``ready`` has started."""
-    before = get(tx, worker_id).state
-    if before is WorkerState.LOST or (ready and before is WorkerState.STARTING):
-        move_workers(tx, EventKind.WORKER_RUNNING, worker.c.id == worker_id, actor=name(worker_id))
     alive: dict[str, Any] = {"heartbeat_at": tx.now, "alive_until": tx.now + timedelta(seconds=lease_seconds)}
     if ready:
         alive["ready_at"] = func.coalesce(worker.c.ready_at, tx.now)
@@ -77,14 +89,16 @@ def heard(
         alive["worked_at"] = tx.now
     if device is not None:
         alive |= _read(device)
-    seen = update(worker).where(worker.c.id == worker_id).values(alive).returning(worker.c.state)
-    return WorkerState(tx.connection.execute(seen).scalar_one())
-
-
-def seconds_per_token(tx: Transaction, worker_id: int) -> float:
-    """What the worker has needed for a token on average; 0 before it has ended a shard."""
-    known = get(tx, worker_id)
-    return known.gpu_seconds / known.tokens if known.tokens else 0.0
+    columns = (worker.c.state, worker.c.gpu_seconds, worker.c.tokens)
+    seen = update(worker).where(worker.c.id == worker_id).values(alive).returning(*columns)
+    row = tx.connection.execute(seen).one_or_none()
+    if row is None:
+        raise unknown(worker_id)
+    state = WorkerState(row.state)
+    if state is WorkerState.LOST or (ready and state is WorkerState.STARTING):
+        move_workers(tx, EventKind.WORKER_RUNNING, worker.c.id == worker_id, actor=name(worker_id))
+        state = WorkerState.RUNNING
+    return Heard(state, row.gpu_seconds / row.tokens if row.tokens else 0.0)
 
 
 def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
@@ -105,10 +119,14 @@ def drain(tx: Transaction, worker_id: int, actor: str) -> None:
     move_workers(tx, EventKind.WORKER_DRAINING, worker.c.id == worker_id, actor=actor)
 
 
+def silent(tx: Transaction) -> Select[tuple[int]]:
+    """Workers that were silent for longer than they promised."""
+    return select(worker.c.id).where(worker.c.alive_until <= tx.now, state_in(worker.c.state, ALIVE))
+
+
 def notice_silence(tx: Transaction) -> None:
-    """Count workers as lost that were silent for longer than they promised."""
-    silent = select(worker.c.id).where(worker.c.alive_until <= tx.now, state_in(worker.c.state, ALIVE))
-    ids = tx.connection.scalars(silent).all()
+    """Count silent workers as lost."""
+    ids = tx.connection.scalars(silent(tx)).all()
     if ids:
         why = "no heartbeat for longer than its lease"
         move_workers(tx, EventKind.WORKER_LOST, worker.c.id.in_(ids), reason=why)

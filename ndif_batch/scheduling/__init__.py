@@ -3,7 +3,7 @@
 from ndif_batch.scheduling.charging import Charge, charge
 from ndif_batch.scheduling.cluster import Backlog, Decisions, Limits, PilotPhase, PilotView, Start
 from ndif_batch.scheduling.pilots import pilots_wanted
-from ndif_batch.scheduling.policy import Candidate, Choice, choose, decayed, fair_share, ordered
+from ndif_batch.scheduling.policy import Candidate, Choice, Whole, choose, decayed, fair_share, ordered
 
 __all__ = [
     "Backlog",
@@ -15,6 +15,7 @@ __all__ = [
     "PilotPhase",
     "PilotView",
     "Start",
+    "Whole",
     "charge",
     "choose",
     "decayed",

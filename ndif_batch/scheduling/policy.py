@@ -43,6 +43,14 @@ class Choice:
     shards: int
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The sums of usage and shares over all users that wait, of whom the candidates are the first."""
+
+    usage: float
+    shares: float
+
+
 def choose(
     candidates: Iterable[Candidate],
     usage: Mapping[str, float],
@@ -51,13 +59,14 @@ def choose(
     *,
     max_shards: int | None = None,
     holding: bool = False,
+    whole: Whole | None = None,
 ) -> list[Choice]:
     """What a worker gets: the head of the order, even beyond the budget, then in order what joins it and still fits.
 
-    ``usage`` and ``shares`` are those of :func:`fair_share`. A head that must run alone goes to a worker that is not
-    ``holding`` anything; until then the worker gets nothing, so that it runs dry and the head has its turn.
+    ``usage``, ``shares`` and ``whole`` are those of :func:`fair_share`. A head that must run alone goes to a worker
+    that is not ``holding`` anything; until then the worker gets nothing, so that it runs dry and the head has its turn.
     """
-    order = ordered(candidates, usage, shares)
+    order = ordered(candidates, usage, shares, whole)
     if not order or max_shards == 0:
         return []
     head = order[0]
@@ -75,7 +84,10 @@ def choose(
 
 
 def ordered(
-    candidates: Iterable[Candidate], usage: Mapping[str, float], shares: Mapping[str, float]
+    candidates: Iterable[Candidate],
+    usage: Mapping[str, float],
+    shares: Mapping[str, float],
+    whole: Whole | None = None,
 ) -> list[Candidate]:
     """The candidates, the next one first: by priority; within it by fair share plus age; older jobs first.
 
@@ -84,7 +96,9 @@ def ordered(
     waiting = [candidate for candidate in candidates if candidate.shards > 0]
     users = {candidate.user for candidate in waiting}
     fair = fair_share(
-        {user: usage.get(user, 0.0) for user in users}, {user: shares.get(user, DEFAULT_SHARES) for user in users}
+        {user: usage.get(user, 0.0) for user in users},
+        {user: shares.get(user, DEFAULT_SHARES) for user in users},
+        whole,
     )
 
     def place(one: Candidate) -> tuple[float, float, float, int, bool]:
@@ -99,18 +113,18 @@ def ordered(
     return sorted(waiting, key=place)
 
 
-def fair_share(usage: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
+def fair_share(usage: Mapping[str, float], shares: Mapping[str, float], whole: Whole | None = None) -> dict[str, float]:
     """Each user's factor: 1 if unserved, 1/2 if served exactly its part, towards 0 beyond; 0 without shares.
 
     ``usage`` is decayed GPU-seconds, those of leased shards included, or all workers of one moment choose the same
-    user. Both are normalised over the users in either mapping, as in Slurm's multifactor plugin; the curve is
-    ``s / (s + u)`` in place of ``2^(-u / s)``, which underflows where a thousand users share a cluster.
+    user. Both are normalised over ``whole``, else the users in either mapping, as in Slurm's multifactor plugin; the
+    curve is ``s / (s + u)`` in place of ``2^(-u / s)``, which underflows where a thousand users share a cluster.
     """
     users = usage.keys() | shares.keys()
-    used = fsum(usage.values()) or 1.0
     parts = {user: shares.get(user, DEFAULT_SHARES) for user in users}
-    whole = fsum(parts.values()) or 1.0
-    return {user: _factor(usage.get(user, 0.0) / used, parts[user] / whole) for user in sorted(users)}
+    sums = whole or Whole(fsum(usage.values()), fsum(parts.values()))
+    used, all_parts = sums.usage or 1.0, sums.shares or 1.0
+    return {user: _factor(usage.get(user, 0.0) / used, parts[user] / all_parts) for user in sorted(users)}
 
 
 def decayed(usage: Iterable[tuple[float, float]], half_life_hours: float = HALF_LIFE_HOURS) -> float:

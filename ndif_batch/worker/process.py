@@ -112,7 +112,7 @@ def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine
     started = perf_counter()
     info = ModelInfo.read(Path(record.path))
     model = load(info, device)
-    layout = "packed" if model.layout.packed else f"alone: {model.layout.reason}"
+    layout = str(model.layout)
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
     return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)

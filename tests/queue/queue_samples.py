@@ -8,6 +8,7 @@ from typing import Any
 from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import JobSpec, JobState, Lease, ModelRecord, ShardState
 from ndif_batch.queue.store import Queue
+from tests.queue.tallies_checked import check_tallies
 
 MODEL = ModelRecord("smollm2", "hf:smollm2", "/models/smollm2", "abc", "float32", "d1gest", {"modules": []})
 SECONDS = 60.0
@@ -51,7 +52,8 @@ def kinds(queue: Queue, job_id: int) -> list[str]:
 
 
 def check_sums(queue: Queue) -> None:
-    """Each job says what its shards say, and its state follows from theirs."""
+    """Each job says what its shards say, and its state follows from theirs; so do the rows of users."""
+    check_tallies(queue)
     for job in queue.jobs(limit=10_000):
         shards = queue.shards(job.id)
         assert sum(shard.tasks for shard in shards) == job.tasks

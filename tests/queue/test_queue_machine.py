@@ -22,6 +22,7 @@ from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
 from tests.queue.pure_queue import PureJob, PureQueue, PureShard
 from tests.queue.queue_samples import MODEL, job_spec, new_worker
+from tests.queue.tallies_checked import check_tallies
 
 SECONDS = 60.0
 place = st.integers(0, 3)
@@ -49,6 +50,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.leases: list[Lease] = []
 
     def teardown(self) -> None:
+        check_tallies(self.queue)
         for job in self.pure.jobs.values():
             if not self.queue.job(job.id).state.final:
                 self.queue.cancel(job.id, "teardown")

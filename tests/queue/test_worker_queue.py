@@ -56,7 +56,7 @@ def at_commit(queue: Queue, *, happens: bool) -> Iterator[None]:
 
 BREAKS: dict[str, tuple[Callable[[Queue], AbstractContextManager[None]], bool]] = {
     "at the beginning": (partial(at_statement, number=0), False),
-    "in the middle": (partial(at_statement, number=2), False),
+    "in the middle": (partial(at_statement, number=1), False),
     "at the end": (partial(at_commit, happens=False), False),
     "after the end": (partial(at_commit, happens=True), True),
 }

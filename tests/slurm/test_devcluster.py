@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.devcluster import SCRIPT, DevCluster, devcluster, is_free
+from tests.devcluster import SCRIPT, DevCluster, devcluster, free_ports, is_free
 from tests.waiting import until
 
 
@@ -80,6 +81,13 @@ def test_down_leaves_no_process_and_no_port_even_with_jobs_and_a_dead_node(clust
 def test_purge_removes_the_directory(cluster: DevCluster) -> None:
     cluster("down", "--purge")
     assert not cluster.folder.exists()
+
+
+def test_ports_that_are_taken_are_not_given_to_a_cluster() -> None:
+    first = free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first + 2))
+        assert not set(range(first, first + 3)) & set(range(free_ports(3), free_ports(3) + 3))
 
 
 def test_nothing_listens_beyond_loopback(cluster: DevCluster) -> None:

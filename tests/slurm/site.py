@@ -1,0 +1,186 @@
+"""A site as its users and administrators have it: Slurm, PostgreSQL, a scheduler that runs, and the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ndif_batch.archive.files import is_temporary
+from ndif_batch.client import Client
+from ndif_batch.queue.cluster import PilotRecord, PilotState
+from ndif_batch.queue.records import EventKind, EventRecord, ShardState, WorkerRecord
+from tests import tiny
+from tests.devcluster import DevCluster
+from tests.waiting import until
+
+PROMPT = "the cat sat on"
+JOB = """from ndif_batch import param
+
+
+def build(lm):
+    with lm.trace(param("prompt")) as t:
+        hidden = lm.model.layers[param("layer")].output[0, param("position")]
+        (hidden * param("scale")).save("residual")
+    return t
+"""
+LAYERS, POSITIONS, SCALES = 2, 4, 513
+"""The last axis is so long that each point of the others is a shard."""
+SECONDS = 90.0
+QUICK = {
+    "launcher": "slurm",
+    "tick_seconds": 0.3,
+    "worth": 0.001,
+    "least_seconds": 0.001,
+    "idle_seconds": 0,
+    "residence_seconds": 0,
+}
+WHOLE_NODE = {"gpus_per_node": 2, "cpus_per_task": 1, "mem_gb": 1}
+RETURNS = {EventKind.SHARD_RETURNED, EventKind.SHARD_EXPIRED, EventKind.SHARD_ORPHANED, EventKind.SHARD_DEFERRED}
+COMMAND = (sys.executable, "-m", "ndif_batch.cli.main")
+
+
+@dataclass
+class Site:
+    """Does everything by commands, ``client`` only looks; ``residual`` is what the model gives, as in ``conftest``."""
+
+    client: Client
+    slurm: DevCluster
+    folder: Path
+    patch: pytest.MonkeyPatch
+    residual: NDArray[np.float32]
+    scheduler: subprocess.Popen[bytes] | None = None
+    jobs: list[int] = field(default_factory=list)
+
+    def says(self, *words: object) -> str:
+        """What a command prints, in a process of its own; fails with what it says."""
+        done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def schedule(self, **cluster: Any) -> None:
+        """Have the scheduler run with these settings from now on."""
+        self.stop_scheduler()
+        self.patch.setenv("NDIF_BATCH_CLUSTER", json.dumps({**QUICK, **cluster}))
+        with (self.folder / "scheduler.log").open("ab") as log:
+            self.scheduler = subprocess.Popen([*COMMAND, "scheduler", "run"], stdout=log, stderr=log)
+
+    def stop_scheduler(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.terminate()
+            assert self.scheduler.wait(30) == 0
+            self.scheduler = None
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """What the scheduler told of one kind."""
+        lines = map(json.loads, (self.folder / "scheduler.log").read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def submit(self, scales: int = SCALES) -> int:
+        """A job of tasks that no other one has, lest they be used again."""
+        first = 1000 * len(self.jobs)
+        axes = {"layer": f"0:{LAYERS}", "position": f"0:{POSITIONS}", "scale": f"{first}:{first + scales}"}
+        grid = [word for name, values in axes.items() for word in ("--grid", f"{name}={values}")]
+        said = self.says("submit", "job.py", "-m", tiny.NAME, "-S", f"prompt={PROMPT}", *grid, "--parsable")
+        self.jobs.append(int(said))
+        return self.jobs[-1]
+
+    def pilots(self) -> list[PilotRecord]:
+        """All there ever were, oldest first."""
+        return self.client.queue.pilots(active=False)
+
+    def active(self) -> list[PilotRecord]:
+        return self.client.queue.pilots()
+
+    def worker(self, pilot: PilotRecord) -> WorkerRecord:
+        return next(worker for worker in self.client.queue.workers() if worker.id == pilot.worker_id)
+
+    def ready(self) -> list[PilotRecord]:
+        """Pilots that have loaded the model."""
+        active = self.active()
+        ready = {worker.id for worker in self.client.queue.workers() if worker.ready_at}
+        return [pilot for pilot in active if pilot.worker_id in ready]
+
+    def in_the_middle(self) -> PilotRecord:
+        """The one pilot, when it has done something of the newest job and holds more."""
+
+        def is_in_the_middle() -> bool:
+            states = {shard.state for shard in self.client.queue.shards(self.jobs[-1])}
+            return {ShardState.DONE, ShardState.LEASED} <= states
+
+        until(is_in_the_middle, "the middle of the job", SECONDS)
+        (pilot,) = self.active()
+        return pilot
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        def scheduled() -> object:
+            assert self.scheduler is None or self.scheduler.poll() is None, "the scheduler has ended"
+            return true()
+
+        until(scheduled, what, SECONDS)
+
+    def until_over(self) -> None:
+        """Every job has ended, and every pilot."""
+        queue = self.client.queue
+        self.until(lambda: all(queue.job(job).state.final for job in self.jobs), "the end of the jobs")
+        self.until(lambda: not self.active(), "the end of the pilots")
+        self.until(lambda: not self.slurm.slurm("squeue", "--noheader"), "the end of their Slurm jobs")
+
+    def events(self) -> list[EventRecord]:
+        return self.client.queue.events(limit=100_000)
+
+    def how_it_ended(self, pilot: PilotRecord) -> tuple[PilotState, str]:
+        """The pilot's end as its row and its event tell it, which agree."""
+        (row,) = [one for one in self.pilots() if one.id == pilot.id]
+        kinds = (EventKind.PILOT_ENDED, EventKind.PILOT_FAILED)
+        (event,) = [one for one in self.events() if one.kind in kinds and one.detail["pilot"] == pilot.name]
+        assert row.state.final
+        assert event.detail.get("reason", row.reason) == row.reason
+        return row.state, row.reason or ""
+
+    def who_did(self) -> dict[int, int]:
+        """Shards done by worker."""
+        done: dict[int, int] = {}
+        for event in self.events():
+            if event.kind is EventKind.SHARD_DONE and event.worker_id is not None:
+                done[event.worker_id] = done.get(event.worker_id, 0) + 1
+        return done
+
+    def assert_whole(self) -> None:
+        """Every task is there once and right; nobody holds anything; every lease that was lost is accounted for."""
+        self.until_over()
+        for job in self.jobs:
+            self._assert_right(job)
+            self._assert_told(job)
+        archive = self.folder / "archive"
+        assert [path for path in archive.rglob("*") if is_temporary(path)] == []
+        assert self.slurm.tried("status").returncode == 0, "every node is there"
+
+    def _assert_right(self, job: int) -> None:
+        (row,) = [one for one in json.loads(self.says("ls", "-o", "json")) if one["id"] == job]
+        assert (row["state"], row["done"], row["failed"]) == ("COMPLETED", row["tasks"], 0)
+        self.says("results", "verify", job)
+        self.says("results", "export", job, self.folder / f"{job}.npz")
+        with np.load(self.folder / f"{job}.npz") as exported:
+            found = exported["residual"]
+        scales = 1000 * self.jobs.index(job) + np.arange(found.shape[2], dtype=np.float32)
+        right = self.residual[:, :, None] * scales[:, None]
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5 * scales.max())
+        assert (self.client.job(job).results().status() == 1).all()
+
+    def _assert_told(self, job: int) -> None:
+        for shard in self.client.queue.shards(job):
+            assert (shard.state, shard.worker_id, shard.lease_until) == (ShardState.DONE, None, None)
+            told = [event.kind for event in self.events() if event.shard_id == shard.id]
+            assert told.count(EventKind.SHARD_DONE) == 1
+            assert told[0::2] == [EventKind.SHARD_LEASED] * (len(told) // 2)
+            assert set(told[1:-1:2]) <= RETURNS
+            assert told[-1] is EventKind.SHARD_DONE

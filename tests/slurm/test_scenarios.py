@@ -1,0 +1,98 @@
+"""Whatever a real Slurm does to pilots, each task is done once and right, and nothing is left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from ndif_batch.queue.cluster import PilotRecord, PilotState
+from ndif_batch.queue.records import EventKind
+from tests.devcluster import DevCluster
+from tests.slurm.site import WHOLE_NODE, Site
+
+pytestmark = pytest.mark.slow
+
+
+def slurm_id(pilot: PilotRecord) -> str:
+    assert pilot.external_id is not None
+    return pilot.external_id
+
+
+def test_without_work_there_is_no_pilot_and_after_it_none_again(site: Site) -> None:
+    site.schedule(gpus=2, resources=WHOLE_NODE)
+    site.until(lambda: site.logged("scheduler.leads"), "the first round")
+    assert site.pilots() == []
+    site.submit(scales=10)
+    site.assert_whole()
+    (pilot,) = site.pilots()
+    assert site.how_it_ended(pilot) == (PilotState.ENDED, "COMPLETED")
+
+
+def test_scancel_loses_nothing_whether_it_asks_or_kills(site: Site, slurm: DevCluster) -> None:
+    site.schedule(gpus=2, resources=WHOLE_NODE)
+    site.submit()
+    first = site.in_the_middle()
+    slurm.slurm("scancel", slurm_id(first))
+    site.until(lambda: len(site.pilots()) > 1, "a second pilot")
+    second = site.pilots()[1]
+    site.until(lambda: second.id in {pilot.id for pilot in site.ready()}, "its model")
+    second = site.in_the_middle()
+    slurm.slurm("scancel", "--signal=KILL", slurm_id(second))
+    site.assert_whole()
+    assert site.how_it_ended(first) == (PilotState.ENDED, "CANCELLED")
+    assert site.how_it_ended(second)[1] in ("CANCELLED", "FAILED"), "Slurm's versions differ"
+    assert len(site.pilots()) == 3
+    ends = (EventKind.WORKER_STOPPED, EventKind.WORKER_LOST)
+    ended = [event.worker_id for event in site.events() if event.kind in ends]
+    assert sorted(filter(None, ended)) == [first.worker_id, second.worker_id, site.pilots()[2].worker_id]
+
+
+def test_the_work_of_a_node_that_dies_is_finished_on_another(site: Site, slurm: DevCluster) -> None:
+    site.schedule(gpus=2, resources=WHOLE_NODE)
+    site.submit()
+    pilot = site.in_the_middle()
+    worker = site.worker(pilot)
+    slurm("kill-node", worker.host)
+    site.until(lambda: len(site.pilots()) > 1, "another pilot")
+    slurm("start-node", worker.host)
+    site.assert_whole()
+    state, reason = site.how_it_ended(pilot)
+    assert (state, reason) in ((PilotState.FAILED, "its worker is silent"), (PilotState.ENDED, "NODE_FAIL"))
+    assert set(site.who_did()) > {worker.id}
+
+
+def test_pilots_that_run_and_wait_outlive_a_restart_of_slurmctld(site: Site, slurm: DevCluster) -> None:
+    site.schedule(gpus=6, resources=WHOLE_NODE, models={"tiny": {"minimum": 3}})
+    site.until(lambda: len(site.ready()) == 2 and site.active()[-1].reason in ("Resources", "Priority"), "pilots")
+    running = site.ready()
+    (waiting,) = [pilot for pilot in site.active() if pilot.state is PilotState.QUEUED]
+    slurm("stop-ctld")
+    site.submit()
+    site.until(lambda: not site.client.queue.backlog() and site.logged("tick.failed"), "work without a controller")
+    slurm("start-ctld")
+    assert {pilot.name for pilot in site.active()} == {pilot.name for pilot in (*running, waiting)}
+    site.schedule(gpus=6, resources=WHOLE_NODE)
+    site.assert_whole()
+    assert set(site.who_did()) == {pilot.worker_id for pilot in running}
+    assert {site.how_it_ended(pilot) for pilot in running} == {(PilotState.ENDED, "COMPLETED")}
+    assert site.how_it_ended(waiting)[0] is PilotState.ENDED
+
+
+def test_a_partition_that_refuses_is_told_without_a_storm_and_forgotten_when_it_is_right(
+    site: Site, slurm: DevCluster
+) -> None:
+    site.schedule(gpus=2, resources={**WHOLE_NODE, "slurm_partition": "big"})
+    job = site.submit(scales=10)
+    site.until(lambda: site.logged("pilot.refused"), "a refusal")
+    for words in (("cluster", "status", "-o", "json"), ("explain", job)):
+        assert "Slurm refused the pilot" in site.says(*words)
+        assert "invalid partition specified: big" in site.says(*words)
+    (refused,) = site.pilots()
+    slurm.slurm("scontrol", "update", "partitionname=low", "state=DOWN")
+    site.schedule(gpus=2, resources={**WHOLE_NODE, "slurm_partition": "low"})
+    site.until(lambda: site.active() and site.active()[0].reason == "PartitionDown", "Slurm's reason")
+    for words in (("cluster", "status", "-o", "json"), ("explain", job)):
+        assert "is QUEUED: PartitionDown" in site.says(*words)
+    slurm.slurm("scontrol", "update", "partitionname=low", "state=UP")
+    site.assert_whole()
+    assert site.how_it_ended(refused)[0] is PilotState.FAILED
+    assert len(site.pilots()) == 2
