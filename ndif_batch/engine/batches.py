@@ -10,6 +10,9 @@ from ndif_batch.engine.memory import Live
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.tasks import Member
 
+RESIDENT = 0.25
+"""How much of what a token takes inside a block it takes between blocks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -60,12 +63,12 @@ class Batch:
             return False
         tokens = self.tokens + self._more(task.need)
         positions = self._positions + task.need.positions
-        own = self._between + task.need.live.between + max(self._most, self._within_of(task))
-        return tokens <= max_tokens and _bytes(footprint, tokens, positions, own) <= max_bytes
+        own = self._between + task.need.live.between, max(self._most, self._within_of(task))
+        return tokens <= max_tokens and _bytes(footprint, tokens, positions, *own) <= max_bytes
 
     def bytes(self, footprint: Footprint) -> int:
         """What a pass with these tasks is estimated to take beside the weights."""
-        return _bytes(footprint, self.tokens, self._positions, self._between + self._most)
+        return _bytes(footprint, self.tokens, self._positions, self._between, self._most)
 
     def _within_of(self, task: Prepared) -> int:
         """What one moment takes for the tasks of a program together with a further one: programs take turns."""
@@ -87,5 +90,7 @@ def batches(tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprin
         yield batch
 
 
-def _bytes(footprint: Footprint, tokens: int, positions: int, own: int) -> int:
-    return int(footprint.fixed + max(footprint.token * tokens, footprint.position * positions) + own)
+def _bytes(footprint: Footprint, tokens: int, positions: int, between: int, within: int) -> int:
+    """What waits from moment to moment, and the most of: a block at work, the head at work, nodes at work."""
+    at_work = (footprint.token * tokens, footprint.position * positions, RESIDENT * footprint.token * tokens + within)
+    return int(footprint.fixed + between + max(at_work))

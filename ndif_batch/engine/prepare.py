@@ -28,8 +28,12 @@ from ndif_batch.sweep.task import Task
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A graph without what it does not need; ``named`` are the parameters inside its sites."""
+    """A graph without what it does not need; ``named`` are the parameters inside its sites.
 
+    ``submitted`` is kept so that no other graph can come to have its identity.
+    """
+
+    submitted: Graph
     graph: Graph
     origin: tuple[int, ...]
     named: tuple[str, ...]
@@ -78,7 +82,7 @@ class Preparation:
             optimised, origin = optimise(graph)
             sites = [node.site for node in optimised.nodes if node.site is not None]
             named = dict.fromkeys(name for site in sites for name in site_params(site))
-            self._graphs[id(graph)] = _Known(optimised, origin, tuple(named))
+            self._graphs[id(graph)] = _Known(graph, optimised, origin, tuple(named))
         return self._graphs[id(graph)]
 
     def _compiled(self, graph: Graph, origin: tuple[int, ...]) -> tuple[Program, bool]:
@@ -96,12 +100,14 @@ class Preparation:
         return program, alone
 
     def _need(self, known: _Known, program: Program, member: Member) -> Need:
+        births = self._model.layout.moments.births
         tokens = positions = 0
         prompts = set()
         for route in self.routes[id(program)]:
             prompt = member.prompts[route.visit.run]
             start = route.start(member, self._model.layout.moments.causal)
-            tokens += len(prompt) - start if route.visit.writes else 0
+            meets_a_block = not births or route.birth != len(births) - 1
+            tokens += len(prompt) - start if route.visit.writes and meets_a_block else 0
             positions += len(route.kept(member)) if route.ends else 0
             if not route.visit.writes or start:
                 prompts.add(prompt)

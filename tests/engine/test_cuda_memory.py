@@ -113,9 +113,9 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(method: object) -
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """A process that may have 600 MiB more than the model."""
+    """A process that may have 120 MiB more than the model."""
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 600 * 2**20) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 120 * 2**20) / total)
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
 
