@@ -43,3 +43,5 @@ def run(
         walltime_seconds=walltime,
     )
     say(f"{done.tasks_done} tasks done, {done.tasks_failed} of them failed, {done.tasks_reused} re-used")
+    if done.busy is not None:
+        say(f"the engine ran {done.busy:.0%} of the time in which there was work")

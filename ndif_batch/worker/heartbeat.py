@@ -19,7 +19,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Heartbeat:
     """Holds the worker's leases; as a context it renews them from a thread of its own.
 
-    ``draining`` is set when the queue, or a signal, asks the worker to end.
+    ``draining`` is set when the queue, or a signal, asks the worker to end. Threads may share it; who tells progress
+    does not wait for the queue.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Heartbeat:
         self._every_seconds = every_seconds
         self._device = device
         self._held: dict[int, int] = {}
-        self._lock = Lock()
+        self._holding = Lock()
+        self._asking = Lock()
         self._ended = Event()
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -47,9 +49,11 @@ class Heartbeat:
 
         No beat comes between: it would not name the new shards.
         """
-        with self._lock:
-            leases = self._queue.lease(self.worker_id, model, max_tokens, self._lease_seconds, held=tuple(self._held))
-            self._held |= {lease.shard.id: 0 for lease in leases}
+        with self._asking:
+            held = tuple(self._now_held())
+            leases = self._queue.lease(self.worker_id, model, max_tokens, self._lease_seconds, held=held)
+            with self._holding:
+                self._held |= {lease.shard.id: 0 for lease in leases}
             return leases
 
     def holds(self, shard_id: int) -> bool:
@@ -58,26 +62,30 @@ class Heartbeat:
 
     def progress(self, shard_id: int, tasks_done: int) -> None:
         """How many tasks of a held shard are done, for the next beat."""
-        with self._lock:
+        with self._holding:
             if shard_id in self._held:
                 self._held[shard_id] = tasks_done
 
     def release(self, shard_id: int) -> None:
         """Forget a shard whose outcome the queue has."""
-        with self._lock:
+        with self._holding:
             self._held.pop(shard_id, None)
 
     def beat(self) -> None:
         """Renew every lease once, and tell how full and busy the device is."""
         device = self._device()
-        with self._lock:
-            reply = self._queue.heartbeat(self.worker_id, self._lease_seconds, dict(self._held), device)
+        with self._asking:
+            reply = self._queue.heartbeat(self.worker_id, self._lease_seconds, self._now_held(), device)
             for shard_id in reply.lost:
-                self._held.pop(shard_id, None)
+                self.release(shard_id)
         for shard_id in reply.lost:
             log.warning("shard.lost", shard=shard_id)
         if reply.drain:
             self.draining.set()
+
+    def _now_held(self) -> dict[int, int]:
+        with self._holding:
+            return dict(self._held)
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_seconds):

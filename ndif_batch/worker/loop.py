@@ -1,16 +1,21 @@
-"""The loop of a worker: lease shards of many jobs that can end in time, run them, until it drains or has no more."""
+"""The loop of a worker: while a round of shards runs the next is leased, until it drains or there are no more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 
+import structlog
+
 from ndif_batch.queue.protocol import WorkerQueue
-from ndif_batch.queue.records import Lease
+from ndif_batch.worker.ahead import Ahead
+from ndif_batch.worker.busy import Busy
 from ndif_batch.worker.committing import Committer
 from ndif_batch.worker.ending import Draining, Until
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
+from ndif_batch.worker.leasing import Leased, Leasing
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import TaskEngine
@@ -18,12 +23,27 @@ from ndif_batch.worker.progress import Progress, Tally
 from ndif_batch.worker.reuse import Reuse
 from ndif_batch.worker.running import Runner
 from ndif_batch.worker.walltime import Walltime
+from ndif_batch.worker.work import ShardWork
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 POLL_SECONDS = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Shards that are ready to run; ``more`` says that the queue may have more."""
+
+    works: Sequence[ShardWork]
+    more: bool
+
+
 class Worker:
-    """Drains the shards of one model. Whatever stops it, what it holds goes back to the queue."""
+    """Drains the shards of one model. Whatever stops it, what it holds goes back to the queue.
+
+    A round has at most ``max_tokens`` tokens. When ``ahead_tokens`` of it are left (None: from its beginning) the next
+    is leased, if the queue may have more.
+    """
 
     def __init__(
         self,
@@ -34,63 +54,74 @@ class Worker:
         *,
         model: str,
         max_tokens: int,
+        ahead_tokens: int | None = None,
         patience: Patience | None = None,
         walltime: Walltime | None = None,
         meter: Meter | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        patience = patience or Patience()
+        patience, walltime = patience or Patience(), walltime or Walltime()
+        meter = meter or Meter(engine.counters)
         self._queue = queue
-        self._heart = heart
         self._model = model
-        self._max_tokens = max_tokens
+        self._ahead_tokens = ahead_tokens
         self._ask = patience.ask
-        self._walltime = walltime or Walltime()
-        self._meter = meter or Meter(engine.counters)
         self._clock = clock
+        self._busy = Busy(meter)
         self._tally = Tally(on_progress)
-        self._draining = Draining(heart.draining, self._walltime, clock)
+        self._draining = Draining(heart.draining, walltime, clock)
         self._committer = Committer(queue, jobs, heart, patience, engine.counters, self._tally)
+        self._leasing = Leasing(heart, self._committer, patience, meter, walltime, model, max_tokens)
         reuse = Reuse(lambda job_id, source_id: patience.ask(lambda: queue.source(job_id, source_id)))
-        self._runner = Runner(engine, jobs, heart, self._meter, self._draining, self._committer, reuse, self._tally)
+        self._runner = Runner(engine, jobs, heart, meter, self._draining, self._committer, reuse, self._tally)
+        self._ahead: Ahead[Round | None] = Ahead()
 
     def run(self, until: Until) -> Progress:
-        """Work until asked to drain or until ``until`` says so.
+        """Work until asked to drain or until ``until`` says so; once.
 
         Raises ``UnavailableError`` when the archive's disk, or for longer than its patience the queue, cannot serve.
         """
         self._committer.finish_what_others_left()
-        with self._runner.writer:
+        with self._runner.writer, self._ahead:
             self._drain_shards(until)
-        return self._tally.progress
+        progress = replace(self._tally.progress, busy=self._busy.share)
+        log.info("worker.busy", share=None if progress.busy is None else round(progress.busy, 3))
+        return progress
 
     def _drain_shards(self, until: Until) -> None:
         last_work = self._clock()
         while not self._draining.begun:
-            leases = self._lease()
-            if leases:
-                self._runner.run(leases)
+            ready = self._ahead.take() or self._lease()
+            if ready is not None:
+                self._run(ready, ahead=not until.one)
                 last_work = self._clock()
             else:
                 self._runner.writer.flush()
-            if until.one or (not leases and self._is_over(until, self._clock() - last_work)):
+            if until.one or (ready is None and self._is_over(until, self._clock() - last_work)):
                 return
-            if not leases:
-                self._draining.wait(POLL_SECONDS)
+            if ready is None:
+                with self._busy.waiting():
+                    self._draining.wait(POLL_SECONDS)
 
-    def _lease(self) -> Sequence[Lease]:
-        """Shards that can end before the walltime. If the next one cannot it goes back, and the worker ends."""
-        speed = self._meter.tokens_per_second
-        room = self._walltime.tokens(speed, self._max_tokens)
-        leases = self._ask(lambda: self._heart.lease(self._model, room)) if room else ()
-        first = leases[0].shard.tasks * leases[0].job.tokens_per_task if leases else 0
-        if room and self._walltime.holds(first, speed):
-            return leases
-        for lease in leases:
-            self._committer.give_back(lease)
-        self._draining.begin()
-        return ()
+    def _run(self, ready: Round, *, ahead: bool) -> None:
+        def on_left(tokens: int) -> None:
+            near = self._ahead_tokens is None or tokens <= self._ahead_tokens
+            if ahead and ready.more and near and not self._draining.begun:
+                self._ahead.begin(lambda: self._opened(self._leasing.ahead(tokens)))
+
+        self._runner.run(ready.works, on_left)
+
+    def _lease(self) -> Round | None:
+        """What waits now. If nothing more can end before the walltime, the worker ends."""
+        leased = self._leasing.now()
+        if leased is None:
+            self._draining.begin()
+            return None
+        return self._opened(leased)
+
+    def _opened(self, leased: Leased) -> Round | None:
+        return Round(self._runner.open(leased.leases), leased.more) if leased.leases else None
 
     def _is_over(self, until: Until, idle_seconds: float) -> bool:
         if until.idle_seconds is not None and idle_seconds >= until.idle_seconds:

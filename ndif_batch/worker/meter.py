@@ -36,6 +36,14 @@ class Meter:
     _pool: _Pool = field(default_factory=_Pool)
     _seconds: float = 0.0
     _tokens: float = 0.0
+    _spent: float = 0.0
+    _since: float | None = None
+
+    @property
+    def engine_seconds(self) -> float:
+        """How long the engine has run, the call that it is in included."""
+        since = self._since
+        return self._spent + (0.0 if since is None else self.clock() - since)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -51,12 +59,15 @@ class Meter:
         self._seconds, self._tokens = MEMORY * self._seconds, MEMORY * self._tokens
         while True:
             began, ran = self.clock(), self.counters.tokens
+            self._since = began
             try:
                 outcome = next(outcomes)
             except StopIteration:
                 return
             finally:
                 spent = self.clock() - began
+                self._since = None
+                self._spent += spent
                 self._seconds += spent
                 self._pool.seconds += spent * self.gpus
                 self._pool.tokens += self.counters.tokens - ran

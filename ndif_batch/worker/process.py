@@ -25,6 +25,7 @@ from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import ModelRecord
+from ndif_batch.worker.busy import Busy
 from ndif_batch.worker.ending import Until
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
@@ -39,8 +40,9 @@ from ndif_batch.worker.walltime import PILOT, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-LEASE_PASSES = 16
-"""How many passes' worth of tokens a worker leases at once, so that shards of several jobs meet in one pass."""
+LEASE_PASSES, AHEAD_PASSES = 16, 4
+"""How many passes' worth of tokens a worker leases at once, so that shards of several jobs meet in one pass, and
+how many of these are left when it leases the next."""
 
 
 def run(
@@ -70,12 +72,13 @@ def run(
         try:
             with on_signals(_leave):
                 engine, jobs = _ready(settings, record, device)
+            meter = Meter(engine.counters, engine.model.gpus)
             heart = Heartbeat(
                 queue,
                 worker_id,
                 lease_seconds=settings.lease_seconds,
                 every_seconds=settings.heartbeat_seconds,
-                device=partial(_reading, engine.model),
+                device=partial(_reading, engine.model, Busy(meter)),
             )
             worker = Worker(
                 queue,
@@ -84,9 +87,10 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * engine.batch_tokens,
+                ahead_tokens=AHEAD_PASSES * engine.batch_tokens,
                 patience=patience,
                 walltime=end,
-                meter=Meter(engine.counters, engine.model.gpus),
+                meter=meter,
                 on_progress=on_progress,
             )
             with on_signals(heart.draining.set), heart:
@@ -119,9 +123,12 @@ def host(environment: Mapping[str, str]) -> str:
     return environment.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def _reading(model: LoadedModel) -> DeviceReading:
+def _reading(model: LoadedModel, busy: Busy) -> DeviceReading:
+    """What the device says; one that does not know how busy it is, is as busy as the engine."""
     used = device_usage(cuda=model.device.type == "cuda")
-    return DeviceReading(used.name, used.memory_used, used.memory_total, used.utilization)
+    lately = busy.lately()
+    utilization = lately if used.utilization is None else used.utilization
+    return DeviceReading(used.name, used.memory_used, used.memory_total, utilization)
 
 
 def _leave() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a worker has done since it began; failed tasks are done too, and those that were re-used."""
+    """What a worker has done since it began; failed tasks are done too, and those that were re-used.
+
+    ``busy`` is the share of its time in which the engine ran, known when it has ended.
+    """
 
     tasks_done: int = 0
     tasks_failed: int = 0
     shards_done: int = 0
     tasks_reused: int = 0
+    busy: float | None = field(default=None, compare=False)
 
 
 class Tally:

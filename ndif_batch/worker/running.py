@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
@@ -46,11 +46,22 @@ class Runner:
         self._committer = committer
         self._reuse = reuse
         self._tally = tally
+        self._left = 0
+        self._on_left: Callable[[int], None] = lambda tokens: None
 
-    def run(self, leases: Sequence[Lease]) -> None:
-        """Run what is leased, as far as draining allows."""
+    def open(self, leases: Sequence[Lease]) -> list[ShardWork]:
+        """Shards that are ready to run. Those that earlier jobs have saved are on their way already.
+
+        Another thread than the one that runs shards may do it.
+        """
+        return [work for lease in leases if (work := self._opened(lease)) is not None and not self._is_complete(work)]
+
+    def run(self, works: Sequence[ShardWork], on_left: Callable[[int], None] = lambda tokens: None) -> None:
+        """Run what is ready, as far as draining allows; ``on_left`` hears how many tokens are left, as that changes."""
         self._meter.begin()
-        works = [work for lease in leases if (work := self._opened(lease)) is not None and not self._is_complete(work)]
+        self._on_left, self._left = on_left, sum(len(work.waiting) * work.job.record.tokens_per_task for work in works)
+        on_left(self._left)
+        works = [work for work in works if self._heart.holds(work.shard.id)]
         for together in calls(works):
             if not self._draining.begun:
                 self._run(together)
@@ -108,12 +119,18 @@ class Runner:
         work.take(place, outcome)
         for name, text in outcome.prints:
             log.info("task.log", job=work.job.record.id, task=work.shard.first_task + place, name=name, value=text)
-        self._meter.arrived(work.job.record.tokens_per_task)
+        self._count(work.job.record.tokens_per_task)
         self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
         self._tally.task(failed=outcome.error is not None)
         if not work.missing:
             cost = self._meter.take((work.shard.tasks - work.reused) * work.job.record.tokens_per_task)
             self.writer.put(Complete(work, cost, Counted.now(self._engine.counters)))
+
+    def _count(self, tokens: int) -> None:
+        """A task of so many tokens has its outcome."""
+        self._meter.arrived(tokens)
+        self._left -= tokens
+        self._on_left(self._left)
 
     def _after_failure(self, works: Sequence[ShardWork], error: Exception) -> None:
         unfinished = self._unfinished(works)

@@ -31,13 +31,16 @@ class Walltime:
         """Whether it is time to drain."""
         return self._left() <= 0
 
-    def tokens(self, tokens_per_second: float | None, most: int) -> int:
-        """How many tokens, at most ``most``, can be leased now. One is a lease of one shard: it measures the speed."""
+    def tokens(self, tokens_per_second: float | None, most: int, running: int = 0) -> int:
+        """How many tokens, at most ``most``, can be leased now and end in time after ``running`` that come first.
+
+        One is a lease of one shard: it measures the speed.
+        """
         if self.ends_at is None:
             return most
         if tokens_per_second is None:
             return 1
-        return max(0, min(most, int(self._left() * tokens_per_second)))
+        return max(0, min(most, int(self._left() * tokens_per_second) - running))
 
     def holds(self, tokens: int, tokens_per_second: float | None) -> bool:
         """Whether so many tokens end in time; what is not known yet may be tried."""
