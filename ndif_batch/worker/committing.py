@@ -68,7 +68,8 @@ class Committer:
         mine = self._ask(lambda: self._queue.commit(finished))
         for one in shards:
             work, shard_id = one.work, one.work.shard.id
-            self._heart.release(shard_id)
+            if shard_id in mine:  # a refused one may be held again, under a newer lease
+                self._heart.release(shard_id)
             told = "shard.done" if shard_id in mine else "shard.late"
             log.info(told, job=work.job.record.id, shard=shard_id, failed=len(work.failures))
         self._tally.shards(len(mine))
