@@ -139,12 +139,12 @@ def plain_site(node: Node) -> str:
 
 
 def overwritten(value: Any, index: tuple[Any, ...], new: Any) -> Any:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         if not index:
             return new
         items = list(value)
         items[index[0]] = overwritten(items[index[0]], index[1:], new)
-        return tuple(items)
+        return type(value)(items)
     value = value.clone()
     value[index if index else ...] = new
     return value
@@ -153,7 +153,7 @@ def overwritten(value: Any, index: tuple[Any, ...], new: Any) -> Any:
 def copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone()
-    return tuple(copied(item) for item in value) if isinstance(value, tuple) else value
+    return tuple(copied(item) for item in value) if isinstance(value, tuple | list) else value
 
 
 def same(a: Any, b: Any) -> bool:

@@ -6,19 +6,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ndif_batch.engine.loaded import Footprint
+from ndif_batch.engine.memory import Live
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.tasks import Member
+
+RESIDENT = 0.25
+"""How much of what a token takes inside a block it takes between blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a task brings to a pass: ``tokens`` of its own, ``prompts`` that it can share with others, ``positions``
-    in the head, and the most ``bytes`` that the values of its nodes have at once."""
+    in the head, and what the values of its nodes take."""
 
     tokens: int
     prompts: frozenset[tuple[int, ...]]
     positions: int
-    bytes: int
+    live: Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,9 @@ class Batch:
     tasks: list[Prepared] = field(default_factory=list)
     tokens: int = 0
     _positions: int = 0
-    _bytes: int = 0
+    _most: int = 0
+    _between: int = 0
+    _within: dict[int, int] = field(default_factory=dict)
     _shared: set[tuple[int, ...]] = field(default_factory=set)
 
     def add(self, task: Prepared) -> None:
@@ -46,7 +52,9 @@ class Batch:
         self.tokens += self._more(task.need)
         self._shared |= task.need.prompts
         self._positions += task.need.positions
-        self._bytes += task.need.bytes
+        self._between += task.need.live.between
+        self._within[id(task.program)] = self._within_of(task)
+        self._most = max(self._most, self._within[id(task.program)])
         self.tasks.append(task)
 
     def has_room(self, task: Prepared, max_tokens: int, max_bytes: int, footprint: Footprint) -> bool:
@@ -54,12 +62,17 @@ class Batch:
         if task.alone or any(other.alone for other in self.tasks[-1:]):
             return False
         tokens = self.tokens + self._more(task.need)
-        positions, own = self._positions + task.need.positions, self._bytes + task.need.bytes
-        return tokens <= max_tokens and _bytes(footprint, tokens, positions, own) <= max_bytes
+        positions = self._positions + task.need.positions
+        own = self._between + task.need.live.between, max(self._most, self._within_of(task))
+        return tokens <= max_tokens and _bytes(footprint, tokens, positions, *own) <= max_bytes
 
     def bytes(self, footprint: Footprint) -> int:
         """What a pass with these tasks is estimated to take beside the weights."""
-        return _bytes(footprint, self.tokens, self._positions, self._bytes)
+        return _bytes(footprint, self.tokens, self._positions, self._between, self._most)
+
+    def _within_of(self, task: Prepared) -> int:
+        """What one moment takes for the tasks of a program together with a further one: programs take turns."""
+        return self._within.get(id(task.program), 0) + task.need.live.within
 
     def _more(self, need: Need) -> int:
         return need.tokens + sum(len(prompt) for prompt in need.prompts - self._shared)
@@ -77,5 +90,7 @@ def batches(tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprin
         yield batch
 
 
-def _bytes(footprint: Footprint, tokens: int, positions: int, own: int) -> int:
-    return int(footprint.fixed + max(footprint.token * tokens, footprint.position * positions) + own)
+def _bytes(footprint: Footprint, tokens: int, positions: int, between: int, within: int) -> int:
+    """What waits from moment to moment, and the most of: a block at work, the head at work, nodes at work."""
+    at_work = (footprint.token * tokens, footprint.position * positions, RESIDENT * footprint.token * tokens + within)
+    return int(footprint.fixed + between + max(at_work))

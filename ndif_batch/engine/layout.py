@@ -187,5 +187,10 @@ def equal(seen: torch.Tensor, alone: Any) -> bool:
     seen = seen.to(alone.device)
     if not alone.is_floating_point():
         return torch.equal(seen, alone)
-    deviation = torch.linalg.vector_norm(seen.double() - alone.double())
-    return bool(deviation <= TOLERANCE[alone.dtype] * torch.linalg.vector_norm(alone.double()))
+    return deviation(seen, alone) <= TOLERANCE[alone.dtype]
+
+
+def deviation(seen: torch.Tensor, alone: torch.Tensor) -> float:
+    """How far two tensors of one shape are apart, as a share of the norm of the second."""
+    apart, norm = (torch.linalg.vector_norm(one) for one in (seen.double() - alone.double(), alone.double()))
+    return float(apart / norm) if apart else 0.0

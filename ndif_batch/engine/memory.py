@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +43,41 @@ def measure_footprint(model: LoadedModel) -> Footprint:
 def free_bytes(device: torch.device) -> int:
     """Memory that a pass can be planned for: of a GPU what is free there, else half of what the machine has free."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(USABLE * (torch.cuda.mem_get_info(device)[0] + unused))
+        free, total = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device)
+        allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total) - reserved
+        unused = reserved - torch.cuda.memory_allocated(device)
+        return int(USABLE * (min(free, allowed) + unused))
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     return int(available.split()[1]) * 1024 // 2
 
 
-def live_bytes(program: Program, values: Mapping[int, Abstract]) -> int:
-    """The most bytes that the values of one task's nodes have at once; ``values`` are by the submitted id of a node."""
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Bytes of the values of one task: the most that wait for a later moment of a pass, and the most within one."""
+
+    between: int = 0
+    within: int = 0
+
+
+def live_bytes(program: Program, values: Mapping[int, Abstract]) -> Live:
+    """What a task's values take; ``values`` are by the submitted id of a node."""
     left = list(program.uses)
     live: dict[int, int] = {}
-    most = 0
-    for entry in program.entries:
+    between = within = 0
+    entries = program.entries
+    for entry, following in zip(entries, (*entries[1:], None), strict=True):
         node = program.graph.nodes[entry.node]
-        live[entry.node] = _bytes(values.get(program.origin[entry.node])) if node.op != "weight" else 0
-        most = max(most, sum(live.values()))
+        makes = node.op not in ("weight", "save", "print")
+        live[entry.node] = _bytes(values.get(program.origin[entry.node])) if makes else 0
+        within = max(within, sum(live.values()))
         for used in (*inputs(node), entry.node):
             left[used] -= used != entry.node
             if not left[used]:
                 live.pop(used, None)
-    return most
+        if following is None or (following.stage, following.order) != (entry.stage, entry.order):
+            between = max(between, sum(live.values()))
+    return Live(between, within)
 
 
 def shown_bytes(count: float) -> str:

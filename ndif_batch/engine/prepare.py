@@ -11,7 +11,7 @@ import torch
 from ndif_batch.engine.batches import Need, Prepared
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.memory import live_bytes
+from ndif_batch.engine.memory import Live, live_bytes
 from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
 from ndif_batch.engine.tasks import Member
@@ -28,8 +28,12 @@ from ndif_batch.sweep.task import Task
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A graph without what it does not need; ``named`` are the parameters inside its sites."""
+    """A graph without what it does not need; ``named`` are the parameters inside its sites.
 
+    ``submitted`` is kept so that no other graph can come to have its identity.
+    """
+
+    submitted: Graph
     graph: Graph
     origin: tuple[int, ...]
     named: tuple[str, ...]
@@ -48,7 +52,7 @@ class Preparation:
         self._graphs: dict[int, _Known] = {}
         self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
-        self._lives: dict[tuple[Any, ...], int] = {}
+        self._lives: dict[tuple[Any, ...], Live] = {}
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
@@ -78,7 +82,7 @@ class Preparation:
             optimised, origin = optimise(graph)
             sites = [node.site for node in optimised.nodes if node.site is not None]
             named = dict.fromkeys(name for site in sites for name in site_params(site))
-            self._graphs[id(graph)] = _Known(optimised, origin, tuple(named))
+            self._graphs[id(graph)] = _Known(graph, optimised, origin, tuple(named))
         return self._graphs[id(graph)]
 
     def _compiled(self, graph: Graph, origin: tuple[int, ...]) -> tuple[Program, bool]:
@@ -96,18 +100,20 @@ class Preparation:
         return program, alone
 
     def _need(self, known: _Known, program: Program, member: Member) -> Need:
+        births = self._model.layout.moments.births
         tokens = positions = 0
         prompts = set()
         for route in self.routes[id(program)]:
             prompt = member.prompts[route.visit.run]
             start = route.start(member, self._model.layout.moments.causal)
-            tokens += len(prompt) - start if route.visit.writes else 0
+            meets_a_block = not births or route.birth != len(births) - 1
+            tokens += len(prompt) - start if route.visit.writes and meets_a_block else 0
             positions += len(route.kept(member)) if route.ends else 0
             if not route.visit.writes or start:
                 prompts.add(prompt)
         return Need(tokens, frozenset(prompts), positions, self._live(known, program, member))
 
-    def _live(self, known: _Known, program: Program, member: Member) -> int:
+    def _live(self, known: _Known, program: Program, member: Member) -> Live:
         """Bytes of the values of a task; tasks of one kind of sites and one length of prompts are taken to be equal."""
         sites = self._model.sites
         kinds = tuple(site.value for site in self._named_sites(program, known))

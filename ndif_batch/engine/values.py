@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import copysign
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def joined(values: Sequence[Any]) -> Any:
     elif isinstance(first, tuple):
         if all(isinstance(v, tuple) and len(v) == len(first) for v in values):
             return tuple(joined(column) for column in zip(*values, strict=True))
-    elif all(type(v) is type(first) and v == first for v in values):
+    elif all(_is_same(v, first) for v in values):
         return first
     return Rows(tuple(values))
 
@@ -90,8 +91,15 @@ def joined(values: Sequence[Any]) -> Any:
 def column(values: Sequence[Any]) -> Any:
     """What the tasks bind to one parameter: the value itself if it is the same for all."""
     first = values[0]
-    same = all(value is first or (type(value) is type(first) and value == first) for value in values)
+    same = all(value is first or _is_same(value, first) for value in values)
     return first if same else Rows(tuple(values))
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Whether two plain values are equal, the sign of zero included."""
+    if type(value) is not type(other) or value != other:
+        return False
+    return not isinstance(value, float) or copysign(1.0, value) == copysign(1.0, other)
 
 
 def compact(value: Any) -> Any:

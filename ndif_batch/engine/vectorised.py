@@ -166,14 +166,15 @@ def _with_numbers(name: str, left: Any, right: Any) -> torch.Tensor:
         raise OneByOneError
     stacked = tensor.stacked if isinstance(tensor, Each) else tensor[None]
     wide = like.dtype if like.dtype == torch.float64 else torch.float32
-    others = _numbers(numbers).to(wide).reshape(-1, *[1] * like.ndim)
+    exact = _numbers(numbers)
+    if name == "truediv" and numbers is right and like.device.type != "cpu":
+        name, exact = "mul", exact.reciprocal()
+    others = exact.to(wide).reshape(-1, *[1] * like.ndim)
     if name in ("add", "sub") and like.device.type == "cpu":
         others = others.to(like.dtype).to(wide)
     others = others.to(like.device)
     if name == "truediv" and numbers is left:
         result = stacked.reciprocal().to(wide) * others
-    elif name == "truediv" and like.device.type != "cpu":
-        result = stacked.to(wide) * others.reciprocal()
     else:
         sides = (others, stacked.to(wide)) if numbers is left else (stacked.to(wide), others)
         result = ARITHMETIC[name](*sides)

@@ -1,6 +1,7 @@
 """What a pass is estimated to take on a GPU, and what becomes of tasks that do not fit."""
 
 import gc
+import re
 from collections.abc import Iterator
 from functools import cache
 
@@ -106,14 +107,15 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(method: object) -
         outcomes = list(engine.run(tasks))
     assert engine.counters.passes == 1
     assert not any(outcome.error for outcome in outcomes)
-    assert 0.75 * found[0] <= engine.counters.estimated_bytes <= 1.25 * found[0]
+    estimated = engine.counters.estimated_bytes
+    assert 0.75 * found[0] <= estimated <= 1.25 * found[0], f"estimated {estimated}, measured {found[0]}"
 
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """A process that may have 600 MiB more than the model."""
+    """A process that may have 120 MiB more than the model."""
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 600 * 2**20) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 120 * 2**20) / total)
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
 
@@ -130,4 +132,6 @@ def test_a_task_that_does_not_fit_alone_fails_alone_and_says_how_many_bytes_it_n
     tasks = [*caching()[:4], Task(huge), *caching()[4:8]]
     found = sorted(Engine(model()).run(tasks), key=lambda outcome: outcome.index)
     assert [outcome.error is None for outcome in found] == [True] * 4 + [False] + [True] * 4
-    assert f"needs about {2**30} bytes" in str(found[4].error)
+    told = re.search(r"it needs about (\d+) bytes", str(found[4].error))
+    assert told is not None
+    assert 2**30 <= int(told.group(1)) <= 1.25 * 2**30

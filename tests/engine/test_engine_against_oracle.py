@@ -10,10 +10,12 @@ from tests.graphs import random_sweep, random_task
 from tests.oracle import assert_equal, oracle
 
 SEEDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
+TOGETHER, SWEEPS = 220, 450
+"""Random co-batches of each family."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=TOGETHER, deadline=None)
 @given(seeds=SEEDS)
 def test_random_graphs_together_equal_the_oracle(name: str, seeds: list[int]) -> None:
     check(name, seeds, layout="auto")
@@ -27,7 +29,7 @@ def test_random_graphs_run_solo_equal_the_oracle(name: str, seeds: list[int]) ->
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=SWEEPS, deadline=None)
 @given(seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=3))
 def test_sweeps_of_random_graphs_beside_each_other_equal_the_oracle(name: str, seeds: list[int]) -> None:
     """Branches of shared trunks, nodes for many tasks at once, and tasks that fail in the middle of both."""
@@ -43,6 +45,10 @@ def test_sweeps_of_random_graphs_beside_each_other_equal_the_oracle(name: str, s
         assert outcomes[index].error is None, outcomes[index].error
         for save, value in truth.items():
             assert_equal(f"{task}, {save}", outcomes[index].saves[save], value)
+
+
+def test_two_thousand_random_batches_are_compared() -> None:
+    assert (TOGETHER + SWEEPS) * len(FAMILIES) >= 2000
 
 
 def check(name: str, seeds: list[int], layout: LayoutChoice) -> None:
