@@ -168,7 +168,7 @@ class Engine:
 
     def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [
-            Cohort(members[0].program, [task.member for task in members], around) for members in _by_program(batch)
+            Cohort(members[0].program, [task.member for task in members], around) for members in by_program(batch)
         ]
         with torch.no_grad():
             for cohort in cohorts:
@@ -186,7 +186,8 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:
+def by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:
+    """The tasks of each program, which go through a pass as one cohort."""
     found: dict[int, list[Prepared]] = {}
     for task in batch:
         found.setdefault(id(task.program), []).append(task)
