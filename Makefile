@@ -68,6 +68,7 @@ gpu: ## run the tests and benchmarks that need CUDA
 
 docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py
+	PYTHONPATH=. $(BIN)/python docs/families.py
 
 clean: ## remove caches and build products
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

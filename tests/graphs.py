@@ -52,7 +52,7 @@ class Drawing:
             value: Any = site.value
             nested = isinstance(value, tuple)
             if nested:
-                value = value[0] if value[1:] == (None,) * (len(value) - 1) else None
+                value = value[0]
             if site.refused is not None or not isinstance(value, SiteTensor) or value.dtype != "float32":
                 continue
             if len(value.shape) == 3 and value.shape[:2] == (1, None):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 from random import Random
 from typing import TYPE_CHECKING
 
 from ndif_batch.client.plan import Plan
+from ndif_batch.queue.protocol import LEASE_PASSES
 from ndif_batch.sweep.task import make_task
 
 if TYPE_CHECKING:
     from ndif_batch.engine.forecast import Effort
 
-PLANNED_TASKS = 8_192
+PLANNED_TASKS = 16_384
 """Of a job with more tasks as many are planned, in whole calls of the engine from all over its space."""
-LONGEST_CALL = PLANNED_TASKS // 4
+LONGEST_CALL = PLANNED_TASKS // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
     model = assume(plan.model)
     forecaster = Forecaster(model, tokens)
     total = Forecast()
-    for call in _sample(list(_calls(plan, tokens)), plan.tasks):
-        total += forecaster.forecast([make_task(plan.graph, plan.space, 0, task) for task in call])
+    for call, goes_on in _sample(_calls(plan, tokens), plan.tasks):
+        tasks = [make_task(plan.graph, plan.space, 0, task) for task in call]
+        total += forecaster.forecast(tasks, goes_on=goes_on)
     factor = plan.tasks / total.tasks
     return PassForecast(
         planned_tasks=total.tasks,
@@ -68,26 +70,25 @@ def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
     )
 
 
-def _calls(plan: Plan, batch_tokens: int) -> Iterator[range]:
+def _calls(plan: Plan, batch_tokens: int) -> list[range]:
     """The tasks of each call of the engine: those of as many shards as a worker leases at once."""
-    LEASED_PASSES = 16
-
-    room = LEASED_PASSES * batch_tokens // plan.prompts.tokens_per_task
+    room = LEASE_PASSES * batch_tokens // plan.prompts.tokens_per_task
     shards = max(1, room // len(plan.shards[0]))
-    for first in range(0, len(plan.shards), shards):
-        yield range(plan.shards[first].start, plan.shards[min(first + shards, len(plan.shards)) - 1].stop)
+    lasts = range(shards, len(plan.shards) + shards, shards)
+    return [range(plan.shards[last - shards].start, plan.shards[:last][-1].stop) for last in lasts]
 
 
-def _sample(calls: list[range], tasks: int) -> Iterator[range]:
-    """All calls if they have few tasks; else some, one from each stretch of the space."""
+def _sample(calls: list[range], tasks: int) -> Iterator[tuple[range, bool]]:
+    """Calls, and whether more tasks follow in the same one: all if they have few tasks; else some, one from each
+    stretch of the space, and no more of each than there is time for."""
     if tasks <= PLANNED_TASKS:
-        yield from calls
+        yield from ((call, False) for call in calls)
         return
     length = min(LONGEST_CALL, max(map(len, calls)))
-    stretches = min(len(calls), ceil(PLANNED_TASKS / length))
+    stretches = min(tasks // length, PLANNED_TASKS // length)
     random = Random(0)
     for stretch in range(stretches):
-        begin, end = (len(calls) * at // stretches for at in (stretch, stretch + 1))
-        call = calls[random.randrange(begin, end)]
+        task = random.randrange(tasks * stretch // stretches, tasks * (stretch + 1) // stretches)
+        call = calls[bisect(calls, task, key=lambda call: call.start) - 1]
         start = call.start + random.randint(0, max(0, len(call) - length))
-        yield range(start, min(start + length, call.stop))
+        yield range(start, min(start + length, call.stop)), len(call) > length

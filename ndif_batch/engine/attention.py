@@ -28,6 +28,7 @@ WITHOUT_MEANING = frozenset(
         "output_hidden_states",
         "output_router_logits",
         "return_dict",
+        "deterministic",
         "is_causal",
         "sliding_window",
     }

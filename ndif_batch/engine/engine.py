@@ -104,6 +104,7 @@ class Engine:
                 prepared.append(preparation.task(index, task))
             except NdifBatchError as error:
                 yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
+        prepared = in_turn(prepared, packed=self.model.layout.packed)
         free = free_bytes(self.model.device)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
@@ -174,16 +175,35 @@ class Engine:
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                plan = plan_pass(cohorts, routes, stage, self.model.layout.moments)
-                if plan is not None:
-                    self.counters.passes += 1
-                    self.counters.tokens += run_pass(self.model, plan)
+                for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
+                    plan = plan_pass(beside, routes, stage, self.model.layout.moments)
+                    if plan is not None:
+                        self.counters.passes += 1
+                        self.counters.tokens += run_pass(self.model, plan)
         return cohorts
 
     def _free_memory(self) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def in_turn(tasks: list[Prepared], *, packed: bool) -> list[Prepared]:
+    """Tasks as they are cut into batches: as given, or those with prompts of equal lengths together."""
+    return tasks if packed else sorted(tasks, key=lambda task: [len(prompt) for prompt in task.member.prompts])
+
+
+def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:
+    """The cohorts of each pass: of all, or of those whose runs are of one length."""
+    if packed:
+        yield cohorts
+        return
+    by_length: dict[int, list[Cohort]] = {}
+    for cohort in cohorts:
+        for visit in cohort.program.visits:
+            if visit.stage == stage and cohort.members:
+                by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
+    yield from by_length.values()
 
 
 def by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 
-from ndif_batch.engine.batches import Batch, Prepared, batches
+from ndif_batch.engine.batches import Prepared, batches
 from ndif_batch.engine.blocks import Moments, births_of, find_blocks
 from ndif_batch.engine.cohort import Cohort
-from ndif_batch.engine.engine import by_program
+from ndif_batch.engine.engine import by_program, in_turn, side_by_side
 from ndif_batch.engine.outline import AssumedModel
 from ndif_batch.engine.plan import PassPlan, Route, plan_pass, routes
 from ndif_batch.engine.prepare import Preparation
@@ -60,7 +60,7 @@ class Forecast:
     weights."""
 
     tasks: int = 0
-    batches: int = 0
+    batches: float = 0
     bytes: int = 0
     efforts: Mapping[str, Effort] = field(default_factory=lambda: dict.fromkeys(STEPS, Effort()))
 
@@ -102,38 +102,34 @@ class Forecaster:
         """A task ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
         return self._preparation.task(task.id, task)
 
-    def forecast(self, tasks: Sequence[Task]) -> Forecast:
-        """What one call with these tasks would compute, whatever the memory."""
+    def forecast(self, tasks: Sequence[Task], *, goes_on: bool = False) -> Forecast:
+        """What one call with these tasks would compute, whatever the memory.
+
+        If the call ``goes_on`` after them, their last batch counts as much as it is full.
+        """
         total = Forecast()
-        prepared = [self.prepared(task) for task in tasks]
-        for batch in batches(prepared, self._batch_tokens, ENDLESS, self._model.footprint):
-            efforts = {step: Effort() for step in STEPS} | {ALONE: self._alone(batch.tasks)}
-            for planned in self.passes(batch.tasks):
-                for step, effort in self._efforts(planned):
-                    efforts[step] += effort
-            total += Forecast(len(batch.tasks), 1, batch.bytes(self._model.footprint), efforts)
+        footprint = self._model.footprint
+        prepared = in_turn([self.prepared(task) for task in tasks], packed=self._model.layout.packed)
+        made = list(batches(prepared, self._batch_tokens, ENDLESS, footprint))
+        for number, batch in enumerate(made, 1):
+            part = min(1.0, batch.tokens / self._batch_tokens) if goes_on and number == len(made) else 1.0
+            total += Forecast(len(batch.tasks), part, batch.bytes(footprint), self._efforts(batch.tasks, part))
         return total
 
     def passes(self, tasks: Sequence[Prepared]) -> Iterator[PlannedPass]:
         """The passes of one batch."""
-        groups = by_program(tasks)
+        groups, packed = by_program(tasks), self._model.layout.packed
         cohorts = [Cohort(group[0].program, [task.member for task in group], NOTHING) for group in groups]
         for cohort in cohorts:
             program = cohort.program
             if id(program) not in self._plain:
                 self._plain[id(program)] = routes(program, self._model.sites, Moments())
         for stage in range(max(cohort.program.stages for cohort in cohorts)):
-            shared = plan_pass(cohorts, self._plain, stage, Moments())
-            plan = plan_pass(cohorts, self._preparation.routes, stage, self._moments)
-            if plan is not None and shared is not None:
-                yield PlannedPass(plan, shared)
-
-    def bytes(self, tasks: Sequence[Prepared]) -> int:
-        """What a batch of these tasks is estimated to take beside the weights."""
-        batch = Batch()
-        for task in tasks:
-            batch.add(task)
-        return batch.bytes(self._model.footprint)
+            for beside in side_by_side(cohorts, stage, packed=packed):
+                shared = plan_pass(beside, self._plain, stage, Moments())
+                plan = plan_pass(beside, self._preparation.routes, stage, self._moments)
+                if plan is not None and shared is not None:
+                    yield PlannedPass(plan, shared)
 
     def _alone(self, tasks: Sequence[Prepared]) -> Effort:
         lengths = [len(task.member.prompts[visit.run]) for task in tasks for visit in task.program.visits]
@@ -141,7 +137,15 @@ class Forecaster:
         head = 0 if self._model.sites.head is None else tokens
         return Effort(len(lengths), tokens, len(lengths) * self.blocks, tokens * self.blocks, head)
 
-    def _efforts(self, planned: PlannedPass) -> Iterator[tuple[str, Effort]]:
+    def _efforts(self, tasks: Sequence[Prepared], part: float) -> dict[str, Effort]:
+        """What the passes of a batch compute, of which only a ``part`` is there."""
+        efforts = {step: Effort() for step in STEPS}
+        for planned in self.passes(tasks):
+            for step, effort in self._steps(planned):
+                efforts[step] += replace(effort, passes=part * effort.passes, layers=part * effort.layers)
+        return efforts | {ALONE: self._alone(tasks)}
+
+    def _steps(self, planned: PlannedPass) -> Iterator[tuple[str, Effort]]:
         plan, shared = planned.plan, planned.shared
         yield SHARING, self._effort(shared, np.full_like(shared.exit, ENDLESS))
         yield DEPTH, self._effort(shared, np.full_like(shared.exit, shared.depth))
@@ -149,7 +153,7 @@ class Forecaster:
         branches = self._effort(plan, plan.exit)
         yield BRANCHES, branches
         kept = plan.kept.size if branches.positions and self._moments.narrow is not None else branches.positions
-        yield POSITIONS, Effort(branches.passes, branches.tokens, branches.layers, branches.token_blocks, kept)
+        yield POSITIONS, replace(branches, positions=kept)
 
     def _effort(self, plan: PassPlan, exits: np.ndarray[Any, np.dtype[np.int64]]) -> Effort:
         """A pass whose lanes leave at ``exits``; it ends when the last has left."""

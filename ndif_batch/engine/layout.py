@@ -1,9 +1,10 @@
-"""Measures whether a model can run packed: a pack of random prompts against each prompt alone, site by site."""
+"""Measures how runs of a model can go together: random prompts in company against each prompt alone, site by site."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -13,33 +14,54 @@ from ndif_batch.engine import attention
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.pack import Lanes, Pack
-from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
+from ndif_batch.engine.rows import on_one_axis
+from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
 from ndif_batch.models.probe import entry_device, watching
 
 LENGTHS = (5, 9, 5, 2)
-"""Prompt lengths of the trial: two equal ones share a block, the others do not."""
+"""Prompt lengths of the packed trial: two equal ones share a block, the others do not."""
+
+ROWS = (5, 5, 5)
+"""Prompt lengths of the trial in rows."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.1, torch.float16: 0.05}
-"""Largest deviation of a packed run's values, as a share of their norm.
+"""Largest deviation of a run's values in company, as a share of their norm.
 
 Another order of additions is far below it even after a hundred layers; a run that sees a neighbour is far above.
 """
 
 
+class Arrangement(StrEnum):
+    """Where the tokens of several runs lie: on one axis, on an axis each if they are equally many, or apart."""
+
+    PACKED = "packed"
+    ROWS = "rows"
+    ALONE = "alone"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How runs of a model go together: ``packed`` side by side, or each in its own pass for the ``reason`` given.
+    """How runs of a model go together, and the ``reason`` if they cannot be packed.
 
-    ``alone`` are the sites at which a pack does not hold each run's own values: their tasks run alone. ``blocks`` are
-    those between which tokens can come and go, ``last`` the module whose output the head takes in.
+    ``alone`` are the tensors (of a site, with the items that lead there) that do not hold each run's own values when
+    runs go together: tasks that touch one run alone. ``blocks`` are those between which tokens can come and go,
+    ``last`` the module whose output the head takes in.
     """
 
-    packed: bool
+    arrangement: Arrangement
     reason: str | None = None
-    alone: frozenset[str] = field(default_factory=frozenset)
+    alone: frozenset[tuple[str, tuple[int, ...]]] = field(default_factory=frozenset)
     moments: Moments = field(default_factory=Moments)
     blocks: tuple[Block, ...] = ()
     last: str | None = None
+
+    def __str__(self) -> str:
+        return self.arrangement if self.reason is None else f"{self.arrangement}: {self.reason}"
+
+    @property
+    def packed(self) -> bool:
+        """Whether attention is ours, so that runs of any length lie on one axis."""
+        return self.arrangement is Arrangement.PACKED
 
 
 def forward(model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool) -> Any:
@@ -54,30 +76,44 @@ def forward(model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool) -
 
 
 def measure_layout(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
-    """Tries the packed layout and leaves the model set up for the layout that was found.
+    """Tries the packed layout, then rows, and leaves the model set up for the layout that was found.
 
     Gives the layout, and the sites as that layout has them: packed attention makes no attention weights, so that the
     second item of what an attention module puts out is nothing.
     """
-    native, whole = model.config._attn_implementation, sites
-    runs = _random_prompts(sites.vocabulary)
-    alone = [_values(model, Pack.of(Lanes.of([run])), packed=False) for run in runs]
+    native = model.config._attn_implementation
     try:
-        model.set_attn_implementation(attention.NAME)
-        pack = Pack.of(Lanes.of(runs))
-        together = _values(model, pack, packed=True)
-        if model.config._attn_implementation != attention.NAME:
-            raise TypeError("its attention cannot be replaced")
+        return _packed(model, sites)
     except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it cannot be packed
         model.set_attn_implementation(native)
-        return Layout(packed=False, reason=str(error).splitlines()[0] if str(error) else type(error).__name__), sites
+        reason = _first_line(error)
+    try:
+        return _in_rows(model, sites, reason), sites
+    except Exception as error:  # noqa: BLE001  nor can it run in rows
+        return Layout(Arrangement.ALONE, f"{reason}; in rows: {_first_line(error)}"), sites
+
+
+def _packed(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
+    runs = _random_prompts(sites.vocabulary, LENGTHS)
+    alone = _each_alone(model, runs)
+    model.set_attn_implementation(attention.NAME)
+    pack = Pack.of(Lanes.of(runs))
+    together = _values(model, pack, packed=True)
+    if model.config._attn_implementation != attention.NAME:
+        raise TypeError("its attention cannot be replaced")
     sites = _without_absent(sites, together)
-    mixed = frozenset(_mixed(sites, pack, alone, together))
-    last = max((site for site in sites.sites.values() if site.refused is None), key=lambda site: site.order).path
-    if last in mixed:
-        model.set_attn_implementation(native)
-        return Layout(packed=False, reason=f"packed runs differ from runs alone at {last}"), whole
-    return Layout(packed=True, alone=mixed), sites
+    return Layout(Arrangement.PACKED, alone=_mixed(sites, pack, alone, together)), sites
+
+
+def _in_rows(model: PreTrainedModel, sites: SiteMap, reason: str) -> Layout:
+    runs = _random_prompts(sites.vocabulary, ROWS)
+    pack = Pack.of(Lanes.of(runs), in_rows=True)
+    mixed = _mixed(sites, pack, _each_alone(model, runs), _values(model, pack, packed=False))
+    return Layout(Arrangement.ROWS, reason, mixed)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _without_absent(sites: SiteMap, values: dict[str, Any]) -> SiteMap:
@@ -92,9 +128,13 @@ def _without_absent(sites: SiteMap, values: dict[str, Any]) -> SiteMap:
     return replace(sites, sites=kept)
 
 
-def _random_prompts(vocabulary: int) -> list[list[int]]:
+def _random_prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in LENGTHS]
+    return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
+
+
+def _each_alone(model: PreTrainedModel, runs: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    return [_values(model, Pack.of(Lanes.of([run])), packed=False) for run in runs]
 
 
 def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> dict[str, Any]:
@@ -104,35 +144,45 @@ def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> dict[str, An
     return values
 
 
-def _mixed(sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together: dict[str, Any]) -> Iterator[str]:
-    for path, site in sites.sites.items():
-        if site.refused is not None:
-            continue
-        for lane, own in enumerate(alone):
-            if path not in together or not _equal(site.value, pack, lane, own.get(path), together[path]):
-                yield path
-                break
-
-
-def _equal(shape: SiteValue, pack: Pack, lane: int, alone: Any, together: Any) -> bool:
-    if isinstance(shape, tuple):
-        return len(together) == len(alone) == len(shape) and all(
-            _equal(part, pack, lane, a, b) for part, a, b in zip(shape, alone, together, strict=True)
+def _mixed(
+    sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together: dict[str, Any]
+) -> frozenset[tuple[str, tuple[int, ...]]]:
+    """The tensors that do not hold each run's own values. ``ValueError`` if the last site of all has one of them."""
+    usable = [site for site in sites.sites.values() if site.refused is None]
+    mixed = frozenset(
+        (site.path, items)
+        for site in usable
+        for items, shape in tensors_of(site.value)
+        if not _is_each_ones(
+            shape, pack, [_at(own, site.path, items) for own in alone], _at(together, site.path, items)
         )
-    if not isinstance(shape, SiteTensor):
-        return True
-    if len(shape.token_axes) > 1 or not isinstance(together, torch.Tensor):
-        return False
-    try:
-        seen = SiteAccess(together, shape, pack).take_one(lane, ())
-    except (IndexError, RuntimeError):
-        return False
-    return equal(seen, alone)
+    )
+    last = max(usable, key=lambda site: site.order).path
+    if any(path == last for path, _ in mixed):
+        raise ValueError(f"{'packed runs' if pack.rows == 1 else 'they'} differ from runs alone at {last}")
+    return mixed
 
 
-def equal(seen: torch.Tensor, alone: torch.Tensor) -> bool:
+def _at(values: Mapping[str, Any], path: str, items: tuple[int, ...]) -> Any:
+    value = values.get(path)
+    for item in items:
+        value = value[item] if isinstance(value, tuple | list) and item < len(value) else None
+    return value
+
+
+def _is_each_ones(shape: SiteTensor, pack: Pack, alone: Sequence[Any], together: Any) -> bool:
+    if len(shape.token_axes) != 1 or not isinstance(together, torch.Tensor):
+        return False
+    together = on_one_axis(together, shape, pack.tokens, pack.rows)
+    if tuple(together.shape) != shape.at(pack.tokens):
+        return False
+    access = SiteAccess(together, shape, pack)
+    return all(equal(access.take_one(lane, ()), own) for lane, own in enumerate(alone))
+
+
+def equal(seen: torch.Tensor, alone: Any) -> bool:
     """Whether what a run has in company is what it has alone, but for rounding."""
-    if seen.shape != alone.shape:
+    if not isinstance(alone, torch.Tensor) or seen.shape != alone.shape:
         return False
     seen = seen.to(alone.device)
     if not alone.is_floating_point():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Footprint, LoadedModel, Outline
 from ndif_batch.engine.pack import Lanes
 from ndif_batch.engine.passes import run_pass
@@ -101,7 +102,7 @@ def _peak(model: LoadedModel, tokens: int) -> int:
     births = model.layout.moments.births
     ends = [site.order for site in model.sites.sites.values() if site.refused is None]
     length = min(TRIAL_LENGTH, model.sites.max_tokens)
-    lanes = Lanes.of([range(length)] * (tokens // length))
+    lanes = Lanes.of([range(length)] * (1 if model.layout.arrangement is Arrangement.ALONE else tokens // length))
     count = np.full(len(lanes.prompts), births[-1] if births else max(ends))
     plan = PassPlan(0, lanes, np.full_like(count, -1), count, np.arange(lanes.borrowed.size), int(count[0]), {})
     with peak_of(model.device) as found:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ndif_batch.engine.blocks import Block, Moments, births_of, find_blocks, last_before_head
-from ndif_batch.engine.layout import Layout
+from ndif_batch.engine.layout import Arrangement, Layout
 from ndif_batch.engine.loaded import Footprint
 from ndif_batch.engine.memory import footprint_by_shapes
 from ndif_batch.errors import ModelError
@@ -22,30 +22,30 @@ class AssumedModel:
     sites: SiteMap
     layout: Layout
     tokenizer: Tokenizer | None = None
-    footprint: Footprint = Footprint()
+    footprint: Footprint = field(default_factory=Footprint)
 
 
 def assume(info: ModelInfo) -> AssumedModel:
     """The model of an entry, from its site map and its configuration."""
-    model = AssumedModel(info.sites, _layout(info), info.tokenizer)
+    packed, causal = _promised(info)
+    layout = assumed_layout(info.sites, packed=packed, causal=causal)
+    model = AssumedModel(info.sites, layout, info.tokenizer)
     return replace(model, footprint=footprint_by_shapes(model))
 
 
-def _layout(info: ModelInfo) -> Layout:
+def assumed_layout(sites: SiteMap, *, packed: bool, causal: bool) -> Layout:
     """As it will be found at loading, if the model keeps to what its class says of its attention."""
-    sites = info.sites
     head = None if sites.head is None else sites.sites.get(f"{sites.head}.input")
     plain = Moments(narrow=None if head is None else head.order)
-    packed, causal = _promised(info)
     if not packed:
-        return Layout(packed=False, reason="its attention cannot be replaced", moments=plain)
+        return Layout(Arrangement.ROWS, "its attention cannot be replaced", moments=plain)
     paths = find_blocks(sites)
     if not paths:
-        return Layout(packed=True, moments=plain)
+        return Layout(Arrangement.PACKED, moments=plain)
     births = births_of(paths, sites)
     blocks = tuple(Block(path, None, None) for path in paths)
     return Layout(
-        packed=True,
+        Arrangement.PACKED,
         moments=Moments(births, births[-1] + 1, causal),
         blocks=blocks,
         last=last_before_head(paths, sites),

@@ -97,7 +97,8 @@ class Pack:
 
     ``seats`` has, for each position of each lane, the place on the token axis (or ``NOWHERE``); ``origin`` for each
     place its place at the beginning of the pass, ``None`` at the beginning. ``keys`` are the places that the lanes of
-    groups with borrowed tokens attend to, row by row; ``ordered`` are the lanes in the order of their tokens.
+    groups with borrowed tokens attend to, row by row; ``ordered`` are the lanes in the order of their tokens. The
+    model has the token axis in ``rows`` equal parts, as rows of a batch.
     """
 
     lanes: Lanes
@@ -107,26 +108,31 @@ class Pack:
     ordered: Numbers
     origin: torch.Tensor | None = None
     keys: torch.Tensor | None = None
+    rows: int = 1
     _lengths: dict[torch.device, Lengths] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, lanes: Lanes) -> Pack:
-        """The beginning of a pass: every lane that is no branch, the shorter ones first."""
+    def of(cls, lanes: Lanes, *, in_rows: bool = False) -> Pack:
+        """The beginning of a pass: every lane that is no branch, the shorter ones first.
+
+        ``in_rows`` makes each a row of a batch; then all are of one length.
+        """
         whole = np.flatnonzero(lanes.trunk == np.arange(len(lanes.prompts)))
         whole = whole[np.argsort(lanes.length[whole], kind="stable")]
         own = lanes.own(whole)
         groups, _ = _groups(lanes, whole)
-        return cls(lanes, _seated(lanes, own), own.size, groups, whole)
+        rows = whole.size if in_rows else 1
+        return cls(lanes, _seated(lanes, own), own.size, groups, whole, rows=rows)
 
     def token_ids(self, device: torch.device) -> torch.Tensor:
-        """``[1, tokens]``; of the beginning of a pass."""
+        """``[rows, tokens of a row]``; of the beginning of a pass."""
         flat = np.fromiter((token for prompt in self.lanes.prompts for token in prompt), np.int64)
-        return uploaded(flat[self._owners], device)[None]
+        return uploaded(flat[self._owners], device).reshape(self.rows, -1)
 
     def position_ids(self, device: torch.device) -> torch.Tensor:
-        """``[1, tokens]``; of the beginning of a pass."""
+        """``[rows, tokens of a row]``; of the beginning of a pass."""
         flat = np.arange(self.seats.size) - np.repeat(self.lanes.first, self.lanes.length)
-        return uploaded(flat[self._owners], device)[None]
+        return uploaded(flat[self._owners], device).reshape(self.rows, -1)
 
     @cached_property
     def _owners(self) -> Numbers:

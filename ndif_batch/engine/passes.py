@@ -18,6 +18,7 @@ from ndif_batch.engine.layout import forward
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
 from ndif_batch.engine.plan import PassPlan
+from ndif_batch.engine.rows import in_rows, on_one_axis
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument
 
@@ -56,7 +57,7 @@ class _Pass:
         self._plan = plan
         self._moments = model.layout.moments
         self._blocks = {block.path: block for block in model.layout.blocks}
-        self.pack = Pack.of(plan.lanes)
+        self.pack = Pack.of(plan.lanes, in_rows=not model.layout.packed)
         self._beginning = self.tokens = self.pack.tokens
         self._present = plan.birth == FROM_THE_BEGINNING
         self._arguments: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -125,10 +126,11 @@ class _Pass:
     def _visited(self, site: Site, value: Any) -> Any:
         cohorts = self._plan.due.get(site.order, ())
         if cohorts:
-            access = SiteAccess(value, site.value, self.pack)
+            tokens, rows = self.pack.tokens, self.pack.rows
+            access = SiteAccess(on_one_axis(value, site.value, tokens, rows), site.value, self.pack)
             for cohort in cohorts:
                 cohort.advance(self._plan.stage, site.order, access)
-            value = access.value
+            value = in_rows(access.value, value, site.value, tokens, rows) if access.written else value
         if site.order == self._plan.depth:
             raise _PassEnd
         return value
@@ -158,6 +160,7 @@ class _Pass:
         """The value at the positions that somebody needs in the end."""
         if self._plan.kept.size == self.pack.tokens:
             return value
+        value = on_one_axis(value, site.value, self.pack.tokens, self.pack.rows)
         return self._changed(self.pack.with_positions(self._plan.kept, self._model.device), site, value)
 
     def _changed(self, made: tuple[Pack, torch.Tensor], site: Site, value: Any) -> Any:

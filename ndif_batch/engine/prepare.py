@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ndif_batch.engine.batches import Need, Prepared
+from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
 from ndif_batch.engine.memory import live_bytes
 from ndif_batch.engine.plan import Route, routes
@@ -19,7 +20,7 @@ from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound, site_params
 from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, Run, Value
-from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
+from ndif_batch.graph.sites import Site
 from ndif_batch.models.probe import dtype_name
 from ndif_batch.models.tokenizer import resolve, token_ids
 from ndif_batch.sweep.task import Task
@@ -45,7 +46,7 @@ class Preparation:
         }
         self._solo = solo
         self._graphs: dict[int, _Known] = {}
-        self._programs: dict[tuple[int, tuple[Value, ...]], tuple[Program, bool]] = {}
+        self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
         self._lives: dict[tuple[Any, ...], int] = {}
         self.routes: dict[int, tuple[Route, ...]] = {}
@@ -56,7 +57,8 @@ class Preparation:
         require_bound(task.graph, task.bindings)
         bindings = resolve(task.graph.params, task.bindings, self._model.tokenizer)
         prompts = tuple(self._prompt(run, bindings) for run in known.graph.runs)
-        key = (id(task.graph), tuple(bindings[name] for name in known.named))
+        apart = () if self._model.layout.packed else tuple(len(prompt) for prompt in prompts)
+        key = (id(task.graph), tuple(bindings[name] for name in known.named), apart)
         if key not in self._programs:
             self._programs[key] = self._compiled(at_sites(known.graph, bindings), known.origin)
         program, alone = self._programs[key]
@@ -82,12 +84,14 @@ class Preparation:
     def _compiled(self, graph: Graph, origin: tuple[int, ...]) -> tuple[Program, bool]:
         sites = self._model.sites
         layout = self._model.layout
+        program = compile_task(graph, origin, sites, together=layout.packed)
         alone = (
             self._solo
-            or not layout.packed
-            or any(path in layout.alone or not _one_token_axis(value) for path, value in touched(graph, sites))
+            or layout.arrangement is Arrangement.ALONE
+            or not layout.alone.isdisjoint(touched(program, sites))
         )
-        program = compile_task(graph, origin, sites, together=not alone)
+        if alone and layout.packed:
+            program = compile_task(graph, origin, sites, together=False)
         self.routes[id(program)] = routes(program, sites, layout.moments)
         return program, alone
 
@@ -123,9 +127,3 @@ class Preparation:
             for node in program.graph.nodes:
                 if str(node.site) in self._model.sites.sites:
                     yield self._model.sites.sites[str(node.site)]
-
-
-def _one_token_axis(value: SiteValue) -> bool:
-    if isinstance(value, tuple):
-        return all(_one_token_axis(item) for item in value)
-    return not isinstance(value, SiteTensor) or len(value.token_axes) == 1

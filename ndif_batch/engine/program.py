@@ -16,7 +16,7 @@ from ndif_batch.graph.bind import site_params
 from ndif_batch.graph.nodes import Arg, Graph, Node, Value, inputs
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
-from ndif_batch.graph.sites import SiteMap, SiteValue
+from ndif_batch.graph.sites import SiteMap, SiteValue, tensors_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +96,18 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
     return Program(graph, origin, tuple(entries), visits, _uses(graph, entries))
 
 
-def touched(graph: Graph, sites: SiteMap) -> Iterator[tuple[str, SiteValue]]:
-    """Path and value of every site that a graph reads or writes."""
-    for node in graph.nodes:
-        if node.op == "write" or (node.op == "read" and node.site is not None):
-            yield str(node.site), sites.site(str(node.site)).value
+def touched(program: Program, sites: SiteMap) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor that a program reads or writes: its site, and the items of tuples that lead to it."""
+    for node in program.graph.nodes:
+        if reads(node) or node.op == "write":
+            items, value = _reached(sites.site(str(node.site)).value, node.index or ())
+            yield from ((str(node.site), (*items, *deeper)) for deeper, _ in tensors_of(value))
 
 
 def _check_writes(graph: Graph, origin: tuple[int, ...], sites: SiteMap) -> None:
     """Ids and masks steer the model: overwritten with nonsense they would break the pass for every run in it."""
     for i, node in enumerate(graph.nodes):
-        if node.op == "write" and not _holds_floats(_written(sites.site(str(node.site)).value, node.index or ())):
+        if node.op == "write" and not _holds_floats(_reached(sites.site(str(node.site)).value, node.index or ())[1]):
             raise GraphError(
                 f"site {node.site!r} holds no activations, so it cannot be written",
                 rule="site",
@@ -115,11 +116,15 @@ def _check_writes(graph: Graph, origin: tuple[int, ...], sites: SiteMap) -> None
             )
 
 
-def _written(value: SiteValue, index: tuple[Arg, ...]) -> SiteValue:
-    """The part of a site's value that an index leads to: items of tuples come first."""
-    if isinstance(value, tuple) and index and isinstance(index[0], int) and -len(value) <= index[0] < len(value):
-        return _written(value[index[0]], index[1:])
-    return value
+def _reached(value: SiteValue, index: tuple[Arg, ...]) -> tuple[tuple[int, ...], SiteValue]:
+    """The part of a site's value that an index leads to, and the items on the way: items of tuples come first."""
+    items: list[int] = []
+    for part in index:
+        if not isinstance(value, tuple) or not isinstance(part, int) or not -len(value) <= part < len(value):
+            break
+        items.append(part % len(value))
+        value = value[part]
+    return tuple(items), value
 
 
 def _holds_floats(value: SiteValue) -> bool:

@@ -33,7 +33,8 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
     plain = replace(model.layout, moments=Moments(narrow=None if head is None else head.order))
     model = replace(model, layout=plain)
     paths = find_blocks(sites)
-    if not plain.packed or not paths or plain.alone.intersection(f"{path}.output" for path in paths):
+    mixed = {path for path, _ in plain.alone}
+    if not plain.packed or not paths or mixed.intersection(f"{path}.output" for path in paths):
         return model
     try:
         blocks = tuple(_measured(model, paths))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -28,6 +28,15 @@ class SiteTensor:
 
 SiteValue: TypeAlias = "SiteTensor | tuple[SiteValue, ...] | None"
 """What a module takes or gives: a tensor, a tuple of such values, or something that is no tensor (``None``)."""
+
+
+def tensors_of(value: SiteValue, items: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], SiteTensor]]:
+    """Every tensor of a site's value, with the items of tuples that lead to it."""
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from tensors_of(item, (*items, i))
+    elif value is not None:
+        yield items, value
 
 
 @dataclass(frozen=True, slots=True)

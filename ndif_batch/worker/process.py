@@ -23,7 +23,7 @@ from ndif_batch.errors import UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import DeviceReading
-from ndif_batch.queue.protocol import WorkerQueue
+from ndif_batch.queue.protocol import LEASE_PASSES, WorkerQueue
 from ndif_batch.queue.records import ModelRecord
 from ndif_batch.worker.ending import Until
 from ndif_batch.worker.heartbeat import Heartbeat
@@ -38,9 +38,6 @@ from ndif_batch.worker.signals import on_signals
 from ndif_batch.worker.walltime import PILOT, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-LEASE_PASSES = 16
-"""How many passes' worth of tokens a worker leases at once, so that shards of several jobs meet in one pass."""
 
 
 def run(
@@ -108,7 +105,7 @@ def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine
     started = perf_counter()
     info = ModelInfo.read(Path(record.path))
     model = load(info, device)
-    layout = "packed" if model.layout.packed else f"alone: {model.layout.reason}"
+    layout = str(model.layout)
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
     return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)
