@@ -56,8 +56,8 @@ def enqueue(
     return job
 
 
-def describe(plan: Plan, name: str, output: Format, reused: Reusable) -> None:
-    """Print what a plan will run, save and need, and which of it earlier jobs have."""
+def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Mapping[str, Any] | None = None) -> None:
+    """Print what a plan will run, save and need, which of it earlier jobs have, and what is known of its passes."""
     space, last = plan.space, plan.tasks - 1
     table = output is Format.TABLE
     axes = {axis.name: len(axis) for axis in space.axes}
@@ -79,7 +79,10 @@ def describe(plan: Plan, name: str, output: Format, reused: Reusable) -> None:
         "constants": as_json(space.constants),
         "first_task": describe_point(space, 0) if table else as_json(space.bindings(0)),
         "last_task": describe_point(space, last) if table else as_json(space.bindings(last)),
+        **(passes or {}),
     }
+    if table:
+        record.pop("efforts", None)
     write_record({key.replace("_", " "): value for key, value in record.items()} if table else record, output)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 
 from ndif_batch.graph.sites import Site, SiteMap, SiteTensor
 
@@ -56,15 +55,24 @@ class Blocks:
     last: str | None
 
 
-def find_blocks(model: nn.Module, sites: SiteMap) -> tuple[str, ...]:
-    """Paths of the modules of the longest list that is gone through in order, one hidden state to the next."""
-    found: list[tuple[str, ...]] = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module):
-            paths = tuple(f"{path}.{name}" for name, _ in module.named_children())
-            if _in_order(paths, sites):
-                found.append(paths)
+def find_blocks(sites: SiteMap) -> tuple[str, ...]:
+    """Paths of the modules of the longest list that is gone through in order, one hidden state to the next.
+
+    A list is a module of numbered ones that is never called itself.
+    """
+    found = [
+        paths
+        for owner, paths in _children(sites).items()
+        if f"{owner}.output" not in sites.sites
+        and paths == tuple(f"{owner}.{number}" for number in range(len(paths)))
+        and _in_order(paths, sites)
+    ]
     return max(found, key=lambda paths: _span(paths, sites), default=())
+
+
+def births_of(blocks: Sequence[str], sites: SiteMap) -> tuple[int, ...]:
+    """Before which sites branches can begin: before the first block, and after each."""
+    return sites.site(f"{blocks[0]}.input").order, *(sites.site(f"{path}.output").order for path in blocks)
 
 
 def last_before_head(blocks: Sequence[str], sites: SiteMap) -> str | None:
@@ -113,6 +121,14 @@ def along_tokens(value: Any, axes: TokenAxes, change: Callable[[torch.Tensor, in
     if isinstance(axes, tuple) and len(axes) == len(value):
         return type(value)(along_tokens(item, axis, change) for item, axis in zip(value, axes, strict=True))
     return value
+
+
+def _children(sites: SiteMap) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sites.modules:
+        owner = path.rpartition(".")[0]
+        found[owner] = (*found.get(owner, ()), path)
+    return found
 
 
 def _in_order(paths: tuple[str, ...], sites: SiteMap) -> bool:

@@ -104,8 +104,7 @@ class Engine:
                 prepared.append(preparation.task(index, task))
             except NdifBatchError as error:
                 yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
-        if not self.model.layout.packed:
-            prepared.sort(key=lambda task: [len(prompt) for prompt in task.member.prompts])
+        prepared = in_turn(prepared, packed=self.model.layout.packed)
         free = free_bytes(self.model.device)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
@@ -170,30 +169,18 @@ class Engine:
 
     def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [
-            Cohort(members[0].program, [task.member for task in members], around) for members in _by_program(batch)
+            Cohort(members[0].program, [task.member for task in members], around) for members in by_program(batch)
         ]
         with torch.no_grad():
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                for beside in self._side_by_side(cohorts, stage):
+                for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
                     plan = plan_pass(beside, routes, stage, self.model.layout.moments)
                     if plan is not None:
                         self.counters.passes += 1
                         self.counters.tokens += run_pass(self.model, plan)
         return cohorts
-
-    def _side_by_side(self, cohorts: Sequence[Cohort], stage: int) -> Iterator[Sequence[Cohort]]:
-        """The cohorts of each pass: of all, or of those whose runs are of one length."""
-        if self.model.layout.packed:
-            yield cohorts
-            return
-        by_length: dict[int, list[Cohort]] = {}
-        for cohort in cohorts:
-            for visit in cohort.program.visits:
-                if visit.stage == stage and cohort.members:
-                    by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
-        yield from by_length.values()
 
     def _free_memory(self) -> None:
         gc.collect()
@@ -201,7 +188,26 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:
+def in_turn(tasks: list[Prepared], *, packed: bool) -> list[Prepared]:
+    """Tasks as they are cut into batches: as given, or those with prompts of equal lengths together."""
+    return tasks if packed else sorted(tasks, key=lambda task: [len(prompt) for prompt in task.member.prompts])
+
+
+def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:
+    """The cohorts of each pass: of all, or of those whose runs are of one length."""
+    if packed:
+        yield cohorts
+        return
+    by_length: dict[int, list[Cohort]] = {}
+    for cohort in cohorts:
+        for visit in cohort.program.visits:
+            if visit.stage == stage and cohort.members:
+                by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
+    yield from by_length.values()
+
+
+def by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:
+    """The tasks of each program, which go through a pass as one cohort."""
     found: dict[int, list[Prepared]] = {}
     for task in batch:
         found.setdefault(id(task.program), []).append(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from accelerate.utils import align_module_device, has_offloaded_params
@@ -23,6 +24,22 @@ class Footprint:
     fixed: float = 0
     token: float = 0
     position: float = 0
+
+
+class Outline(Protocol):
+    """What planning needs of a model: not its weights."""
+
+    @property
+    def sites(self) -> SiteMap:
+        """Where graphs can touch it."""
+
+    @property
+    def layout(self) -> Layout:
+        """How its runs go together."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes tokens of text, if it has that."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ndif_batch.engine.layout import Arrangement
-from ndif_batch.engine.loaded import Footprint, LoadedModel
+from ndif_batch.engine.loaded import Footprint, LoadedModel, Outline
 from ndif_batch.engine.pack import Lanes
 from ndif_batch.engine.passes import run_pass
 from ndif_batch.engine.plan import PassPlan
@@ -32,12 +32,24 @@ WIDE_TENSORS, HIDDEN_TENSORS = 3, 8
 
 def measure_footprint(model: LoadedModel) -> Footprint:
     """What a pass of the model takes beside its weights."""
-    head = _bytes_a_token(model.sites, f"{model.sites.head}.output")
     if model.device.type != "cuda":
-        return Footprint(0, _by_shapes(model), head)
+        return footprint_by_shapes(model)
     short, long = (_peak(model, tokens) for tokens in TRIAL_TOKENS)
     token = max(long - short, 0) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0])
+    head = _bytes_a_token(model.sites, f"{model.sites.head}.output")
     return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head)
+
+
+def footprint_by_shapes(model: Outline) -> Footprint:
+    """The same where nothing can be measured."""
+    paths: Sequence[str] = [block.path for block in model.layout.blocks] or [""]
+    widths = [
+        _bytes_a_token(model.sites, path)
+        for path in model.sites.sites
+        if any(path.startswith(block) for block in paths[:1]) and path != f"{model.sites.head}.output"
+    ]
+    token = WIDE_TENSORS * max(widths, default=0) + HIDDEN_TENSORS * _bytes_a_token(model.sites, f"{paths[0]}.output")
+    return Footprint(0, token, _bytes_a_token(model.sites, f"{model.sites.head}.output"))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -112,17 +124,6 @@ def _peak(model: LoadedModel, tokens: int) -> int:
     with peak_of(model.device) as found:
         run_pass(model, plan)
     return found[0]
-
-
-def _by_shapes(model: LoadedModel) -> float:
-    paths: Sequence[str] = [block.path for block in model.layout.blocks] or [""]
-    widths = [
-        _bytes_a_token(model.sites, path)
-        for path in model.sites.sites
-        if any(path.startswith(block) for block in paths[:1]) and path != f"{model.sites.head}.output"
-    ]
-    hidden = _bytes_a_token(model.sites, f"{paths[0]}.output")
-    return WIDE_TENSORS * max(widths, default=0) + HIDDEN_TENSORS * hidden
 
 
 def _bytes_a_token(sites: SiteMap, path: str) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from ndif_batch.engine.batches import Need, Prepared
 from ndif_batch.engine.layout import Arrangement
-from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.loaded import Outline
 from ndif_batch.engine.memory import Live, live_bytes
 from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
@@ -42,7 +42,7 @@ class _Known:
 class Preparation:
     """Prepares tasks for one model; ``solo`` runs every task alone."""
 
-    def __init__(self, model: LoadedModel, *, solo: bool, constants: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, model: Outline, *, solo: bool, constants: Mapping[str, torch.Tensor]) -> None:
         self._model = model
         self._constants = {
             digest: AbstractTensor(tuple(tensor.shape), dtype_name(tensor.dtype))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ndif_batch.engine.blocks import Block, Moments, find_blocks, last_before_head, token_axes
+from ndif_batch.engine.blocks import Block, Moments, births_of, find_blocks, last_before_head, token_axes
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.layout import TOLERANCE, deviation, equal, forward
 from ndif_batch.engine.loaded import LoadedModel
@@ -36,7 +36,7 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
     head = None if sites.head is None else sites.sites.get(f"{sites.head}.input")
     plain = replace(model.layout, moments=Moments(narrow=None if head is None else head.order))
     model = replace(model, layout=plain)
-    paths = find_blocks(model.module, sites)
+    paths = find_blocks(sites)
     mixed = {path for path, _ in plain.alone}
     if not plain.packed or not paths or mixed.intersection(f"{path}.output" for path in paths):
         return model
@@ -44,7 +44,7 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
         blocks = tuple(_measured(model, paths))
     except ValueError:
         return model
-    births = (sites.site(f"{paths[0]}.input").order, *(sites.site(f"{path}.output").order for path in paths))
+    births = births_of(paths, sites)
     moments = Moments(births, births[-1] + 1, _is_causal(model, paths[-1]))
     for last in dict.fromkeys((last_before_head(paths, sites), None)):
         tried = replace(model, layout=replace(plain, moments=moments, blocks=blocks, last=last))

@@ -9,6 +9,8 @@ from typing import Protocol
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.records import EndedJob, HeartbeatReply, JobRecord, Lease, ModelRecord, TaskFailure
 
+LEASE_PASSES = 16
+"""How many passes' worth of tokens a worker leases at once, so that shards of several jobs meet in one pass."""
 MAX_SHARDS = 64
 """The most shards one lease gives unless told otherwise."""
 

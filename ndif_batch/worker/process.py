@@ -23,7 +23,7 @@ from ndif_batch.errors import UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import DeviceReading
-from ndif_batch.queue.protocol import WorkerQueue
+from ndif_batch.queue.protocol import LEASE_PASSES, WorkerQueue
 from ndif_batch.queue.records import ModelRecord
 from ndif_batch.worker.busy import Busy
 from ndif_batch.worker.ending import Until
@@ -40,9 +40,8 @@ from ndif_batch.worker.walltime import PILOT, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-LEASE_PASSES, AHEAD_PASSES = 16, 4
-"""How many passes' worth of tokens a worker leases at once, so that shards of several jobs meet in one pass, and
-how many of these are left when it leases the next."""
+AHEAD_PASSES = 4
+"""How many passes' worth of the tokens that a worker holds are left when it leases the next."""
 
 
 def run(

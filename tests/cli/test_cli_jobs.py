@@ -40,6 +40,9 @@ def test_a_sweep_from_plan_to_completed(run: Run, client: Client) -> None:
     assert plan["arrays"] == {"residual": [4, 3, 6], "logit": [4, 3]}
     assert plan["last_task"] == {"prompt": "the cat sat", "answer": "Paris", "layer": 3, "position": 2}
     assert plan["bytes"] >= 12 * 7 * 4
+    assert plan["efforts"]["one run at a time"]["passes"] == 12
+    assert plan["efforts"]["positions"]["passes"] == 1
+    assert "one run at a time" in run("sweep", "plan", "sweep.yaml").out
     assert client.jobs() == []
 
     assert run("sweep", "run", "sweep.yaml").out == "Submitted job 1 (12 tasks)\n"

@@ -1,0 +1,34 @@
+"""What a sweep's passes will compute, as a record and as a table of what each of the engine's means saves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ndif_batch.cli.output import write_table, write_text
+
+if TYPE_CHECKING:
+    from ndif_batch.client.forecast import PassForecast
+
+
+def passes_record(forecast: PassForecast) -> dict[str, Any]:
+    """The fields that ``sweep plan`` has beside those of a submission."""
+    efforts = {step: asdict(effort) for step, effort in forecast.efforts.items()}
+    return {
+        "planned_tasks": forecast.planned_tasks,
+        "batch_tokens": forecast.batch_tokens,
+        "assumed_layout": forecast.layout,
+        "model_layers": forecast.layers,
+        "graph_nodes": forecast.nodes[0],
+        "computed_nodes": forecast.nodes[1],
+        "pass_bytes": forecast.bytes,
+        "efforts": efforts,
+    }
+
+
+def write_efforts(forecast: PassForecast) -> None:
+    """A line for each of the engine's means, added to those above it."""
+    columns = ("passes", "tokens", "layers", "token_blocks", "positions")
+    rows = [[step, *(str(getattr(effort, name)) for name in columns)] for step, effort in forecast.efforts.items()]
+    write_text("")
+    write_table(rows, ("with", *(name.replace("_", " ") for name in (*columns[:-1], "head positions"))))

@@ -1,0 +1,94 @@
+"""What a job's passes will compute, planned for all of its tasks, or for a sample of them if they are many."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+from ndif_batch.client.plan import Plan
+from ndif_batch.queue.protocol import LEASE_PASSES
+from ndif_batch.sweep.task import make_task
+
+if TYPE_CHECKING:
+    from ndif_batch.engine.forecast import Effort
+
+PLANNED_TASKS = 16_384
+"""Of a job with more tasks as many are planned, in whole calls of the engine from all over its space."""
+LONGEST_CALL = PLANNED_TASKS // 8
+
+
+@dataclass(frozen=True, slots=True)
+class PassForecast:
+    """``efforts`` are by the engine's means, each with those before it; the last is what will be computed.
+
+    ``planned_tasks`` were looked at, the rest is taken to be like them. ``layout`` says how runs are taken to go
+    together, ``layers`` how many blocks the model has, ``nodes`` how many nodes the graph has before and after dead
+    and common ones are gone, ``bytes`` what the largest batch takes beside the weights.
+    """
+
+    planned_tasks: int
+    batch_tokens: int
+    layout: str
+    layers: int
+    nodes: tuple[int, int]
+    batches: int
+    bytes: int
+    efforts: dict[str, Effort]
+
+
+def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
+    """Plans a job's passes as a worker would, without the model's weights.
+
+    ``batch_tokens`` are the most tokens of a pass; ``None`` is what an engine on a CPU takes. An error of a task is
+    as for a worker.
+    """
+    from ndif_batch.engine.engine import CPU_BATCH_TOKENS
+    from ndif_batch.engine.forecast import Forecast, Forecaster
+    from ndif_batch.engine.outline import assume
+    from ndif_batch.engine.program import optimise
+
+    tokens = batch_tokens or CPU_BATCH_TOKENS
+    model = assume(plan.model)
+    forecaster = Forecaster(model, tokens)
+    total = Forecast()
+    for call, goes_on in _sample(_calls(plan, tokens), plan.tasks):
+        tasks = [make_task(plan.graph, plan.space, 0, task) for task in call]
+        total += forecaster.forecast(tasks, goes_on=goes_on)
+    factor = plan.tasks / total.tasks
+    return PassForecast(
+        planned_tasks=total.tasks,
+        batch_tokens=tokens,
+        layout=str(model.layout),
+        layers=forecaster.blocks,
+        nodes=(len(plan.graph.nodes), len(optimise(plan.graph)[0].nodes)),
+        batches=round(total.batches * factor),
+        bytes=total.bytes,
+        efforts={step: (effort * factor).rounded() for step, effort in total.efforts.items()},
+    )
+
+
+def _calls(plan: Plan, batch_tokens: int) -> list[range]:
+    """The tasks of each call of the engine: those of as many shards as a worker leases at once."""
+    room = LEASE_PASSES * batch_tokens // plan.prompts.tokens_per_task
+    shards = max(1, room // len(plan.shards[0]))
+    lasts = range(shards, len(plan.shards) + shards, shards)
+    return [range(plan.shards[last - shards].start, plan.shards[:last][-1].stop) for last in lasts]
+
+
+def _sample(calls: list[range], tasks: int) -> Iterator[tuple[range, bool]]:
+    """Calls, and whether more tasks follow in the same one: all if they have few tasks; else some, one from each
+    stretch of the space, and no more of each than there is time for."""
+    if tasks <= PLANNED_TASKS:
+        yield from ((call, False) for call in calls)
+        return
+    length = min(LONGEST_CALL, max(map(len, calls)))
+    stretches = min(tasks // length, PLANNED_TASKS // length)
+    random = Random(0)
+    for stretch in range(stretches):
+        task = random.randrange(tasks * stretch // stretches, tasks * (stretch + 1) // stretches)
+        call = calls[bisect(calls, task, key=lambda call: call.start) - 1]
+        start = call.start + random.randint(0, max(0, len(call) - length))
+        yield range(start, min(start + length, call.stop)), len(call) > length

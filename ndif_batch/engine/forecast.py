@@ -1,0 +1,183 @@
+"""What the passes over some tasks will compute, and what each of the engine's means saves: planned, not run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+
+from ndif_batch.engine.batches import Prepared, batches
+from ndif_batch.engine.blocks import Moments, births_of, find_blocks
+from ndif_batch.engine.cohort import Cohort
+from ndif_batch.engine.engine import by_program, in_turn, side_by_side
+from ndif_batch.engine.outline import AssumedModel
+from ndif_batch.engine.plan import PassPlan, Route, plan_pass, routes
+from ndif_batch.engine.prepare import Preparation
+from ndif_batch.engine.tasks import Surroundings
+from ndif_batch.sweep.task import Task
+
+STEPS: Final = ("one run at a time", "sharing", "depth", "leave", "branches", "positions")
+"""The engine's means, one added to the other; the last is what is done."""
+
+ALONE, SHARING, DEPTH, LEAVE, BRANCHES, POSITIONS = STEPS
+ENDLESS = sys.maxsize
+Routes: TypeAlias = Mapping[int, Sequence[Route]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What passes compute.
+
+    ``tokens`` go in, or begin on the way as branches; ``layers`` are the blocks that passes go into, each once a
+    pass; ``token_blocks`` tokens times the blocks that each goes through; ``positions`` those for which the head is
+    computed. A model without blocks counts as one.
+    """
+
+    passes: float = 0
+    tokens: float = 0
+    layers: float = 0
+    token_blocks: float = 0
+    positions: float = 0
+
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Effort)))
+
+    def __mul__(self, factor: float) -> Effort:
+        return Effort(*(getattr(self, f.name) * factor for f in fields(Effort)))
+
+    def rounded(self) -> Effort:
+        """In whole numbers."""
+        return Effort(*(round(getattr(self, f.name)) for f in fields(Effort)))
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """``efforts`` are by step of :data:`STEPS`; ``bytes`` what the largest batch is estimated to take beside the
+    weights."""
+
+    tasks: int = 0
+    batches: float = 0
+    bytes: int = 0
+    efforts: Mapping[str, Effort] = field(default_factory=lambda: dict.fromkeys(STEPS, Effort()))
+
+    def __add__(self, other: Forecast) -> Forecast:
+        return Forecast(
+            self.tasks + other.tasks,
+            self.batches + other.batches,
+            max(self.bytes, other.bytes),
+            {step: self.efforts[step] + other.efforts[step] for step in STEPS},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPass:
+    """A pass as it will be, and as it would be if nothing but whole equal runs were shared."""
+
+    plan: PassPlan
+    shared: PassPlan
+
+
+class Forecaster:
+    """Plans tasks on a model that need not be loaded, as an engine would run them in one call."""
+
+    def __init__(self, model: AssumedModel, batch_tokens: int) -> None:
+        self._model = model
+        self._batch_tokens = batch_tokens
+        self._moments = model.layout.moments
+        paths = find_blocks(model.sites)
+        self._begins = np.array(births_of(paths, model.sites)[:-1] if paths else (-1,), np.int64)
+        self._preparation = Preparation(model, solo=False, constants={})
+        self._plain: dict[int, Sequence[Route]] = {}
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the model has."""
+        return len(self._begins)
+
+    def prepared(self, task: Task) -> Prepared:
+        """A task ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
+        return self._preparation.task(task.id, task)
+
+    def forecast(self, tasks: Sequence[Task], *, goes_on: bool = False) -> Forecast:
+        """What one call with these tasks would compute, whatever the memory.
+
+        If the call ``goes_on`` after them, their last batch counts as much as it is full.
+        """
+        total = Forecast()
+        footprint = self._model.footprint
+        prepared = in_turn([self.prepared(task) for task in tasks], packed=self._model.layout.packed)
+        made = list(batches(prepared, self._batch_tokens, ENDLESS, footprint))
+        for number, batch in enumerate(made, 1):
+            part = min(1.0, batch.tokens / self._batch_tokens) if goes_on and number == len(made) else 1.0
+            total += Forecast(len(batch.tasks), part, batch.bytes(footprint), self._efforts(batch.tasks, part))
+        return total
+
+    def passes(self, tasks: Sequence[Prepared]) -> Iterator[PlannedPass]:
+        """The passes of one batch."""
+        groups, packed = by_program(tasks), self._model.layout.packed
+        cohorts = [Cohort(group[0].program, [task.member for task in group], NOTHING) for group in groups]
+        for cohort in cohorts:
+            program = cohort.program
+            if id(program) not in self._plain:
+                self._plain[id(program)] = routes(program, self._model.sites, Moments())
+        for stage in range(max(cohort.program.stages for cohort in cohorts)):
+            for beside in side_by_side(cohorts, stage, packed=packed):
+                shared = plan_pass(beside, self._plain, stage, Moments())
+                plan = plan_pass(beside, self._preparation.routes, stage, self._moments)
+                if plan is not None and shared is not None:
+                    yield PlannedPass(plan, shared)
+
+    def _alone(self, tasks: Sequence[Prepared]) -> Effort:
+        lengths = [len(task.member.prompts[visit.run]) for task in tasks for visit in task.program.visits]
+        tokens = sum(lengths)
+        head = 0 if self._model.sites.head is None else tokens
+        return Effort(len(lengths), tokens, len(lengths) * self.blocks, tokens * self.blocks, head)
+
+    def _efforts(self, tasks: Sequence[Prepared], part: float) -> dict[str, Effort]:
+        """What the passes of a batch compute, of which only a ``part`` is there."""
+        efforts = {step: Effort() for step in STEPS}
+        for planned in self.passes(tasks):
+            for step, effort in self._steps(planned):
+                efforts[step] += replace(effort, passes=part * effort.passes, layers=part * effort.layers)
+        return efforts | {ALONE: self._alone(tasks)}
+
+    def _steps(self, planned: PlannedPass) -> Iterator[tuple[str, Effort]]:
+        plan, shared = planned.plan, planned.shared
+        yield SHARING, self._effort(shared, np.full_like(shared.exit, ENDLESS))
+        yield DEPTH, self._effort(shared, np.full_like(shared.exit, shared.depth))
+        yield LEAVE, self._effort(shared, shared.exit)
+        branches = self._effort(plan, plan.exit)
+        yield BRANCHES, branches
+        kept = plan.kept.size if branches.positions and self._moments.narrow is not None else branches.positions
+        yield POSITIONS, replace(branches, positions=kept)
+
+    def _effort(self, plan: PassPlan, exits: np.ndarray[Any, np.dtype[np.int64]]) -> Effort:
+        """A pass whose lanes leave at ``exits``; it ends when the last has left."""
+        own = plan.lanes.length - plan.lanes.start
+        deepest = int(exits.max())
+        if not self._model.layout.blocks:
+            exits = np.full_like(exits, deepest)
+        numbers = np.arange(self.blocks)
+        last = np.where(numbers == 0, deepest, exits[:, None])
+        inside = (plan.birth[:, None] <= numbers) & (last > self._begins)
+        head, narrow = self._model.sites.head, self._moments.narrow
+        reaching = exits >= narrow if head is not None and narrow is not None else np.zeros_like(exits, bool)
+        return Effort(
+            passes=1,
+            tokens=int(own.sum()),
+            layers=int((deepest > self._begins).sum()),
+            token_blocks=int(own @ inside.sum(1)),
+            positions=int(own[reaching].sum()),
+        )
+
+
+def _nothing(*_: Any) -> Any:
+    raise LookupError("there is no model: nothing is computed while passes are planned")
+
+
+NOTHING: Final = Surroundings(weight=_nothing, call=_nothing, constant=_nothing, device=torch.device("meta"))
+"""What a cohort finds around it that is planned and not run."""
