@@ -50,11 +50,12 @@ lint: setup ## check style, formatting and the import contracts
 types: setup ## check the types
 	$(BIN)/mypy
 
-bench: setup model $(PEERS)/.installed ## measure the engine against raw hooks, nnsight and others
+bench: setup model postgres $(PEERS)/.installed ## measure the engine against raw hooks, nnsight and others
 	$(BIN)/python benchmarks/patching.py
 	$(BIN)/python benchmarks/patching.py --shape gpt2-small
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/mixed_users.py
+	$(BIN)/python benchmarks/queue_load.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scaling.py
 
