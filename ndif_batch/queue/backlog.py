@@ -30,7 +30,7 @@ class Waiting(NamedTuple):
     shards: int
     tasks: int
     tokens: int
-    oldest: datetime
+    oldest: datetime | None
 
 
 class Speed(NamedTuple):
@@ -46,14 +46,19 @@ def of_models(tx: Transaction) -> dict[str, ModelBacklog]:
     leased, speeds = _leased(tx), _speeds(tx)
     found = {}
     for model, rows in groupby(_unfinished(tx), attrgetter("model")):
-        waiting = [one for row in rows if (one := _waiting(row, leased[model, row.user])).shards]
+        waiting = [one for row in rows if _waits(one := _waiting(row, leased[model, row.user]))]
         if waiting:
             found[model] = _backlog(waiting, speeds.get(model, Speed()), tx.now)
     return found
 
 
+def _waits(one: Waiting) -> bool:
+    """Not if it was leased or given back between the two queries: the next look sees it whole."""
+    return one.shards > 0 and one.oldest is not None
+
+
 def _backlog(waiting: Sequence[Waiting], speed: Speed, now: datetime) -> ModelBacklog:
-    oldest = min(one.oldest for one in waiting)
+    oldest = min(one.oldest for one in waiting if one.oldest is not None)
     return ModelBacklog(
         tokens={one.user: one.tokens for one in waiting},
         tasks=sum(one.tasks for one in waiting),

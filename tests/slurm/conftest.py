@@ -44,13 +44,14 @@ def residual(model_source: Path) -> NDArray[np.float32]:
 @pytest.fixture(scope="session")
 def template(model_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a database that knows the tiny model, to copy."""
-    with postgres.server("fsync=off") as url, pytest.MonkeyPatch.context() as patch:
+    with postgres.server("fsync=off") as url:
         schema.upgrade(url)
-        patch.setenv("NDIF_BATCH_DATABASE_URL", url)
-        patch.setenv("NDIF_BATCH_DATA_DIR", str(tmp_path_factory.mktemp("data")))
-        patch.setenv("NDIF_BATCH_MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
-        with Client(load_settings()) as client:
-            client.add_model(str(model_source), tiny.NAME)
+        with pytest.MonkeyPatch.context() as patch:  # what comes after has its own settings
+            patch.setenv("NDIF_BATCH_DATABASE_URL", url)
+            patch.setenv("NDIF_BATCH_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+            patch.setenv("NDIF_BATCH_MODEL_CACHE", str(tmp_path_factory.mktemp("models")))
+            with Client(load_settings()) as client:
+                client.add_model(str(model_source), tiny.NAME)
         yield url
 
 
