@@ -88,6 +88,7 @@ def test_ports_that_are_taken_are_not_given_to_a_cluster() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", first + 2))
+        taken.listen()
         assert not set(range(first, first + 3)) & set(range(free_ports(3), free_ports(3) + 3))
 
 
