@@ -44,17 +44,6 @@ class Block:
     named: TokenAxes
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """The blocks in order. ``last`` is the path of the module whose output the head takes in, if there is one.
-
-    Some models reshape that output as if it had the tokens that they were given; it is kept from them.
-    """
-
-    blocks: tuple[Block, ...]
-    last: str | None
-
-
 def find_blocks(sites: SiteMap) -> tuple[str, ...]:
     """Paths of the modules of the longest list that is gone through in order, one hidden state to the next.
 
