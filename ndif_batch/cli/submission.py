@@ -9,6 +9,7 @@ import typer
 
 from ndif_batch.cli.follow import describe_point, follow
 from ndif_batch.cli.output import Format, Output, size, write_record, write_text
+from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, Plan
@@ -26,9 +27,27 @@ Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the
 NoReuse: TypeAlias = Annotated[
     bool, typer.Option("--no-reuse", help="Run every task, also those that earlier jobs of yours have saved.")
 ]
+VerifyFraction: TypeAlias = Annotated[
+    float,
+    typer.Option("--verify-fraction", min=0, max=1, help="How many of the tasks are run again alone, to compare."),
+]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
 
-__all__ = ["DryRun", "Hold", "Key", "NoReuse", "Output", "Parsable", "Seed", "Wait", "Worker", "describe", "enqueue"]
+__all__ = [
+    "VERIFY_FRACTION",
+    "DryRun",
+    "Hold",
+    "Key",
+    "NoReuse",
+    "Output",
+    "Parsable",
+    "Seed",
+    "VerifyFraction",
+    "Wait",
+    "Worker",
+    "describe",
+    "enqueue",
+]
 
 
 def enqueue(

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from ndif_batch.cli.output import Format, Output
-from ndif_batch.cli.submission import DryRun, Hold, Key, NoReuse, Parsable, Seed, Wait, Worker, describe, enqueue
+from ndif_batch.cli.submission import (
+    VERIFY_FRACTION,
+    DryRun,
+    Hold,
+    Key,
+    NoReuse,
+    Parsable,
+    Seed,
+    VerifyFraction,
+    Wait,
+    Worker,
+    describe,
+    enqueue,
+)
 
 
 def submit(
@@ -30,6 +43,7 @@ def submit(
     hold: Hold = False,
     key: Key = None,
     no_reuse: NoReuse = False,
+    verify_fraction: VerifyFraction = VERIFY_FRACTION,
     wait: Wait = False,
     worker: Worker = False,
     parsable: Parsable = False,
@@ -64,6 +78,7 @@ def submit(
                 hold=hold,
                 key=key,
                 no_reuse=no_reuse,
+                verify_fraction=verify_fraction,
                 wait=wait,
                 worker=worker,
                 parsable=parsable,

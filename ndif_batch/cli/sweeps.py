@@ -9,7 +9,19 @@ import typer
 
 from ndif_batch.cli.forecast import passes_record, write_efforts
 from ndif_batch.cli.output import Format, Output
-from ndif_batch.cli.submission import Hold, Key, NoReuse, Parsable, Seed, Wait, Worker, describe, enqueue
+from ndif_batch.cli.submission import (
+    VERIFY_FRACTION,
+    Hold,
+    Key,
+    NoReuse,
+    Parsable,
+    Seed,
+    VerifyFraction,
+    Wait,
+    Worker,
+    describe,
+    enqueue,
+)
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, Plan
@@ -57,6 +69,7 @@ def run(
     hold: Hold = False,
     key: Key = None,
     no_reuse: NoReuse = False,
+    verify_fraction: VerifyFraction = VERIFY_FRACTION,
     wait: Wait = False,
     worker: Worker = False,
     parsable: Parsable = False,
@@ -74,6 +87,7 @@ def run(
             hold=hold,
             key=key,
             no_reuse=no_reuse,
+            verify_fraction=verify_fraction,
             wait=wait,
             worker=worker,
             parsable=parsable,
