@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
@@ -95,7 +96,7 @@ def test_a_value_that_somebody_changed_is_found(
     monkeypatch.setenv("NDIF_BATCH_CONFIG", str(client.settings.data_dir / "none.toml"))
     job = jobs[0]
     logit = zarr.open_array(job.record.store, path="logit", mode="r+")
-    right = logit[0, 1, 0]
+    right = float(np.asarray(logit[0, 1, 0]))
     command = ["results", "verify", str(job.id), "--recompute", "4", "-o", "json"]
     assert main(command) == 0
     assert "4 tasks run again alone" in capsys.readouterr().err
