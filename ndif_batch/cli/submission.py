@@ -23,6 +23,17 @@ Worker: TypeAlias = Annotated[bool, typer.Option("--worker", help="Also run a wo
 Hold: TypeAlias = Annotated[bool, typer.Option("--hold", help="Queue the job on hold.")]
 Key: TypeAlias = Annotated[str | None, typer.Option("--key", help="The same key gives the same job again.")]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Decides every random number of the job.")]
+Constants: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", "-S", metavar="NAME=VALUE", help="A parameter that never varies.")
+]
+Grid: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--grid", metavar="NAME=VALUES", help="An axis: 0:30, 0,1,2 or @file.json. May be repeated."),
+]
+Zipped: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--zip", metavar="NAME=VALUES", help="Parameters that vary together, on one axis."),
+]
 Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the job's number only.")]
 NoReuse: TypeAlias = Annotated[
     bool, typer.Option("--no-reuse", help="Run every task, also those that earlier jobs of yours have saved.")
@@ -35,7 +46,9 @@ DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and de
 
 __all__ = [
     "VERIFY_FRACTION",
+    "Constants",
     "DryRun",
+    "Grid",
     "Hold",
     "Key",
     "NoReuse",
@@ -45,6 +58,7 @@ __all__ = [
     "VerifyFraction",
     "Wait",
     "Worker",
+    "Zipped",
     "describe",
     "enqueue",
 ]

@@ -10,7 +10,9 @@ import typer
 from ndif_batch.cli.output import Format, Output
 from ndif_batch.cli.submission import (
     VERIFY_FRACTION,
+    Constants,
     DryRun,
+    Grid,
     Hold,
     Key,
     NoReuse,
@@ -19,6 +21,7 @@ from ndif_batch.cli.submission import (
     VerifyFraction,
     Wait,
     Worker,
+    Zipped,
     describe,
     enqueue,
 )
@@ -27,17 +30,9 @@ from ndif_batch.cli.submission import (
 def submit(
     experiment: Annotated[Path, typer.Argument(metavar="GRAPH.json|JOB.py", help="A graph, or a file with build(lm).")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model's name, as `model ls` shows it.")],
-    constants: Annotated[
-        list[str] | None, typer.Option("--set", "-S", metavar="NAME=VALUE", help="A parameter that never varies.")
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option("--grid", metavar="NAME=VALUES", help="An axis: 0:30, 0,1,2 or @file.json. May be repeated."),
-    ] = None,
-    zipped: Annotated[
-        list[str] | None,
-        typer.Option("--zip", metavar="NAME=VALUES", help="Parameters that vary together, on one axis."),
-    ] = None,
+    constants: Constants = None,
+    grid: Grid = None,
+    zipped: Zipped = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the job; the file's name if not given.")] = None,
     seed: Seed = 0,
     hold: Hold = False,
