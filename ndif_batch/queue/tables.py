@@ -190,6 +190,15 @@ task_error = Table(
     PrimaryKeyConstraint("job_id", "task"),
 )
 
+shard_check = Table(
+    "shard_check",
+    metadata,
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("shard_id", ForeignKey("shard.id"), nullable=False),
+    Column("found", JSON, nullable=False),
+    PrimaryKeyConstraint("job_id", "shard_id"),
+)
+
 event = Table(
     "event",
     metadata,
