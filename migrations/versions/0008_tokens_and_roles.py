@@ -47,7 +47,7 @@ def downgrade() -> None:
 def replace_check(old: str, new: str) -> None:
     """SQLite cannot change a rule but by copying the table, to which others refer, or as its manual says: in place."""
     if op.get_context().dialect.name != "sqlite":
-        op.drop_constraint("ck_user_role", "user", type_="check")
+        op.drop_constraint(op.f("ck_user_role"), "user", type_="check")
         op.create_check_constraint(op.f("ck_user_role"), "user", new)
         return
     op.execute("PRAGMA writable_schema = ON")

@@ -87,7 +87,7 @@ def _scope(text: str) -> Scope:
     try:
         return Scope(text)
     except ValueError:
-        raise UsageError(f"there is no scope {text!r}", hint=nearest(text, list(Scope))) from None
+        raise UsageError(f"there is no scope {text!r}", hint=nearest(text, map(str, Scope))) from None
 
 
 def _days(text: str) -> float | None:

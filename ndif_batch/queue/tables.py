@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))

@@ -42,8 +42,9 @@ def create(
     role = users.get(tx, user).role
     opened = SCOPES[role] if scopes is None else frozenset(scopes)
     if not opened or opened - SCOPES[role]:
-        known = ", ".join(sorted(SCOPES[role]))
-        raise UsageError(f"a token of the {role.value} {user!r} cannot open {sorted(opened)}", hint=f"one of {known}")
+        wanted, known = (", ".join(sorted(scopes)) for scopes in (opened, SCOPES[role]))
+        message = f"a token of the {role.value} {user!r} cannot open {wanted or 'nothing'}"
+        raise UsageError(message, hint=f"it can open {known}")
     if expires_days is not None and not 0 < expires_days <= LONGEST_DAYS:
         raise UsageError(f"a token cannot expire in {expires_days:g} days")
     secret = new_secret()
