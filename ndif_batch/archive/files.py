@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,23 +42,28 @@ def is_abandoned(path: Path, *, before: float) -> bool:
         return False
 
 
-def write_file(path: Path, data: bytes, *, temporary: Path | None = None) -> None:
-    """Replace ``path`` by ``data``, durably. ``UnavailableError`` leaves what was there before.
+def write_file(path: Path, data: bytes | Iterable[bytes], *, temporary: Path | None = None) -> None:
+    """Replace ``path`` by ``data``, whole or in parts, durably. ``UnavailableError`` leaves what was there before.
 
     ``temporary`` is where the bytes lie until they are complete: beside ``path`` unless given.
     """
     temporary = temporary or temporary_beside(path)
+    size = 0
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                size += len(part)
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        raise storage_error(error, path, len(data)) from error
+        if isinstance(error, OSError):
+            raise storage_error(error, path, size) from error
+        raise
 
 
 def remove_file(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,15 @@ def _by_checksum(
             yield f"{name}/{GROUP}", UNREADABLE
             continue
         if name in coordinates:
-            yield from _damage(path, array, shard_key((0,), 1), (...,), expected=True)
+            yield from _damage(path, array, shard_key((0,), 1), (), expected=True)
         elif not is_empty:
             for index in grid.indices():
-                region = (*grid.region(index), ...)
-                yield from _damage(path, array, shard_key(index, ndim), region, expected=index in written)
+                key, tile = shard_key(index, ndim), grid.region(index)
+                yield from _damage(path, array, key, tile, expected=index in written)
 
 
 def _damage(
-    path: Path, array: zarr.Array[Any], key: str, region: tuple[Any, ...], *, expected: bool
+    path: Path, array: zarr.Array[Any], key: str, tile: tuple[slice, ...], *, expected: bool
 ) -> Iterator[tuple[str, str]]:
     name = f"{array.basename}/{key}"
     file = path / name
@@ -101,6 +102,18 @@ def _damage(
         yield name, CHECKSUM
     else:
         try:
-            _ = array[region]
+            for part in _parts(array, tile):
+                _ = array[part]
         except DAMAGE:
             yield name, CHECKSUM
+
+
+def _parts(array: zarr.Array[Any], tile: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
+    """A tile chunk by chunk, so that little of a large one is in memory at a time."""
+    whole = (*tile, *(slice(0, length) for length in array.shape[len(tile) :]))
+    return product(
+        *(
+            [slice(at, min(at + step, span.stop)) for at in range(span.start, span.stop, step)]
+            for span, step in zip(whole, array.chunks, strict=True)
+        )
+    )

@@ -1,4 +1,4 @@
-"""Zarr arrays made from layouts: codecs, checksums, and a shard's bytes without touching the disk."""
+"""Zarr arrays made from layouts, with their codecs and checksums."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.buffer import Buffer
 from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import LocalStore
 
 from ndif_batch.archive.coordinates import Coordinate
+from ndif_batch.archive.encoding import FLOAT_LEVEL, ZSTD_LEVEL
 from ndif_batch.archive.layout import Layout
 
-ZSTD_LEVEL = 3
 # One flat directory an array: nested ones would double the inodes.
 _KEYS: Any = {"name": "default", "separator": "."}
 # A shard of nothing but fill values must exist too: its file is the proof that the tile was written.
@@ -27,7 +26,7 @@ _CONFIG: Any = {"write_empty_chunks": True}
 
 def create_array(store: Store, layout: Layout, *, name: str | None, shape: tuple[int, ...]) -> zarr.Array[Any]:
     """An empty array of ``layout`` in ``store``; floats byte-shuffled, everything with CRC32C."""
-    squeeze = BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle="shuffle") if layout.dtype[0] == "f" else _zstd()
+    squeeze = BloscCodec(cname="zstd", clevel=FLOAT_LEVEL, shuffle="shuffle") if layout.dtype[0] == "f" else _zstd()
     return zarr.create_array(
         store,
         name=name,
@@ -67,14 +66,6 @@ def consolidate(store: Store) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
         zarr.consolidate_metadata(store)
-
-
-def encode_shard(layout: Layout, values: np.ndarray[Any, Any]) -> bytes:
-    """The bytes of the one shard that holds ``values`` (a tile's, shorter at the end of an axis)."""
-    contents: dict[str, Buffer] = {}
-    array = create_array(MemoryStore(contents), layout, name=None, shape=values.shape)
-    array[...] = values
-    return contents[layout.key(())].to_bytes()
 
 
 def open_array(path: Path, name: str) -> zarr.Array[Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ndif_batch.archive import files
+from ndif_batch.archive.encoding import Read, Region, encoded
 from ndif_batch.archive.group import MANIFEST
 from ndif_batch.archive.layout import Layout, layouts
 from ndif_batch.archive.spec import STATUS, ArchiveSpec, ArraySpec, TaskStatus
-from ndif_batch.archive.store import encode_shard, is_empty
+from ndif_batch.archive.store import is_empty
 from ndif_batch.errors import NotFoundError, ShapeError, UsageError
 
 Value: TypeAlias = "np.ndarray[Any, Any] | None"
@@ -33,40 +35,50 @@ def write_shard(
     if not set(status) <= set(TaskStatus):
         raise UsageError(f"unknown task status among {sorted(set(status))}")
     extent = spec.grid.extent(index)
-    files.remove_file(path / MANIFEST)
     layout_of = layouts(spec)
-    for name, column in _columns(spec, layout_of, first_task, values, status):
+    columns = list(_columns(spec, layout_of, extent, first_task, values, status))
+    files.remove_file(path / MANIFEST)
+    for name, own, read in columns:
         layout = layout_of[name]
         if not is_empty(layout):
-            tile = column.reshape((*extent, *column.shape[1:]))
-            files.write_file(path / name / layout.key(index), encode_shard(layout, tile))
+            files.write_file(path / name / layout.key(index), encoded(layout, (*extent, *own), read))
 
 
 def _columns(
     spec: ArchiveSpec,
     layout_of: Mapping[str, Layout],
+    extent: tuple[int, ...],
     first_task: int,
     values: Mapping[str, Sequence[Value]],
     status: Sequence[int],
-) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Each array's name and its values [tasks, own dimensions], in the order in which they are written."""
+) -> Iterator[tuple[str, tuple[int, ...], Read]]:
+    """Each array's name, its own shape and its values, in the order in which they are written."""
     for array in spec.arrays:
         column = values.get(array.name, ())
         if len(column) != len(status):
             raise UsageError(f"save {array.name!r} has {len(column)} values for {len(status)} tasks")
-        yield array.name, _padded(array, layout_of[array.name], first_task, column)
+        for k, value in enumerate(column):
+            if value is not None:
+                _check_value(array, first_task + k, value)
+        yield array.name, array.shape, partial(_padded, layout_of[array.name], extent, column)
         for name, own in array.lengths.items():
-            yield name, np.array([0 if value is None else np.shape(value)[own] for value in column], dtype=np.int32)
-    yield STATUS, np.array(status, dtype=np.uint8)
+            lengths = [0 if value is None else np.shape(value)[own] for value in column]
+            yield name, (), np.array(lengths, dtype=np.int32).reshape(extent).__getitem__
+    yield STATUS, (), np.array(status, dtype=np.uint8).reshape(extent).__getitem__
 
 
-def _padded(array: ArraySpec, layout: Layout, first_task: int, column: Sequence[Value]) -> np.ndarray[Any, Any]:
-    padded = np.full((len(column), *array.shape), layout.fill, dtype=array.dtype)
-    for k, value in enumerate(column):
+def _padded(layout: Layout, extent: tuple[int, ...], column: Sequence[Value], region: Region) -> np.ndarray[Any, Any]:
+    """A part of what the tasks of a tile saved, filled up where a value is shorter or missing."""
+    axes, own = region[: len(extent)], region[len(extent) :]
+    padded = np.full([part.stop - part.start for part in region], layout.fill, dtype=layout.dtype)
+    for point in np.ndindex(padded.shape[: len(axes)]):
+        task = 0
+        for at, part, length in zip(point, axes, extent, strict=True):
+            task = task * length + part.start + at
+        value = column[task]
         if value is not None:
-            _check_value(array, first_task + k, value)
-            region: tuple[int | slice, ...] = (k, *(slice(length) for length in value.shape))
-            padded[region] = value
+            there = value[own]
+            padded[(*point, *map(slice, there.shape))] = there
     return padded
 
 

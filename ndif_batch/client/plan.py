@@ -63,7 +63,8 @@ def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str
     found = shapes(graph, space, resolved, model, given | stored)
     axes = tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes)
     arrays = distinct_dims(axes, [_array(graph, name, saved) for name, saved in found.saves.items()])
-    tile = tile_shape(space.shape, sum(array.bytes_per_task for array in arrays))
+    files = 1 + sum(1 + len(array.lengths) for array in arrays)
+    tile = tile_shape(space.shape, sum(array.bytes_per_task for array in arrays), files)
     size = archive_size(ArchiveSpec(axes, tile, arrays))
     return Plan(
         graph=graph,

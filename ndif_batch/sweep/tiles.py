@@ -4,23 +4,40 @@ from __future__ import annotations
 
 from math import ceil, prod
 
-MAX_TASKS = 1024
+TASKS = (1024, 2048, 4096, 8192)
+"""The most tasks of a tile: the first with which the tiles are few enough files, else the last."""
+
+MAX_FILES = 160
+"""File systems of clusters count files; an archive has some more beside those of its tiles."""
+
 MAX_BYTES = 32 * 2**20
 
 
-def tile_shape(shape: tuple[int, ...], bytes_per_task: int) -> tuple[int, ...]:
-    """The tile of a grid of ``shape``: trailing axes whole, at most ``MAX_TASKS`` tasks and ``MAX_BYTES`` saved bytes.
+def tile_shape(shape: tuple[int, ...], bytes_per_task: int, files: int = 2) -> tuple[int, ...]:
+    """The tile of a grid of ``shape``: trailing axes whole, at most ``MAX_BYTES`` saved bytes unless of one task.
 
-    A tile is 1 long on every axis before the one that it cuts, so that its tasks are one range of ids.
+    A tile is ``files`` files. It is 1 long on every axis before the one that it cuts, so that its tasks are one range
+    of ids.
     """
-    room = max(1, min(MAX_TASKS, MAX_BYTES // max(1, bytes_per_task)))
+    largest = max(1, MAX_BYTES // max(1, bytes_per_task))
+    tiles = (_cut(shape, min(tasks, largest)) for tasks in TASKS)
+    fitting = (tile for tile in tiles if files * _count(shape, tile) <= MAX_FILES)
+    return next(fitting, _cut(shape, min(TASKS[-1], largest)))
+
+
+def _cut(shape: tuple[int, ...], tasks: int) -> tuple[int, ...]:
+    """The tile of at most so many tasks."""
     tile = [1] * len(shape)
     for axis in reversed(range(len(shape))):
-        tile[axis] = min(shape[axis], room)
-        room //= tile[axis]
+        tile[axis] = min(shape[axis], tasks)
+        tasks //= tile[axis]
         if tile[axis] < shape[axis]:
             break
     return tuple(tile)
+
+
+def _count(shape: tuple[int, ...], tile: tuple[int, ...]) -> int:
+    return prod(ceil(length / cut) for length, cut in zip(shape, tile, strict=True))
 
 
 def tile_tasks(shape: tuple[int, ...], tile: tuple[int, ...]) -> list[range]:

@@ -61,6 +61,7 @@ class Committer:
         except NotFoundError as error:  # somebody deleted the archive: a matter of this job alone
             self.fail(work.lease, error, retryable=False)
             return False
+        work.forget()
         return True
 
     def commit(self, shards: Sequence[Complete]) -> None:

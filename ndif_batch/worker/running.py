@@ -39,7 +39,7 @@ class Runner:
         checks: Checks | None,
         tally: Tally,
     ) -> None:
-        self.writer = Writer(committer.write, committer.commit)
+        self.writer = Writer(committer.write, committer.commit, lambda shard: shard.work.nbytes)
         self._engine = engine
         self._jobs = jobs
         self._heart = heart

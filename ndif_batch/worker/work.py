@@ -55,7 +55,7 @@ class OpenJob:
 
 
 class ShardWork:
-    """One leased shard. ``values`` and ``status`` have a place for each of its tasks, in order."""
+    """One leased shard. ``values`` (until they are on disk) and ``status`` have a place for each of its tasks."""
 
     def __init__(self, lease: Lease, job: OpenJob) -> None:
         self.lease = lease
@@ -114,6 +114,15 @@ class ShardWork:
             return {array.name: as_stored(outcome.saves[array.name], array) for array in self.job.spec.arrays}
         except TaskError as error:
             return error
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values that it has so far."""
+        return sum(value.nbytes for column in self.values.values() for value in column if value is not None)
+
+    def forget(self) -> None:
+        """Let go of the values: they are on disk, and the round may still have long to run."""
+        self.values = {}
 
     def kept(self, place: int) -> Values | TaskError:
         """What is kept of the task at a place that has its outcome."""

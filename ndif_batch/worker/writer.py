@@ -10,29 +10,60 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-WAITING = 4
-"""How many finished shards may wait in memory; the engine pauses while there are more."""
+WAITING_BYTES = 256 * 2**20
+"""While finished shards of so many bytes wait in memory the engine pauses; one may always wait, however large."""
+
+WAITING = 64
+"""So many shards count as so many bytes, however small they are."""
+
+
+class Waiting(Queue[Item | None], Generic[Item]):
+    """A queue that is full by what its items weigh; ``None`` is its end."""
+
+    def __init__(self, most: int, weight: Callable[[Item], int]) -> None:
+        self._weight = weight
+        self._total = 0
+        super().__init__(most)
+
+    def _put(self, item: Item | None) -> None:
+        super()._put(item)
+        self._total += self._weighed(item)
+
+    def _get(self) -> Item | None:
+        item = super()._get()
+        self._total -= self._weighed(item)
+        return item
+
+    def _qsize(self) -> int:
+        return self._total
+
+    def _weighed(self, item: Item | None) -> int:
+        return max(1, self.maxsize // WAITING, 0 if item is None else self._weight(item))
 
 
 class Writer(Generic[Item]):
     """As a context, writes what it is given, one after the other, and commits what waited together.
 
-    ``write`` says whether there is something to commit. After the first that raises the rest is dropped; what was
-    written before it is committed.
+    ``write`` says whether there is something to commit, ``weight`` how many bytes an item takes until it is written.
+    After the first that raises the rest is dropped; what was written before it is committed.
     """
 
     def __init__(
-        self, write: Callable[[Item], bool], commit: Callable[[Sequence[Item]], None], waiting: int = WAITING
+        self,
+        write: Callable[[Item], bool],
+        commit: Callable[[Sequence[Item]], None],
+        weight: Callable[[Item], int] = lambda item: 0,
+        most: int = WAITING_BYTES,
     ) -> None:
         self._write = write
         self._commit = commit
-        self._queue: Queue[Item | None] = Queue(waiting)
+        self._queue = Waiting(most, weight)
         self._error: Exception | None = None
         self._dropping = False
         self._thread = Thread(target=self._run, name="writer", daemon=True)
 
     def put(self, item: Item) -> None:
-        """Write ``item`` when all before it are written. Raises what an earlier one raised."""
+        """Write ``item`` when all before it are written; waits while much is waiting. Raises what an earlier raised."""
         self._check()
         self._queue.put(item)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray  # noqa: F401  (before the forks, that each need not import it)
 
-from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, Results, TaskStatus, clean, create, finish
+from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, Results, TaskStatus, clean, create, finish, write_shard
 from ndif_batch.errors import UnavailableError
 from tests.archive.archive_example import example_spec, write_all, write_tile
 
@@ -128,10 +128,36 @@ def race(path: Path, parity: int, rounds: int) -> None:
                 write_tile(path, spec, index)
 
 
+def large(path: Path, deed: str, mebibytes: int, ragged: int) -> None:
+    """Write or verify a tile of one large task; print the bytes on disk and by how much the peak memory grew."""
+    shape = (mebibytes * 2**8, 1024)
+    array = ArraySpec.saved("x", "float32", shape, ragged=(0,) if ragged else ())
+    spec = ArchiveSpec((AxisSpec("layer", {"layer": range(2)}),), (1,), (array,))
+    create(path, spec)
+    small = np.zeros((1, 1024), np.float32)
+    value = np.random.default_rng(0).standard_normal((shape[0] - ragged, 1024), np.float32)
+    write_shard(path, spec, 1, {"x": [None if not ragged else small]}, [TaskStatus.FAILED])
+    if deed == "write":
+        before = peak()
+        write_shard(path, spec, 0, {"x": [value]}, [TaskStatus.SAVED])
+    else:
+        write_shard(path, spec, 0, {"x": [value]}, [TaskStatus.SAVED])
+        before = peak()
+        assert Results(path).verify() == []
+    print(json.dumps({"stored": (path / "x" / "c.0.0.0").stat().st_size, "grown": peak() - before}))
+
+
+def peak() -> int:
+    """The most memory that this process has taken so far, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 if __name__ == "__main__":
     name, where, *rest = sys.argv[1:]
     if name == "crash":
         crash(Path(where), rest[0], int(rest[1]))
+    elif name == "large":
+        large(Path(where), rest[0], int(rest[1]), int(rest[2]))
     elif name == "limit":
         limit(Path(where), int(rest[0]))
     else:

@@ -62,6 +62,26 @@ def test_ten_thousand_tasks_of_scalars_are_tens_of_files() -> None:
     assert size.bytes == 100 * 100 * (4 + 8 + 1) + 2 * 800
 
 
+@pytest.mark.parametrize("shape", [(100_000,), (1000, 100), (50, 2000), (32, 25, 125), (2, 50_000), (317, 316)])
+@pytest.mark.parametrize("saves", [1, 2, 5, 10])
+def test_a_hundred_thousand_tasks_of_scalars_are_fewer_than_two_hundred_files(
+    shape: tuple[int, ...], saves: int
+) -> None:
+    axes = tuple(AxisSpec(f"a{k}", {f"a{k}": range(length)}) for k, length in enumerate(shape))
+    arrays = tuple(ArraySpec.saved(f"s{k}", "float32") for k in range(saves))
+    tile = tile_shape(shape, 4 * saves, saves + 1)
+    assert archive_size(ArchiveSpec(axes, tile, arrays)).files < 200
+
+
+def test_tiles_grow_only_where_there_would_be_too_many_files() -> None:
+    assert tile_shape((80_000,), 4) == (1024,)
+    assert tile_shape((100_000,), 4) == (2048,)
+    assert tile_shape((80_000,), 4, 5) == (4096,)
+    assert tile_shape((10**9,), 4) == (8192,)
+    assert tile_shape((100_000,), 2**20) == (32,)
+    assert tile_shape((100_000,), 2**30) == (1,)
+
+
 def test_the_size_foretold_is_the_number_of_files_of_the_finished_archive(tmp_path: Path) -> None:
     path, spec = tmp_path / "7.zarr", example_spec()
     create(path, spec)

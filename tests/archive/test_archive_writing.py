@@ -86,7 +86,7 @@ def test_each_array_says_how_it_is_stored(written: Results) -> None:
     assert codecs["codecs"][1]["configuration"] | {"blocksize": 0} == {
         "typesize": 4,
         "cname": "zstd",
-        "clevel": 3,
+        "clevel": 1,
         "shuffle": "shuffle",
         "blocksize": 0,
     }

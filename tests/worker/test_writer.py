@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from queue import Empty, Full
 from threading import Event
+from typing import Any
+from weakref import finalize
 
 import pytest
 
 from ndif_batch.client import Client
 from ndif_batch.errors import UnavailableError
 from ndif_batch.sweep.task import Task
-from ndif_batch.worker.writer import Writer
+from ndif_batch.worker.writer import WAITING, Waiting, Writer
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import assert_right, submit, working
 
@@ -120,6 +123,58 @@ def test_what_has_not_begun_can_be_dropped() -> None:
         writer.drop()
         disk.go.set()
     assert disk.committed == [[1]]
+
+
+def test_as_many_small_shards_wait_as_are_allowed() -> None:
+    waiting = Waiting(640, abs)
+    for number in range(WAITING):
+        waiting.put_nowait(number % 10)
+    with pytest.raises(Full):
+        waiting.put_nowait(0)
+    assert [waiting.get_nowait() for _ in range(WAITING)] == [number % 10 for number in range(WAITING)]
+    with pytest.raises(Empty):
+        waiting.get_nowait()
+
+
+def test_large_shards_wait_by_their_bytes_and_one_always_may() -> None:
+    waiting = Waiting(640, abs)
+    waiting.put_nowait(5000)
+    with pytest.raises(Full):
+        waiting.put_nowait(1)
+    assert waiting.get_nowait() == 5000
+    waiting.put_nowait(400)
+    waiting.put_nowait(400)
+    with pytest.raises(Full):
+        waiting.put_nowait(None)
+
+
+class Kept:
+    """How many values of an engine's are in memory, and the most that were."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def __call__(self, task: Task, saves: dict[str, Any]) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        finalize(saves["residual"], self._gone)
+
+    def _gone(self) -> None:
+        self.now -= 1
+
+
+def test_what_is_written_leaves_the_memory_while_the_round_still_runs(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ndif_batch.worker.writer.WAITING", 4)
+    job = submit(client, tile=(1, 1, 1), repeats=4)
+    kept = Kept()
+    engine = ToyEngine(after=kept)
+    with working(client, engine) as here:
+        here.run()
+    assert [len(call) for call in engine.calls] == [48]
+    assert kept.most <= 12
+    assert_right(job)
 
 
 def test_the_engine_runs_its_next_call_while_the_shards_of_the_last_are_written(
