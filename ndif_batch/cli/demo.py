@@ -82,12 +82,12 @@ def _submitted(client: Client) -> JobHandle:
 
 def _draw(job: JobHandle, path: Path) -> None:
     from ndif_batch.cli.plot import save_plot
-    from ndif_batch.cli.results import draw_picture, picture_of
+    from ndif_batch.cli.results import draw_panels, panels_of
 
-    picture = picture_of(job.results(), SAVE, [], [], f"{job.record.name} ({job.id})")
-    draw_picture(picture)
+    panels = panels_of(job.results(), SAVE, [], [], f"{job.record.name} ({job.id})", most=1)
+    draw_panels(panels)
     try:
-        save_plot(picture, path)
+        save_plot(panels, path)
         say(f"the same as a picture: {path}")
     except UnavailableError as error:
         say(f"no picture: {error.message}")

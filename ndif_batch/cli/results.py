@@ -12,13 +12,14 @@ from ndif_batch.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results
-    from ndif_batch.cli.picture import Picture
     from ndif_batch.client import JobHandle
+    from ndif_batch.client.panels import Panels
     from ndif_batch.queue.records import JobRecord
 
 app = typer.Typer(help="Read, draw and export what jobs saved.", no_args_is_help=True)
 
 DAMAGED = 1
+MOST_PANELS = 4
 SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".parquet": "parquet", ".csv": "csv"}
 
 Job: TypeAlias = Annotated[int, typer.Argument(metavar="JOB", help="The job's number.")]
@@ -58,19 +59,21 @@ def show(
     mean: Mean = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Also draw into a file.")] = None,
 ) -> None:
-    """Draw a result: its value, a bar for each place of one dimension, a heat map of two."""
+    """Draw a result: its value, a bar for each place of one dimension, a heat map of two, several of more."""
     from ndif_batch.client import Client
 
     with Client() as client:
         handle = client.job(job)
         results = handle.results()
-        picture = picture_of(results, save or _default(results), at or [], mean or [], f"{handle.record.name} ({job})")
-    draw_picture(picture)
+    title = f"{handle.record.name} ({job})"
+    save = save or _default(results)
+    draw_panels(panels_of(results, save, at or [], mean or [], title, MOST_PANELS))
     if plot is not None:
-        from ndif_batch.cli.plot import save_plot
+        from ndif_batch.cli import plot as png
 
-        save_plot(picture, plot)
-        say(f"wrote {plot}")
+        drawn = panels_of(results, save, at or [], mean or [], title, png.MOST_PANELS)
+        png.save_plot(drawn, plot)
+        say(f"wrote {plot}{_left_out(drawn)}")
 
 
 @app.command()
@@ -165,29 +168,35 @@ def rm(jobs: Annotated[list[int], typer.Argument(metavar="JOB...", help="Numbers
     each(jobs, removed)
 
 
-def picture_of(results: Results, save: str, at: list[str], mean: list[str], title: str) -> Picture:
-    """The picture of one array; ``UsageError`` that names the dimensions while more than two are left."""
-    from ndif_batch.cli.selection import average, labelled, select
+def panels_of(results: Results, save: str, at: list[str], mean: list[str], title: str, most: int) -> Panels:
+    """At most ``most`` pictures of one array, or of the part ``at`` and averaged over ``mean``."""
+    from ndif_batch.cli.selection import average, select
+    from ndif_batch.client.panels import panels
 
-    data = average(select(results, save, at), mean).squeeze()
-    if data.ndim > 2:
-        sizes = ", ".join(f"{dim} ({length})" for dim, length in data.sizes.items())
-        longest = min(data.sizes, key=lambda dim: data.sizes[dim])
-        raise UsageError(
-            f"{save} has {data.ndim} dimensions, two can be drawn: {sizes}",
-            hint=f"keep one place with --at {longest}=…, or average with --mean {longest}",
-        )
-    return labelled(data, f"{save} of {title}", results.attributes.get("tokens"))
+    data = average(select(results, save, at), mean)
+    return panels(data, f"{save} of {title}", results.attributes.get("tokens"), most)
 
 
-def draw_picture(picture: Picture) -> None:
-    """Draw on stdout, as wide as the terminal."""
+def draw_panels(panels: Panels) -> None:
+    """Draw on stdout, as wide as the terminal, one below the other."""
     from rich.console import Console
 
     from ndif_batch.cli.terminal import draw
 
     console = stdout() if stdout().is_terminal else Console(file=stdout().file, width=100, highlight=False)
-    console.print(draw(picture, console.width))
+    for number, picture in enumerate(panels.pictures):
+        if number:
+            console.print()
+        console.print(draw(picture, console.width))
+    if panels.total > len(panels.pictures):
+        dim = panels.dims[0]
+        say(f"drawn{_left_out(panels)}; keep one with --at {dim}=…, or average with --mean {dim}")
+
+
+def _left_out(panels: Panels) -> str:
+    """Of how many pictures some were drawn, if of more."""
+    shown, along = len(panels.pictures), ", ".join(panels.dims)
+    return "" if shown == panels.total else f": {shown} of {panels.total:,} (along {along})"
 
 
 def _has_results(record: JobRecord) -> bool:

@@ -12,10 +12,8 @@ from rich.style import Style
 from rich.text import Text
 
 from ndif_batch.cli.output import printable
-from ndif_batch.cli.picture import Axis, Numbers, Picture, short
+from ndif_batch.client.picture import Axis, Numbers, Picture, short
 
-DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
-SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 SHADES = " ░▒▓█"
 MAX_ROWS = 64
 MAX_CELL = 6
@@ -42,13 +40,13 @@ def _bars(picture: Picture, width: int) -> Group:
     lines = [Text.assemble((f"{axis.name:>{margin}}  ", "bold"), (printable(picture.title), "bold"))]
     for label, value in zip(labels, picture.values[::step], strict=True):
         bar = _bar(float(value), zero, room / (high - low), room)
-        number = "·" if not np.isfinite(value) else f"{value:.4g}"
+        number = "·" if np.isnan(value) else f"{value:.4g}"
         lines.append(Text.assemble(f"{label:>{margin}}  ", bar, f" {number:>10}"))
     return Group(*lines, *_skipped(axis.name, step))
 
 
 def _bar(value: float, zero: int, scale: float, room: int) -> Text:
-    length = 0 if not np.isfinite(value) else min(room, max(1, round(abs(value) * scale))) if value else 0
+    length = 0 if np.isnan(value) or not value else round(min(room, max(1, abs(value) * scale)))
     start = max(0, zero - length) if value < 0 else zero
     length = min(length, room - start) if value >= 0 else min(length, zero - start)
     style = "blue" if value < 0 else "red"
@@ -66,9 +64,8 @@ def _heat_map(picture: Picture, width: int) -> Group:
     cell = max(1, min(MAX_CELL, room // values.shape[1]))
     lines = [Text.assemble((printable(picture.title), "bold"), f"   rows: {rows.name}   columns: {columns.name}")]
     lines += _header(columns, column_step, cell, margin, rows.name)
-    low, high = picture.limits
     for label, row in zip(labels, values, strict=True):
-        cells = [_cell(float(value), low, high, cell, picture.signed) for value in row]
+        cells = [_cell(picture, float(value), cell) for value in row]
         lines.append(Text.assemble(f"{label:>{margin}} ", *cells))
     return Group(*lines, _legend(picture, margin), *_skipped(rows.name, row_step), *_skipped(columns.name, column_step))
 
@@ -91,36 +88,34 @@ def _header_line(texts: Sequence[str], cell: int, margin: int, name: str) -> Tex
     return Text(f"{name:>{margin}} " + "".join(f"{text:>{cell}}" for text in texts), style="bold")
 
 
-def _cell(value: float, low: float, high: float, width: int, signed: bool) -> Text:
-    if not np.isfinite(value):
-        return Text("·".rjust(width))
-    place = (value - low) / (high - low)
+def _cell(picture: Picture, value: float, width: int) -> Text:
+    if np.isnan(value):
+        return Text(short(value, width).rjust(width))
     if width >= MIN_NUMBER:
         text = short(value, width - 1).rjust(width)
     else:
-        depth = abs(2 * place - 1) if signed else place
+        place = picture.place(value)
+        depth = abs(2 * place - 1) if picture.signed else place
         text = SHADES[min(len(SHADES) - 1, int(depth * len(SHADES)))].rjust(width)
         text = f"-{text[1:]}" if value < 0 and width > 1 else text
-    return Text(text, style=_style(place, signed))
+    return Text(text, style=_style(picture, value))
 
 
-def _style(place: float, signed: bool) -> Style:
-    anchors = np.array(DIVERGING if signed else SEQUENTIAL, dtype=float)
-    at = np.clip(place, 0, 1) * (len(anchors) - 1)
-    rgb = [round(float(np.interp(at, range(len(anchors)), anchors[:, i]))) for i in range(3)]
-    luminance = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+def _style(picture: Picture, value: float) -> Style:
+    red, green, blue = picture.colour(value)
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     ink = Color.from_rgb(0, 0, 0) if luminance > 140 else Color.from_rgb(255, 255, 255)
-    return Style(color=ink, bgcolor=Color.from_rgb(*rgb))
+    return Style(color=ink, bgcolor=Color.from_rgb(red, green, blue))
 
 
 def _legend(picture: Picture, margin: int) -> Text:
     low, high = picture.limits
     steps: Numbers = np.linspace(low, high, 21)
     middle = " 0 " if picture.signed else "   "
-    bar = [_cell(float(value), low, high, 1, picture.signed) for value in steps]
-    centre = Text(middle, style=_style(0.5, picture.signed))
-    missing = int((~np.isfinite(picture.values)).sum())
-    note = f"   · not saved: {missing}" if missing else ""
+    bar = [_cell(picture, float(value), 1) for value in steps]
+    centre = Text(middle, style=_style(picture, (low + high) / 2))
+    missing = int(np.isnan(picture.values).sum())
+    note = f"   · no number: {missing}" if missing else ""
     return Text.assemble(f"{'':>{margin}} {low:.3g} ", *bar[:10], centre, *bar[11:], f" {high:.3g}", note)
 
 

@@ -7,16 +7,20 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import matplotlib.image
 import numpy as np
 import pytest
+import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from ndif_batch.cli.picture import Axis, Picture, short, token_label
 from ndif_batch.cli.plot import save_plot
 from ndif_batch.cli.terminal import draw
+from ndif_batch.client.panels import Panels, panels
+from ndif_batch.client.picture import Axis, Picture, short, token_label
+from ndif_batch.errors import UnavailableError
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -51,7 +55,7 @@ def test_a_heat_map_has_numbers_labels_tokens_and_a_legend(patching: Picture) ->
         ["2", "-4.60", "-4.60", "-4.60", "5.200"],
     ]
     assert lines[6].split()[0] == "-5.3"
-    assert "5.3   · not saved: 1" in lines[6]
+    assert "5.3   · no number: 1" in lines[6]
 
 
 def test_tokens_that_are_longer_than_a_cell_are_written_downwards() -> None:
@@ -128,8 +132,60 @@ def test_token_labels_show_what_is_invisible() -> None:
     assert [token_label(piece) for piece in (" Mary", "to", "\n", "\t", "\x00")] == ["␣Mary", "to", "⏎", "⇥", "\\x00"]
 
 
-@pytest.mark.parametrize("picture_axes", [1, 2])
-def test_a_png_is_drawn(picture_axes: int, tmp_path: Path, patching: Picture) -> None:
-    line = Picture("$x_1", np.array([1.0, np.nan, 2.0]), (axis("$layer", 3),))
-    save_plot(line if picture_axes == 1 else patching, tmp_path / "out.png")
-    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG\r\n")
+def test_infinite_values_are_at_the_ends_of_the_scale() -> None:
+    values = np.array([[np.inf, 1.0, -np.inf, np.nan, 2.0]])
+    lines = drawn(Picture("x", values, (axis("a", 1), axis("b", 5))), 60)
+    assert lines[2].split() == ["0", "inf", "1.000", "-inf", "·", "2.000"]
+    assert "no number: 1" in lines[3]
+    bars = drawn(Picture("x", values[0], (axis("b", 5),)), 60)
+    assert bars[1].count("█") == max(line.count("█") for line in bars)
+    assert [line.split()[-1] for line in bars[1:]] == ["inf", "1", "-inf", "·", "2"]
+
+
+def cube(*shape: int) -> xarray.DataArray:
+    """Whole numbers that count up, with dimensions ``a``, ``b`` and so on."""
+    dims = [chr(ord("a") + k) for k in range(len(shape))]
+    coords = {dim: np.arange(length) * 10 for dim, length in zip(dims, shape, strict=True)}
+    return xarray.DataArray(np.arange(np.prod(shape), dtype=np.float32).reshape(shape), dims=dims, coords=coords)
+
+
+def test_the_two_longest_dimensions_are_drawn_and_the_others_stand_beside_each_other() -> None:
+    data = cube(2, 5, 1, 4, 3)
+    found = panels(data, "x", None, 12)
+    assert (found.dims, found.total, len(found.pictures)) == (("a", "e"), 6, 6)
+    assert [one.name for one in found.pictures[0].axes] == ["b", "d"]
+    assert [one.title for one in found.pictures] == [f"x at a={a}, c=0, e={e}" for a in (0, 10) for e in (0, 10, 20)]
+    np.testing.assert_array_equal(found.pictures[4].values, data[1, :, 0, :, 1])
+
+
+def test_of_many_pictures_some_are_chosen_evenly_and_share_one_scale() -> None:
+    data = cube(31, 40, 50) - 500
+    found = panels(data, "x", None, 4)
+    assert (found.total, [one.title for one in found.pictures]) == (31, [f"x at a={k}" for k in (0, 100, 200, 300)])
+    assert {one.limits for one in found.pictures} == {(-61499.0, 61499.0)}
+    assert all(one.signed for one in found.pictures)
+
+
+def test_integers_have_no_number_where_their_sentinel_stands() -> None:
+    data = xarray.DataArray(np.array([3, -(2**31)], np.int32), dims=["a"])
+    np.testing.assert_array_equal(panels(data, "x", None, 1).pictures[0].values, [3.0, np.nan])
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (4, 5), (3, 4, 5), (3, 2, 4, 5)])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_png_is_drawn_of_any_number_of_dimensions(shape: tuple[int, ...], missing: int, tmp_path: Path) -> None:
+    data = cube(*shape)
+    if missing:
+        data = data.where(data > 2) if missing == 1 else data * np.nan
+    save_plot(panels(data, "$x_1 at <home>", None, 12), tmp_path / "out.png")
+    picture = matplotlib.image.imread(tmp_path / "out.png")
+    assert (picture.std(axis=(0, 1))[:3] > 0).all()
+    is_grey = (np.abs(picture[..., :3] - 0.8) < 0.01).all(axis=-1).mean() > 0.01
+    assert is_grey == (missing > 0 and len(shape) >= 2)
+
+
+def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path, patching: Picture) -> None:
+    one = Panels((patching,), (), 1)
+    for name in ("no such folder/out.png", "out.docx"):
+        with pytest.raises(UnavailableError, match="cannot draw into"):
+            save_plot(one, tmp_path / name)

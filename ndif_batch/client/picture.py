@@ -10,6 +10,10 @@ import numpy as np
 
 Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
+DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
+SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+"""Red, green and blue, of ColorBrewer's RdBu and of matplotlib's viridis."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -22,11 +26,15 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``values`` has one dimension for each of ``axes``; NaN where nothing was saved."""
+    """``values`` has one dimension for each of ``axes``; NaN where nothing was saved.
+
+    ``span`` are the least and greatest value of all pictures that it stands beside.
+    """
 
     title: str
     values: Numbers
     axes: tuple[Axis, ...]
+    span: tuple[float, float] | None = None
 
     @property
     def finite(self) -> Numbers:
@@ -37,24 +45,43 @@ class Picture:
     @property
     def signed(self) -> bool:
         """Whether values lie on both sides of zero, so that zero deserves the middle of the colours."""
-        return bool(self.finite.size) and bool(self.finite.min() < 0 < self.finite.max())
+        low, high = self._ends()
+        return low < 0 < high
 
     @property
     def limits(self) -> tuple[float, float]:
         """The values at the ends of the colours; equally far from zero for signed data."""
-        if not self.finite.size:
-            return 0.0, 1.0
-        low, high = float(self.finite.min()), float(self.finite.max())
+        low, high = self._ends()
         if self.signed:
             far = max(-low, high)
             return -far, far
         return (low, high) if high > low else (low - 0.5, high + 0.5)
 
+    def place(self, value: float) -> float:
+        """Where a number stands between the limits, from 0 to 1."""
+        low, high = self.limits
+        return float(np.clip((value - low) / (high - low), 0, 1))
+
+    def colour(self, value: float) -> tuple[int, int, int]:
+        """Red, green and blue of a number, to 255 each."""
+        anchors = np.array(DIVERGING if self.signed else SEQUENTIAL, dtype=float)
+        at = self.place(value) * (len(anchors) - 1)
+        red, green, blue = (round(float(np.interp(at, range(len(anchors)), anchors[:, i]))) for i in range(3))
+        return red, green, blue
+
+    def _ends(self) -> tuple[float, float]:
+        if self.span is not None:
+            return self.span
+        return (float(self.finite.min()), float(self.finite.max())) if self.finite.size else (0.0, 1.0)
+
 
 def short(value: float, width: int) -> str:
     """A number in at most ``width`` characters, as precise as they allow; ``#`` when it does not fit."""
-    if not np.isfinite(value):
+    if np.isnan(value):
         return "·"
+    if np.isinf(value):
+        text = f"{value:.0f}"
+        return text if len(text) <= width else "#"
     if value == 0:
         return "0"
     for digits in range(3, -1, -1):
