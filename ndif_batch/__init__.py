@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ndif_batch.client import Client, JobHandle, LanguageModel, Plan
+    from ndif_batch.client import Client, JobHandle, LanguageModel, Plan, TaskResult, as_completed
     from ndif_batch.config import Settings
     from ndif_batch.errors import (
         ConflictError,
@@ -50,10 +50,12 @@ __all__ = [
     "ShapeError",
     "SweepError",
     "TaskError",
+    "TaskResult",
     "TimedOutError",
     "TraceError",
     "UnavailableError",
     "UsageError",
+    "as_completed",
     "param",
 ]
 
@@ -63,6 +65,8 @@ _HOMES = {
     "LanguageModel": "client",
     "Plan": "client",
     "Settings": "config",
+    "TaskResult": "client",
+    "as_completed": "client",
     "param": "trace",
 }
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive.results import Results
     from ndif_batch.archive.saved import SavedTasks
     from ndif_batch.archive.stored import as_stored
+    from ndif_batch.archive.tasks import SavedTask, completed
     from ndif_batch.archive.writer import write_shard
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "Judge",
     "Problem",
     "Results",
+    "SavedTask",
     "SavedTasks",
     "TaskStatus",
     "Verified",
     "archive_size",
     "as_stored",
     "clean",
+    "completed",
     "create",
     "distinct_dims",
     "export",
@@ -52,9 +55,11 @@ _HOMES = {
     "Judge": "judge",
     "Problem": "integrity",
     "Results": "results",
+    "SavedTask": "tasks",
     "SavedTasks": "saved",
     "as_stored": "stored",
     "clean": "lifecycle",
+    "completed": "tasks",
     "create": "lifecycle",
     "export": "exporting",
     "finish": "lifecycle",

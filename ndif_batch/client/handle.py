@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from ndif_batch.client.completed import POLL_SECONDS, Completed, TaskResult
 from ndif_batch.errors import NotAllowedError, NotFoundError, TimedOutError
 from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive import Results, Verified
     from ndif_batch.queue import Queue
 
-POLL_SECONDS = 0.2
+WATCH_SECONDS = 1.0
 
 
 class JobHandle:
@@ -52,11 +53,42 @@ class JobHandle:
 
         ``on_look`` is called with the record every ``poll_seconds``, when the database is asked.
         """
+        for record in self._looks(timeout, poll_seconds, pause, clock):
+            on_look(record)
+        return self
+
+    def as_completed(
+        self,
+        timeout: float | None = None,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        pause: Callable[[float], None] = sleep,
+        clock: Callable[[], float] = monotonic,
+    ) -> Iterator[TaskResult]:
+        """Each task with what it saved, once, as its shard is done; ends with the job. Errors as of :meth:`wait`."""
+        tasks = Completed(self.record)
+        for record in self._looks(timeout, poll_seconds, pause, clock):
+            yield from tasks.new(record, self.results)
+
+    def watch(self, timeout: float | None = None, *, save: str | None = None) -> None:
+        """:meth:`wait`, and show how far the job is: in a notebook with a picture of ``save``, else on stderr.
+
+        ``save`` is a single number of each task: the first that is one, unless given.
+        """
+        from ndif_batch.client.notebook import Live
+
+        live = Live(self, save)
+        self.wait(timeout, poll_seconds=WATCH_SECONDS, on_look=live.look)
+
+    def _looks(
+        self, timeout: float | None, poll_seconds: float, pause: Callable[[float], None], clock: Callable[[], float]
+    ) -> Iterator[JobRecord]:
+        """The record again and again, last when the job has ended."""
         deadline = None if timeout is None else clock() + timeout
         while True:
-            on_look(self.refresh().record)
+            yield self.refresh().record
             if self.state.final:
-                return self
+                return
             if deadline is not None and clock() >= deadline:
                 raise TimedOutError(f"job {self.id} is still {self.state} after {timeout:g} s", hint=self._waits_for())
             pause(poll_seconds)
@@ -120,6 +152,12 @@ class JobHandle:
         record = self.record
         failed = f", {record.tasks_failed} failed" if record.tasks_failed else ""
         return f"<job {self.id} {record.name!r} {self.state} {record.tasks_done}/{record.tasks} tasks{failed}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how far the job was at the last look, and what it has saved by now."""
+        from ndif_batch.client.notebook import page
+
+        return page(self, None)
 
     def _waits_for(self) -> str | None:
         if self.state in (JobState.PENDING, JobState.RUNNING):
