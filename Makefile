@@ -56,6 +56,7 @@ bench: setup model postgres $(PEERS)/.installed ## measure the engine against ra
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/mixed_users.py
 	$(BIN)/python benchmarks/queue_load.py
+	$(BIN)/python benchmarks/archive.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/scaling.py
 

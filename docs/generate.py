@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from archive_numbers import archive_section
 from engine_numbers import engine_section
 
 from ndif_batch.graph.operations import FAMILIES, Operation
@@ -20,7 +21,7 @@ from ndif_batch.queue.cluster import PilotState
 from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
 from ndif_batch.queue.states import JOB, PILOT, SHARD, SUSPECT_DEATHS, WORKER, Transition
 
-NUMBERS: Mapping[str, Callable[[], str]] = {"engine": engine_section}
+NUMBERS: Mapping[str, Callable[[], str]] = {"engine": engine_section, "archive": archive_section}
 """Sections of the performance page that follow from reports of benchmarks."""
 
 HERE = Path(__file__).resolve().parent

@@ -24,7 +24,7 @@ FLOAT_LEVEL = 1
 """zstd's level for byte-shuffled floats: level 3 takes twice the time for 5 % fewer bytes."""
 
 ZSTD_LEVEL = 3
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 2 * THREADS
 """How many chunks are made before the first of them is taken."""
 

@@ -40,6 +40,7 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
             self.axes: tuple[str, ...] = tuple(axis["name"] for axis in own["axes"])
             self._coordinates = {name: axis["name"] for axis in own["axes"] for name in axis["coordinates"]}
             self._params = {name: param for axis in own["axes"] for name, param in axis["coordinates"].items()}
+            self._read: dict[str, np.ndarray[Any, Any]] = {}
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise IntegrityError(f"the metadata of {self.path} is damaged: {error!r}") from error
 
@@ -124,8 +125,11 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
         return find_problems(self.path, self.grid, self._coordinates, [*tiled, STATUS])
 
     def _labels(self, name: str) -> np.ndarray[Any, Any]:
-        values = np.asarray(open_array(self.path, name)[...])
-        return values.astype(object) if values.dtype.kind == "T" else values
+        """The labels of a coordinate, read once: an archive's axes do not change."""
+        if name not in self._read:
+            values = np.asarray(open_array(self.path, name)[...])
+            self._read[name] = values.astype(object) if values.dtype.kind == "T" else values
+        return self._read[name]
 
     def _along_tasks(self, dim: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         axis = self.axes.index(dim)

@@ -1,0 +1,1 @@
+"""What storing results costs: writing beside a computation, and reading one task of many."""
