@@ -44,10 +44,7 @@ class Preparation:
 
     def __init__(self, model: Outline, *, solo: bool, constants: Mapping[str, torch.Tensor]) -> None:
         self._model = model
-        self._constants = {
-            digest: AbstractTensor(tuple(tensor.shape), dtype_name(tensor.dtype))
-            for digest, tensor in constants.items()
-        }
+        self._constants = constants
         self._solo = solo
         self._graphs: dict[int, _Known] = {}
         self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
@@ -122,7 +119,7 @@ class Preparation:
             bound = bind(known.graph, member.bindings)
             runs = tuple(replace(run, prompt=ids) for run, ids in zip(bound.runs, member.prompts, strict=True))
             try:
-                values = infer(replace(bound, runs=runs), sites, self._constants)
+                values = infer(replace(bound, runs=runs), sites, self._shapes(known.graph, member))
             except NdifBatchError:
                 values = []
             self._lives[key] = live_bytes(program, dict(zip(known.origin, values, strict=False)))
