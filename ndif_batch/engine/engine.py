@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal, TypeAlias
 
 import torch
@@ -62,7 +62,7 @@ class _Started:
 
     cohorts: Sequence[Cohort]
     copied: Sequence[torch.cuda.Event]
-    stopwatch: Stopwatch
+    stopwatch: Stopwatch | None = None
     broken: Outcome | None = None
 
 
@@ -76,12 +76,14 @@ class Engine:
     """Runs tasks on one loaded model.
 
     A pass that holds several tasks has at most ``max_batch_tokens`` tokens (``None``: what the device is good for),
-    and what it is estimated to need fits into the free memory.
+    and what it is estimated to need fits into the free memory. ``beside`` is for a second engine of one model: on CUDA
+    its passes do not wait for those of the first.
     """
 
     model: LoadedModel
     max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
+    beside: bool = False
 
     @property
     def batch_tokens(self) -> int:
@@ -123,9 +125,7 @@ class Engine:
         yield from self._outcomes(started)
         yield from refused
 
-    def _prepared(
-        self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]
-    ) -> Iterator[Prepared]:
+    def _prepared(self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]) -> Iterator[Prepared]:
         """The tasks that can run; what became of the others is put into ``refused``."""
         for index, task in enumerate(tasks):
             try:
@@ -150,20 +150,17 @@ class Engine:
         A batch whose pass breaks as a whole is halved until the task that breaks it is found.
         """
         tasks = batch.tasks
-        stopwatch = Stopwatch(self.model.device)
         try:
-            cohorts = self._execute(tasks, routes, around)
+            started = self._executed(tasks, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
         else:
-            stopwatch.stop()
-            yield _Started(cohorts, copies(), stopwatch)
+            yield started
             return
         self._free_memory()
         if len(tasks) == 1:
-            stopwatch.stop()
             broken = TaskError(f"the model's pass failed: {failure}")
-            yield _Started([], (), stopwatch, Outcome(tasks[0].member.index, {}, broken))
+            yield _Started([], (), broken=Outcome(tasks[0].member.index, {}, broken))
             return
         for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
             smaller = Batch()
@@ -175,7 +172,7 @@ class Engine:
         for batch in batches:
             for event in batch.copied:
                 event.synchronize()
-            self.counters.busy_seconds += batch.stopwatch.seconds()
+            self.counters.busy_seconds += batch.stopwatch.seconds() if batch.stopwatch else 0.0
             outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts))
             self.counters.tasks += 0 if batch.broken else len(outcomes)
             yield from outcomes
@@ -186,6 +183,19 @@ class Engine:
             need, free = batch.bytes(self.model.footprint), free_bytes(self.model.device)
             return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
         return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+    def _executed(self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings) -> _Started:
+        with torch.cuda.stream(self._stream):
+            stopwatch = Stopwatch(self.model.device)
+            cohorts = self._execute(tasks, routes, around)
+            stopwatch.stop()
+            return _Started(cohorts, copies(), stopwatch)
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream | None:
+        """The stream of its own that it has, if any."""
+        device = self.model.device
+        return torch.cuda.Stream(device) if self.beside and device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [

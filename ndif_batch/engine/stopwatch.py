@@ -24,7 +24,7 @@ class Stopwatch:
         began, ended = self._began, self._ended
         if isinstance(began, torch.cuda.Event) and isinstance(ended, torch.cuda.Event):
             ended.synchronize()
-            return began.elapsed_time(ended) / 1000
+            return float(began.elapsed_time(ended)) / 1000
         assert isinstance(began, float)
         assert isinstance(ended, float)
         return ended - began
@@ -32,4 +32,6 @@ class Stopwatch:
     def _mark(self) -> torch.cuda.Event | float:
         if self._device.type != "cuda":
             return perf_counter()
-        return torch.cuda.current_stream(self._device).record_event(torch.cuda.Event(enable_timing=True))
+        mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        mark.record(torch.cuda.current_stream(self._device))
+        return mark
