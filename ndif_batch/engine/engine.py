@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal, TypeAlias
 
 import torch
@@ -19,6 +19,7 @@ from ndif_batch.engine.plan import Route, plan_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.saves import copies
 from ndif_batch.engine.schedule import BEFORE
+from ndif_batch.engine.stopwatch import Stopwatch
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.sweep.task import Task
@@ -43,12 +44,16 @@ class Outcome:
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine has done so far; ``estimated_bytes`` is the most that a batch was estimated to take."""
+    """What an engine has done so far; ``estimated_bytes`` is the most that a batch was estimated to take.
+
+    ``busy_seconds`` is how long its device had a batch at work, as the device's own clock tells.
+    """
 
     passes: int = 0
     tasks: int = 0
     tokens: int = 0
     estimated_bytes: int = 0
+    busy_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class _Started:
 
     cohorts: Sequence[Cohort]
     copied: Sequence[torch.cuda.Event]
+    stopwatch: Stopwatch | None = None
     broken: Outcome | None = None
 
 
@@ -70,12 +76,14 @@ class Engine:
     """Runs tasks on one loaded model.
 
     A pass that holds several tasks has at most ``max_batch_tokens`` tokens (``None``: what the device is good for),
-    and what it is estimated to need fits into the free memory.
+    and what it is estimated to need fits into the free memory. ``beside`` is for a second engine of one model: on CUDA
+    its passes do not wait for those of the first.
     """
 
     model: LoadedModel
     max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
+    beside: bool = False
 
     @property
     def batch_tokens(self) -> int:
@@ -85,7 +93,7 @@ class Engine:
 
     def run(
         self,
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         nan: NanPolicy = "allow",
         layout: LayoutChoice = "auto",
@@ -95,16 +103,15 @@ class Engine:
 
         ``nan="error"`` fails a task whose node gives NaN; ``layout="solo"`` runs every task in passes of its own.
         Text in the bindings is tokenised with the model's tokenizer. ``constants`` are the graphs' tensors by digest.
+
+        In the packed layout ``tasks`` are taken as batches fill up, the next beside a GPU at work: they may come from
+        an iterator that learns of further tasks, and their constants, meanwhile.
         """
-        around = self._surroundings(nan, constants or {})
-        preparation = Preparation(self.model, solo=layout == "solo", constants=constants or {})
-        prepared: list[Prepared] = []
-        for index, task in enumerate(tasks):
-            try:
-                prepared.append(preparation.task(index, task))
-            except NdifBatchError as error:
-                yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
-        prepared = in_turn(prepared, packed=self.model.layout.packed)
+        constants = {} if constants is None else constants
+        around = self._surroundings(nan, constants)
+        preparation = Preparation(self.model, solo=layout == "solo", constants=constants)
+        refused: list[Outcome] = []
+        prepared = in_turn(self._prepared(tasks, preparation, refused), packed=self.model.layout.packed)
         free = free_bytes(self.model.device)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
@@ -116,6 +123,15 @@ class Engine:
                 yield from self._outcomes(started)
                 started = []
         yield from self._outcomes(started)
+        yield from refused
+
+    def _prepared(self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]) -> Iterator[Prepared]:
+        """The tasks that can run; what became of the others is put into ``refused``."""
+        for index, task in enumerate(tasks):
+            try:
+                yield preparation.task(index, task)
+            except NdifBatchError as error:
+                refused.append(Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None))))
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
         there = cache(lambda digest: constants[digest].to(self.model.device))
@@ -135,16 +151,16 @@ class Engine:
         """
         tasks = batch.tasks
         try:
-            cohorts = self._execute(tasks, routes, around)
+            started = self._executed(tasks, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
         else:
-            yield _Started(cohorts, copies())
+            yield started
             return
         self._free_memory()
         if len(tasks) == 1:
             broken = TaskError(f"the model's pass failed: {failure}")
-            yield _Started([], (), Outcome(tasks[0].member.index, {}, broken))
+            yield _Started([], (), broken=Outcome(tasks[0].member.index, {}, broken))
             return
         for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
             smaller = Batch()
@@ -156,6 +172,7 @@ class Engine:
         for batch in batches:
             for event in batch.copied:
                 event.synchronize()
+            self.counters.busy_seconds += batch.stopwatch.seconds() if batch.stopwatch else 0.0
             outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts))
             self.counters.tasks += 0 if batch.broken else len(outcomes)
             yield from outcomes
@@ -166,6 +183,19 @@ class Engine:
             need, free = batch.bytes(self.model.footprint), free_bytes(self.model.device)
             return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
         return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+    def _executed(self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings) -> _Started:
+        with torch.cuda.stream(self._stream):
+            stopwatch = Stopwatch(self.model.device)
+            cohorts = self._execute(tasks, routes, around)
+            stopwatch.stop()
+            return _Started(cohorts, copies(), stopwatch)
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream | None:
+        """The stream of its own that it has, if any."""
+        device = self.model.device
+        return torch.cuda.Stream(device) if self.beside and device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [
@@ -188,7 +218,7 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def in_turn(tasks: list[Prepared], *, packed: bool) -> list[Prepared]:
+def in_turn(tasks: Iterable[Prepared], *, packed: bool) -> Iterable[Prepared]:
     """Tasks as they are cut into batches: as given, or those with prompts of equal lengths together."""
     return tasks if packed else sorted(tasks, key=lambda task: [len(prompt) for prompt in task.member.prompts])
 
