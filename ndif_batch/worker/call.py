@@ -35,7 +35,7 @@ class Call:
         """What the shards lack, in order."""
         works: Sequence[ShardWork] = self.works
         taken = 0
-        for _ in range(ROUNDS):
+        for left in reversed(range(ROUNDS)):
             self._on_joined()
             for work in works:
                 self.constants.update(work.job.constants)
@@ -43,7 +43,7 @@ class Call:
                     self._places[taken] = work, place
                     taken += 1
                     yield work.task(place)
-            works = self._further()
+            works = self._further() if left else ()
             if not works:
                 return
             self.works = [work for work in self.works if work.missing] + list(works)
