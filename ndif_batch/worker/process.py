@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -115,6 +116,8 @@ def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine
     layout = str(model.layout)
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
+    gc.collect()
+    gc.freeze()  # else each full collection goes through the model and its libraries, and the GPU waits
     return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)
 
 

@@ -107,9 +107,7 @@ def test_an_engine_goes_on_with_the_rounds_that_are_there_in_time(client: Client
     assert_untroubled(client, job)
 
 
-def test_a_call_ends_after_so_many_rounds_and_the_next_goes_on(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_ends_after_so_many_rounds_and_the_next_goes_on(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     job = submit(client)
     monkeypatch.setattr("ndif_batch.worker.call.ROUNDS", 3)
 
