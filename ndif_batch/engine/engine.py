@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, TypeAlias
 
@@ -95,9 +95,28 @@ class Engine:
 
         ``nan="error"`` fails a task whose node gives NaN; ``layout="solo"`` runs every task in passes of its own.
         Text in the bindings is tokenised with the model's tokenizer. ``constants`` are the graphs' tensors by digest.
+
+        A branch that holds NaN or infinity would have made NaN, by way of attention, of tokens that it borrows. Its
+        task is run once more, with tokens of its own only.
         """
-        around = self._surroundings(nan, constants or {})
-        preparation = Preparation(self.model, solo=layout == "solo", constants=constants or {})
+        given, again = constants or {}, list[int]()
+        yield from self._run(tasks, nan, layout, given, again)
+        if again:
+            whole = replace(self, model=self.model.without_borrowing())
+            for outcome in whole._run([tasks[index] for index in again], nan, layout, given, []):
+                yield replace(outcome, index=again[outcome.index])
+
+    def _run(
+        self,
+        tasks: Sequence[Task],
+        nan: NanPolicy,
+        layout: LayoutChoice,
+        constants: Mapping[str, torch.Tensor],
+        again: list[int],
+    ) -> Iterator[Outcome]:
+        """The outcomes of all tasks but those that have to be run ``again``."""
+        around = self._surroundings(nan, constants)
+        preparation = Preparation(self.model, solo=layout == "solo", constants=constants)
         prepared: list[Prepared] = []
         for index, task in enumerate(tasks):
             try:
@@ -111,11 +130,11 @@ class Engine:
             needed = batch.bytes(self.model.footprint)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
             before, started = started, list(self._start(batch, preparation.routes, around))
-            yield from self._outcomes(before)
+            yield from self._outcomes(before, again)
             if self.model.device.type == "cpu":
-                yield from self._outcomes(started)
+                yield from self._outcomes(started, again)
                 started = []
-        yield from self._outcomes(started)
+        yield from self._outcomes(started, again)
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
         there = cache(lambda digest: constants[digest].to(self.model.device))
@@ -152,11 +171,11 @@ class Engine:
                 smaller.add(task)
             yield from self._start(smaller, routes, around)
 
-    def _outcomes(self, batches: Sequence[_Started]) -> Iterator[Outcome]:
+    def _outcomes(self, batches: Sequence[_Started], again: list[int]) -> Iterator[Outcome]:
         for batch in batches:
             for event in batch.copied:
                 event.synchronize()
-            outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts))
+            outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts, again))
             self.counters.tasks += 0 if batch.broken else len(outcomes)
             yield from outcomes
 
@@ -178,8 +197,12 @@ class Engine:
                 for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
                     plan = plan_pass(beside, routes, stage, self.model.layout.moments)
                     if plan is not None:
+                        ran = run_pass(self.model, plan)
                         self.counters.passes += 1
-                        self.counters.tokens += run_pass(self.model, plan)
+                        self.counters.tokens += ran.tokens
+                        if ran.unsound is not None:
+                            for cohort in beside:
+                                cohort.unsound[stage] = ran.unsound
         return cohorts
 
     def _free_memory(self) -> None:
@@ -214,9 +237,12 @@ def by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:
     return list(found.values())
 
 
-def _outcomes(cohorts: Sequence[Cohort]) -> Iterator[Outcome]:
+def _outcomes(cohorts: Sequence[Cohort], again: list[int]) -> Iterator[Outcome]:
     for cohort in cohorts:
         for index, error in cohort.errors.items():
             yield Outcome(index, {}, error)
-        for member, saves, prints in cohort.results():
-            yield Outcome(member.index, saves, None, prints)
+        for place, (member, saves, prints) in enumerate(cohort.results()):
+            if cohort.is_unsound(place):
+                again.append(member.index)
+            else:
+                yield Outcome(member.index, saves, None, prints)
