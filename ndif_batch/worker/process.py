@@ -86,7 +86,7 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * engine.batch_tokens,
-                alone=Engine(engine.model),
+                alone=Engine(engine.model, beside=True),
                 ahead_tokens=AHEAD_PASSES * engine.batch_tokens,
                 patience=patience,
                 walltime=end,
