@@ -107,6 +107,23 @@ def test_an_engine_goes_on_with_the_rounds_that_are_there_in_time(client: Client
     assert_untroubled(client, job)
 
 
+def test_a_call_ends_after_so_many_rounds_and_the_next_goes_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(client)
+    monkeypatch.setattr("ndif_batch.worker.call.ROUNDS", 3)
+
+    def before(task: Task) -> None:
+        if task.id % 3 == 2 and task.id < 9:
+            until(lambda: here.worker.is_next_ready, "the next round")
+
+    engine = Streaming(before)
+    with working(client, engine, max_tokens=SHARD) as here:
+        here.run()
+    assert [len(call) for call in engine.calls] == [9, 3]
+    assert_untroubled(client, job)
+
+
 def test_jobs_that_may_not_share_have_calls_of_their_own_between_those_of_others(client: Client) -> None:
     jobs = [
         submit(client, tile=(4, 3), layout=layout, seed=seed) for seed, layout in enumerate(("auto", "solo", "auto"))
