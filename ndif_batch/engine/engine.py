@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Literal, TypeAlias
 
 import torch
 
+from ndif_batch.engine.again import Again
 from ndif_batch.engine.batches import Batch, Prepared, batches
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.loaded import LoadedModel
@@ -33,13 +34,14 @@ Routes: TypeAlias = Mapping[int, Sequence[Route]]
 class Outcome:
     """What became of the task at ``index`` of those given: its saves (on the CPU, its own memory) or its error.
 
-    ``prints`` are what its ``print`` nodes said, as name and text.
+    ``prints`` are what its ``print`` nodes said, as name and text. ``unsound`` ones are not given: they are run again.
     """
 
     index: int
     saves: Mapping[str, torch.Tensor]
     error: TaskError | None = None
     prints: tuple[tuple[str, str], ...] = ()
+    unsound: bool = False
 
 
 @dataclass(slots=True)
@@ -106,8 +108,24 @@ class Engine:
 
         In the packed layout ``tasks`` are taken as batches fill up, the next beside a GPU at work: they may come from
         an iterator that learns of further tasks, and their constants, meanwhile.
+
+        A branch that holds NaN or infinity would have made NaN, by way of attention, of tokens that it borrows. Its
+        task is run once more, with tokens of its own only.
         """
         constants = {} if constants is None else constants
+        whole = replace(self, model=self.model.without_borrowing())
+        again = Again(lambda unsound: whole._run(unsound, nan, layout, constants, lambda outcomes: outcomes))
+        yield from self._run(again.noted(tasks), nan, layout, constants, again.settled)
+
+    def _run(
+        self,
+        tasks: Iterable[Task],
+        nan: NanPolicy,
+        layout: LayoutChoice,
+        constants: Mapping[str, torch.Tensor],
+        settled: Callable[[Iterable[Outcome]], Iterable[Outcome]],
+    ) -> Iterator[Outcome]:
+        """What :meth:`run` gives; ``settled`` is applied to what comes out together."""
         around = self._surroundings(nan, constants)
         preparation = Preparation(self.model, solo=layout == "solo", constants=constants)
         refused: list[Outcome] = []
@@ -118,12 +136,12 @@ class Engine:
             needed = batch.bytes(self.model.footprint)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
             before, started = started, list(self._start(batch, preparation.routes, around))
-            yield from self._outcomes(before)
+            yield from settled(self._outcomes(before))
             if self.model.device.type == "cpu":
-                yield from self._outcomes(started)
+                yield from settled(self._outcomes(started))
                 started = []
-        yield from self._outcomes(started)
-        yield from refused
+        yield from settled(self._outcomes(started))
+        yield from settled(refused)
 
     def _prepared(self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]) -> Iterator[Prepared]:
         """The tasks that can run; what became of the others is put into ``refused``."""
@@ -174,7 +192,7 @@ class Engine:
                 event.synchronize()
             self.counters.busy_seconds += batch.stopwatch.seconds() if batch.stopwatch else 0.0
             outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts))
-            self.counters.tasks += 0 if batch.broken else len(outcomes)
+            self.counters.tasks += 0 if batch.broken else sum(not outcome.unsound for outcome in outcomes)
             yield from outcomes
 
     def _told(self, error: Exception, batch: Batch) -> str:
@@ -208,8 +226,12 @@ class Engine:
                 for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
                     plan = plan_pass(beside, routes, stage, self.model.layout.moments)
                     if plan is not None:
+                        ran = run_pass(self.model, plan)
                         self.counters.passes += 1
-                        self.counters.tokens += run_pass(self.model, plan)
+                        self.counters.tokens += ran.tokens
+                        if ran.unsound is not None:
+                            for cohort in beside:
+                                cohort.unsound[stage] = ran.unsound
         return cohorts
 
     def _free_memory(self) -> None:
@@ -248,5 +270,5 @@ def _outcomes(cohorts: Sequence[Cohort]) -> Iterator[Outcome]:
     for cohort in cohorts:
         for index, error in cohort.errors.items():
             yield Outcome(index, {}, error)
-        for member, saves, prints in cohort.results():
-            yield Outcome(member.index, saves, None, prints)
+        for place, (member, saves, prints) in enumerate(cohort.results()):
+            yield Outcome(member.index, saves, None, prints, cohort.is_unsound(place))
