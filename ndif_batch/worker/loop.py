@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -131,6 +132,7 @@ class Worker:
             return following.works
 
         self._runner.run(ready.works, on_left, further)
+        gc.collect()
 
     def _lease(self) -> Round | None:
         """What waits now. If nothing more can end before the walltime, the worker ends."""
