@@ -56,7 +56,7 @@ def read_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, help="a folder of the disk to measure; default: the temporary one")
-    parser.add_argument("--tiles", type=int, default=12, help="of 32 MiB, for the bandwidth of each dtype")
+    parser.add_argument("--tiles", type=int, default=30, help="of 32 MiB, for the bandwidth of each dtype")
     parser.add_argument("--passes", type=int, default=40, help="of the engine that gives a shard of 16 MiB each")
     parser.add_argument("--pass-seconds", type=float, default=0.1)
     parser.add_argument("--tasks", type=int, default=10_000, help="in the archive and in safetensors files")
