@@ -158,6 +158,9 @@ if __name__ == "__main__":
         crash(Path(where), rest[0], int(rest[1]))
     elif name == "large":
         large(Path(where), rest[0], int(rest[1]), int(rest[2]))
+    elif name == "finish":
+        for number in range(int(rest[0])):
+            finish(Path(where), {"round": number})
     elif name == "limit":
         limit(Path(where), int(rest[0]))
     else:

@@ -41,6 +41,43 @@ def test_two_processes_writing_different_tiles_at_once_lose_nothing(tmp_path: Pa
     assert results.verify() == []
 
 
+def test_two_processes_writing_the_same_tiles_at_once_leave_each_whole(tmp_path: Path, start_child: StartChild) -> None:
+    path, spec = tmp_path / "7.zarr", example_spec()
+    create(path, spec)
+    write_all(path, spec, None)
+    children = [start_child("race", path, 0, 12) for _ in range(2)]
+    looks = 0
+    while any(child.poll() is None for child in children):
+        np.testing.assert_array_equal(np.ravel(Results(path)["loss"][...]), np.arange(15) / 4)
+        looks += 1
+    for child in children:
+        _, errors = child.communicate()
+        assert child.returncode == 0, errors
+    assert looks > 3
+    assert Results(path).verify() == []
+    assert list(path.rglob("*.tmp")) == []
+
+
+def test_an_archive_is_whole_for_readers_while_it_is_finished_again_and_again(
+    tmp_path: Path, start_child: StartChild
+) -> None:
+    path, spec = tmp_path / "7.zarr", example_spec(job=7)
+    create(path, spec)
+    write_all(path, spec)
+    child = start_child("finish", path, 60)
+    looks = 0
+    while child.poll() is None:
+        results = Results(path)
+        assert results.attributes["job"] == 7
+        assert float(results.xarray()["loss"][4, 0]) == 3.0
+        looks += 1
+    _, errors = child.communicate()
+    assert child.returncode == 0, errors
+    assert looks > 3
+    assert Results(path).attributes["round"] == 59
+    assert Results(path).verify() == []
+
+
 def test_a_write_over_the_file_size_limit_names_bytes_and_path_and_leaves_no_half_shard(
     tmp_path: Path, start_child: StartChild
 ) -> None:
