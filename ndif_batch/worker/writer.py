@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 WAITING_BYTES = 256 * 2**20
 """While finished shards of so many bytes wait in memory the engine pauses; one may always wait, however large."""
 
-WAITING = 64
+WAITING = 8
 """So many shards count as so many bytes, however small they are."""
 
 
