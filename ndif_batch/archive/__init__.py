@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive.lifecycle import clean, create, finish, remove
     from ndif_batch.archive.results import Results
     from ndif_batch.archive.saved import SavedTasks
-    from ndif_batch.archive.stored import as_stored
+    from ndif_batch.archive.stored import all_stored
     from ndif_batch.archive.tasks import SavedTask, completed
     from ndif_batch.archive.writer import write_shard
 
@@ -37,8 +37,8 @@ __all__ = [
     "SavedTasks",
     "TaskStatus",
     "Verified",
+    "all_stored",
     "archive_size",
-    "as_stored",
     "clean",
     "completed",
     "create",
@@ -57,7 +57,7 @@ _HOMES = {
     "Results": "results",
     "SavedTask": "tasks",
     "SavedTasks": "saved",
-    "as_stored": "stored",
+    "all_stored": "stored",
     "clean": "lifecycle",
     "completed": "tasks",
     "create": "lifecycle",

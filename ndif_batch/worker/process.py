@@ -93,6 +93,7 @@ def run(
                 walltime=end,
                 meter=meter,
                 on_progress=on_progress,
+                between_calls=gc.collect,
             )
             with on_signals(heart.draining.set), heart, _collecting_seldom():
                 return worker.run(Until(once, until_idle, idle_seconds))
