@@ -113,8 +113,7 @@ class SlurmLauncher:
     def _reason(self, job: SlurmJob) -> str:
         if job.state is not PilotState.ENDED:
             return "" if job.reason == "None" else job.reason
-        error = pilot.error_of(self.folder / job.name)
-        return f"{job.word}: {error}" if error else job.word
+        return pilot.ending(job.word, self.folder / job.name)
 
 
 def command(*words: str) -> str:
