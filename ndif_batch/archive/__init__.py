@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from ndif_batch.archive.size import ArchiveSize, archive_size
 from ndif_batch.archive.spec import ArchiveSpec, ArraySpec, AxisSpec, TaskStatus, distinct_dims
+from ndif_batch.archive.verified import Deviation, Verified, merged
 
 if TYPE_CHECKING:
     from ndif_batch.archive.exporting import ExportFormat, export
     from ndif_batch.archive.integrity import Problem
+    from ndif_batch.archive.judge import Judge
     from ndif_batch.archive.lifecycle import clean, create, finish, remove
     from ndif_batch.archive.results import Results
     from ndif_batch.archive.saved import SavedTasks
+    from ndif_batch.archive.stored import as_stored
     from ndif_batch.archive.writer import write_shard
 
 __all__ = [
@@ -24,26 +27,33 @@ __all__ = [
     "ArchiveSpec",
     "ArraySpec",
     "AxisSpec",
+    "Deviation",
     "ExportFormat",
+    "Judge",
     "Problem",
     "Results",
     "SavedTasks",
     "TaskStatus",
+    "Verified",
     "archive_size",
+    "as_stored",
     "clean",
     "create",
     "distinct_dims",
     "export",
     "finish",
+    "merged",
     "remove",
     "write_shard",
 ]
 
 _HOMES = {
     "ExportFormat": "exporting",
+    "Judge": "judge",
     "Problem": "integrity",
     "Results": "results",
     "SavedTasks": "saved",
+    "as_stored": "stored",
     "clean": "lifecycle",
     "create": "lifecycle",
     "export": "exporting",

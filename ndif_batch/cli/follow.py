@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ndif_batch.cli.output import printable, say, stderr
+from ndif_batch.cli.verified import in_words
 from ndif_batch.errors import TimedOutError
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ def told_failures(job: JobHandle) -> bool:
     from ndif_batch.queue.records import JobState
 
     record = job.record
+    verified = job.verified()
+    if verified.deviating:
+        say(f"job {job.id}: {in_words(verified)}")
     if record.state is JobState.COMPLETED:
         return False
     say(f"job {job.id} {record.state.value}: {record.reason or 'no reason is known'}")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from ndif_batch.cli.output import write_table, write_text
+import typer
+
+from ndif_batch.cli.output import size, write_table, write_text
 
 if TYPE_CHECKING:
     from ndif_batch.client.forecast import PassForecast
+
+
+BatchTokens: TypeAlias = Annotated[
+    int | None, typer.Option("--batch-tokens", min=1, help="The most tokens of a pass; 2048 is what a CPU takes.")
+]
+HEADS = {"token_blocks": "token blocks", "positions": "head positions", "nodes": "nodes run"}
 
 
 def passes_record(forecast: PassForecast) -> dict[str, Any]:
@@ -21,6 +29,7 @@ def passes_record(forecast: PassForecast) -> dict[str, Any]:
         "model_layers": forecast.layers,
         "graph_nodes": forecast.nodes[0],
         "computed_nodes": forecast.nodes[1],
+        "passes_of_a_task": forecast.stages,
         "pass_bytes": forecast.bytes,
         "efforts": efforts,
     }
@@ -28,7 +37,13 @@ def passes_record(forecast: PassForecast) -> dict[str, Any]:
 
 def write_efforts(forecast: PassForecast) -> None:
     """A line for each of the engine's means, added to those above it."""
-    columns = ("passes", "tokens", "layers", "token_blocks", "positions")
-    rows = [[step, *(str(getattr(effort, name)) for name in columns)] for step, effort in forecast.efforts.items()]
+    columns = ("passes", "tokens", "layers", "token_blocks", "positions", "bytes", "nodes")
+    rows = [
+        [step, *(_shown(name, getattr(effort, name)) for name in columns)] for step, effort in forecast.efforts.items()
+    ]
     write_text("")
-    write_table(rows, ("with", *(name.replace("_", " ") for name in (*columns[:-1], "head positions"))))
+    write_table(rows, ("with", *(HEADS.get(name, name) for name in columns)))
+
+
+def _shown(name: str, number: float) -> str:
+    return size(int(number)) if name == "bytes" else str(number)

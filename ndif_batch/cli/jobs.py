@@ -12,6 +12,7 @@ import typer
 from ndif_batch.cli.follow import describe_task, follow
 from ndif_batch.cli.output import Format, Output, age, say, stdout, write_record, write_rows, write_table
 from ndif_batch.cli.reasons import SHORT, Standing, explained, pilots_say, waiting_reason
+from ndif_batch.cli.verified import in_words
 from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def show(job: JobArgument, output: Output = Format.TABLE) -> None:
     with Client() as client:
         record = client.job(job).record
         shards = client.queue.shards(job)
+        verified = client.queue.verified(job)
         data = job_data(record, Standing.of(client.queue))
     axes = {axis["name"]: length for axis, length in zip(record.space["axes"], _lengths(record), strict=True)}
     states = Counter(shard.state.value for shard in shards)
@@ -59,6 +61,7 @@ def show(job: JobArgument, output: Output = Format.TABLE) -> None:
         "shards": ", ".join(f"{count} {state}" for state, count in states.items())
         if output is Format.TABLE
         else states,
+        "verified": in_words(verified) if output is Format.TABLE else verified.to_json(),
         "seed": record.seed,
         "graph": record.graph_digest,
         "archive": str(record.store),

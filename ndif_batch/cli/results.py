@@ -121,18 +121,34 @@ def export(
 
 
 @app.command()
-def verify(job: Job, output: Output = Format.TABLE) -> None:
-    """Compare every file of a job's results with its checksum; exit code 1 if one is damaged."""
+def verify(
+    job: Job,
+    recompute: Annotated[
+        int | None, typer.Option("--recompute", metavar="N", min=1, help="Also run N saved tasks again, each alone.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides which tasks are run again.")] = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """Compare every file of a job's results with its checksum; exit code 1 if one is damaged.
+
+    With --recompute tasks are run again here, from the graph and bindings in the archive, and the largest deviation of
+    each array is listed in place of the files; exit code 1 if one is larger than rounding explains.
+    """
+    from ndif_batch.cli.verified import recomputed
     from ndif_batch.client import Client
 
     with Client() as client:
         problems = client.job(job).results().verify()
-    rows = [{"file": p.path, "what": p.what, "first_task": p.tasks.start, "tasks": len(p.tasks)} for p in problems]
-    write_rows(rows, ("file", "what", "first_task", "tasks"), output)
+        right = recompute is None or recomputed(client, job, recompute, seed, output)
+    if recompute is None:
+        rows = [{"file": p.path, "what": p.what, "first_task": p.tasks.start, "tasks": len(p.tasks)} for p in problems]
+        write_rows(rows, ("file", "what", "first_task", "tasks"), output)
     if problems:
         say(f"{len(problems)} files are damaged; `ndif-batch retry` does not bring them back, a new run does")
+    else:
+        say("every file is as it was written")
+    if problems or not right:
         raise typer.Exit(DAMAGED)
-    say("every file is as it was written")
 
 
 @app.command()

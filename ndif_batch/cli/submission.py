@@ -9,6 +9,7 @@ import typer
 
 from ndif_batch.cli.follow import describe_point, follow
 from ndif_batch.cli.output import Format, Output, size, write_record, write_text
+from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, Plan
@@ -22,13 +23,45 @@ Worker: TypeAlias = Annotated[bool, typer.Option("--worker", help="Also run a wo
 Hold: TypeAlias = Annotated[bool, typer.Option("--hold", help="Queue the job on hold.")]
 Key: TypeAlias = Annotated[str | None, typer.Option("--key", help="The same key gives the same job again.")]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Decides every random number of the job.")]
+Constants: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", "-S", metavar="NAME=VALUE", help="A parameter that never varies.")
+]
+Grid: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--grid", metavar="NAME=VALUES", help="An axis: 0:30, 0,1,2 or @file.json. May be repeated."),
+]
+Zipped: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--zip", metavar="NAME=VALUES", help="Parameters that vary together, on one axis."),
+]
 Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the job's number only.")]
 NoReuse: TypeAlias = Annotated[
     bool, typer.Option("--no-reuse", help="Run every task, also those that earlier jobs of yours have saved.")
 ]
+VerifyFraction: TypeAlias = Annotated[
+    float,
+    typer.Option("--verify-fraction", min=0, max=1, help="How many of the tasks are run again alone, to compare."),
+]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
 
-__all__ = ["DryRun", "Hold", "Key", "NoReuse", "Output", "Parsable", "Seed", "Wait", "Worker", "describe", "enqueue"]
+__all__ = [
+    "VERIFY_FRACTION",
+    "Constants",
+    "DryRun",
+    "Grid",
+    "Hold",
+    "Key",
+    "NoReuse",
+    "Output",
+    "Parsable",
+    "Seed",
+    "VerifyFraction",
+    "Wait",
+    "Worker",
+    "Zipped",
+    "describe",
+    "enqueue",
+]
 
 
 def enqueue(

@@ -8,28 +8,37 @@ from typing import Annotated
 import typer
 
 from ndif_batch.cli.output import Format, Output
-from ndif_batch.cli.submission import DryRun, Hold, Key, NoReuse, Parsable, Seed, Wait, Worker, describe, enqueue
+from ndif_batch.cli.submission import (
+    VERIFY_FRACTION,
+    Constants,
+    DryRun,
+    Grid,
+    Hold,
+    Key,
+    NoReuse,
+    Parsable,
+    Seed,
+    VerifyFraction,
+    Wait,
+    Worker,
+    Zipped,
+    describe,
+    enqueue,
+)
 
 
 def submit(
     experiment: Annotated[Path, typer.Argument(metavar="GRAPH.json|JOB.py", help="A graph, or a file with build(lm).")],
     model: Annotated[str, typer.Option("--model", "-m", help="The model's name, as `model ls` shows it.")],
-    constants: Annotated[
-        list[str] | None, typer.Option("--set", "-S", metavar="NAME=VALUE", help="A parameter that never varies.")
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option("--grid", metavar="NAME=VALUES", help="An axis: 0:30, 0,1,2 or @file.json. May be repeated."),
-    ] = None,
-    zipped: Annotated[
-        list[str] | None,
-        typer.Option("--zip", metavar="NAME=VALUES", help="Parameters that vary together, on one axis."),
-    ] = None,
+    constants: Constants = None,
+    grid: Grid = None,
+    zipped: Zipped = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the job; the file's name if not given.")] = None,
     seed: Seed = 0,
     hold: Hold = False,
     key: Key = None,
     no_reuse: NoReuse = False,
+    verify_fraction: VerifyFraction = VERIFY_FRACTION,
     wait: Wait = False,
     worker: Worker = False,
     parsable: Parsable = False,
@@ -64,6 +73,7 @@ def submit(
                 hold=hold,
                 key=key,
                 no_reuse=no_reuse,
+                verify_fraction=verify_fraction,
                 wait=wait,
                 worker=worker,
                 parsable=parsable,

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ndif_batch.cli.forecast import passes_record, write_efforts
+from ndif_batch.cli.forecast import BatchTokens, passes_record, write_efforts
 from ndif_batch.cli.output import Format, Output
-from ndif_batch.cli.submission import Hold, Key, NoReuse, Parsable, Seed, Wait, Worker, describe, enqueue
+from ndif_batch.cli.submission import (
+    VERIFY_FRACTION,
+    Hold,
+    Key,
+    NoReuse,
+    Parsable,
+    Seed,
+    VerifyFraction,
+    Wait,
+    Worker,
+    describe,
+    enqueue,
+)
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, Plan
@@ -27,16 +39,14 @@ def plan(
     config: Config,
     variables: Variables = None,
     seed: Seed = 0,
-    batch_tokens: Annotated[
-        int | None, typer.Option("--batch-tokens", min=1, help="The most tokens of a pass; 2048 is what a CPU takes.")
-    ] = None,
+    batch_tokens: BatchTokens = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Check a sweep and say what it will run, re-use, save and need, and what its passes compute; nothing is queued.
 
     Each line of the last table adds one of the engine's means to those above it; the last line is what is done. A
-    token block is one token in one block of the model. The layout is what the model's class promises: the one that a
-    worker measures may differ.
+    token block is one token in one block of the model; bytes are those that blocks and head make on the way. The
+    layout is what the model's class promises: the one that a worker measures may differ.
     """
     from ndif_batch.client import Client
     from ndif_batch.client.forecast import forecast
@@ -57,6 +67,7 @@ def run(
     hold: Hold = False,
     key: Key = None,
     no_reuse: NoReuse = False,
+    verify_fraction: VerifyFraction = VERIFY_FRACTION,
     wait: Wait = False,
     worker: Worker = False,
     parsable: Parsable = False,
@@ -74,6 +85,7 @@ def run(
             hold=hold,
             key=key,
             no_reuse=no_reuse,
+            verify_fraction=verify_fraction,
             wait=wait,
             worker=worker,
             parsable=parsable,

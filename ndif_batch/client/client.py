@@ -17,14 +17,17 @@ from ndif_batch.client.language_model import LanguageModel
 from ndif_batch.client.plan import Plan
 from ndif_batch.client.reuse import Reusable, identity, reusable
 from ndif_batch.config import Settings, load_settings
-from ndif_batch.errors import SettingsError
+from ndif_batch.errors import SettingsError, UsageError
 from ndif_batch.graph.nodes import Graph, Value
 from ndif_batch.graph.serialize import digest, graph_to_json
+from ndif_batch.graph.validate import constants as constants_of
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue.records import JobRecord, JobSpec, JobState, ModelRecord
+from ndif_batch.sweep.sample import VERIFY_FRACTION
 from ndif_batch.sweep.space import Space
 
 if TYPE_CHECKING:
+    from ndif_batch.archive import Verified
     from ndif_batch.queue import Queue
 
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}")
@@ -113,14 +116,18 @@ class Client:
         max_retries: int = 2,
         nan: Literal["allow", "error"] = "allow",
         layout: Literal["auto", "solo"] = "auto",
+        verify_fraction: float = VERIFY_FRACTION,
         reuse: bool = True,
     ) -> JobHandle:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
         ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
-        task shares a pass. A task that an earlier job of this user has saved is not run again, unless ``reuse`` is
-        false: its results are copied.
+        task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a tenth of the
+        engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
+        saved is not run again, unless ``reuse`` is false: its results are copied.
         """
+        if not 0 <= verify_fraction <= 1:
+            raise UsageError(f"verify_fraction is {verify_fraction}, not a number from 0 to 1")
         options = {"nan": nan, "layout": layout}
         blobs.store(self.settings.blobs, plan.constants)
         spec = JobSpec(
@@ -134,7 +141,7 @@ class Client:
             tasks=plan.tasks,
             tile=plan.tile,
             arrays=[array.to_json() for array in plan.arrays],
-            options=options,
+            options={**options, "verify_fraction": verify_fraction},
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
             archive_bytes=plan.bytes,
@@ -165,6 +172,20 @@ class Client:
         plan = self.prepare(graph, Space((), bindings), model, constants=constants)
         given = {digest: blobs.decode(blobs.encode(tensor)) for digest, tensor in plan.constants.items()}
         return self._here.run(plan, seed, given | blobs.load(self.settings.blobs, plan.stored))
+
+    def recompute(self, job_id: int, count: int, *, seed: int = 0) -> Verified:
+        """Run ``count`` saved tasks of a job again here, each alone, and compare them with its archive.
+
+        The archive says which graph, bindings and model; ``seed`` decides which tasks. ``IntegrityError`` if it does
+        not, ``ConflictError`` if the model has other weights now, ``NotFoundError`` for a constant that is gone.
+        """
+        from ndif_batch.client.recompute import Described, choose, recompute
+
+        results = self.job(job_id).results()
+        job = Described.by(results)
+        given = blobs.load(self.settings.blobs, constants_of(job.graph) | job.space.tensors())
+        tasks = choose(results, count, seed)
+        return recompute(job, results, tasks, self.model_info(job.model), given, self._here.alone)
 
     def job(self, job_id: int) -> JobHandle:
         """A job by its number; ``NotFoundError`` if there is none."""

@@ -26,7 +26,8 @@ class PassForecast:
 
     ``planned_tasks`` were looked at, the rest is taken to be like them. ``layout`` says how runs are taken to go
     together, ``layers`` how many blocks the model has, ``nodes`` how many nodes the graph has before and after dead
-    and common ones are gone, ``bytes`` what the largest batch takes beside the weights.
+    and common ones are gone, ``stages`` how many passes a task needs one after the other, ``bytes`` what the largest
+    batch takes beside the weights.
     """
 
     planned_tasks: int
@@ -34,6 +35,7 @@ class PassForecast:
     layout: str
     layers: int
     nodes: tuple[int, int]
+    stages: int
     batches: int
     bytes: int
     efforts: dict[str, Effort]
@@ -64,6 +66,7 @@ def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
         layout=str(model.layout),
         layers=forecaster.blocks,
         nodes=(len(plan.graph.nodes), len(optimise(plan.graph)[0].nodes)),
+        stages=forecaster.stages,
         batches=round(total.batches * factor),
         bytes=total.bytes,
         efforts={step: (effort * factor).rounded() for step, effort in total.efforts.items()},

@@ -10,7 +10,7 @@ from ndif_batch.errors import NotAllowedError, NotFoundError, TimedOutError
 from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:
-    from ndif_batch.archive import Results
+    from ndif_batch.archive import Results, Verified
     from ndif_batch.queue import Queue
 
 POLL_SECONDS = 0.2
@@ -91,6 +91,10 @@ class JobHandle:
     def failures(self, limit: int = 100) -> list[TaskFailure]:
         """The tasks that failed and why, the first ``limit`` by task."""
         return self._queue.failures(self.id, limit)
+
+    def verified(self) -> Verified:
+        """What came of running some tasks again alone: the largest deviation of each save, and who deviates."""
+        return self._queue.verified(self.id)
 
     def cancel(self) -> JobHandle:
         """End the job; what was saved stays readable. ``ConflictError`` if it has ended already."""

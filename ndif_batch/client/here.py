@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from ndif_batch.client.plan import Plan
 from ndif_batch.models.info import ModelInfo
-from ndif_batch.sweep.task import make_task
+from ndif_batch.sweep.task import Task, make_task
 
 if TYPE_CHECKING:
-    from ndif_batch.engine.engine import Engine
+    from ndif_batch.engine.engine import Engine, NanPolicy, Outcome
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -34,6 +34,12 @@ class Here:
         if outcome.error is not None:
             raise outcome.error
         return outcome.saves
+
+    def alone(
+        self, model: ModelInfo, tasks: Sequence[Task], constants: Mapping[str, Any], nan: NanPolicy
+    ) -> Iterator[Outcome]:
+        """The outcome of each task in passes of its own, in any order."""
+        return self._engine(model).run(tasks, nan=nan, layout="solo", constants=constants)
 
     def _engine(self, model: ModelInfo) -> Engine:
         from ndif_batch.engine.engine import Engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, TypeAlias
@@ -17,13 +18,19 @@ from ndif_batch.engine.engine import by_program, in_turn, side_by_side
 from ndif_batch.engine.outline import AssumedModel
 from ndif_batch.engine.plan import PassPlan, Route, plan_pass, routes
 from ndif_batch.engine.prepare import Preparation
+from ndif_batch.engine.program import Program, at_sites, compile_task, rewritten
 from ndif_batch.engine.tasks import Surroundings
+from ndif_batch.errors import NdifBatchError
+from ndif_batch.graph.nodes import Graph
 from ndif_batch.sweep.task import Task
 
-STEPS: Final = ("one run at a time", "sharing", "depth", "leave", "branches", "positions")
+STEPS: Final = (
+    *("one run at a time", "dead nodes", "common nodes"),
+    *("sharing", "depth", "leave", "branches", "positions", "vectorise"),
+)
 """The engine's means, one added to the other; the last is what is done."""
 
-ALONE, SHARING, DEPTH, LEAVE, BRANCHES, POSITIONS = STEPS
+ALONE, DEAD, COMMON, SHARING, DEPTH, LEAVE, BRANCHES, POSITIONS, VECTORISE = STEPS
 ENDLESS = sys.maxsize
 Routes: TypeAlias = Mapping[int, Sequence[Route]]
 
@@ -34,7 +41,8 @@ class Effort:
 
     ``tokens`` go in, or begin on the way as branches; ``layers`` are the blocks that passes go into, each once a
     pass; ``token_blocks`` tokens times the blocks that each goes through; ``positions`` those for which the head is
-    computed. A model without blocks counts as one.
+    computed. A model without blocks counts as one. ``bytes`` are of what blocks and head make on the way, added up;
+    ``nodes`` how often one of a graph's nodes is carried out.
     """
 
     passes: float = 0
@@ -42,6 +50,8 @@ class Effort:
     layers: float = 0
     token_blocks: float = 0
     positions: float = 0
+    bytes: float = 0
+    nodes: float = 0
 
     def __add__(self, other: Effort) -> Effort:
         return Effort(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Effort)))
@@ -92,6 +102,12 @@ class Forecaster:
         self._begins = np.array(births_of(paths, model.sites)[:-1] if paths else (-1,), np.int64)
         self._preparation = Preparation(model, solo=False, constants={})
         self._plain: dict[int, Sequence[Route]] = {}
+        self._written: dict[int, tuple[Program, ...]] = {}
+
+    @property
+    def stages(self) -> int:
+        """The most passes that one of the tasks needs, one after the other."""
+        return max((program.stages for *_, program in self._written.values()), default=0)
 
     @property
     def blocks(self) -> int:
@@ -100,7 +116,25 @@ class Forecaster:
 
     def prepared(self, task: Task) -> Prepared:
         """A task ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
-        return self._preparation.task(task.id, task)
+        prepared = self._preparation.task(task.id, task)
+        if id(prepared.program) not in self._written:
+            self._written[id(prepared.program)] = self._rewritten(task.graph, prepared)
+        return prepared
+
+    def _rewritten(self, graph: Graph, prepared: Prepared) -> tuple[Program, ...]:
+        """The program of a task before and between the rewritings of its graph, and as it is.
+
+        What only works without its dead nodes counts as if it had none.
+        """
+        found = [prepared.program]
+        for written, origin in reversed(list(rewritten(graph))[:-1]):
+            try:
+                bound = at_sites(written, prepared.member.bindings)
+                program = compile_task(bound, origin, self._model.sites, together=self._model.layout.packed)
+            except NdifBatchError:
+                program = found[0]
+            found.insert(0, program)
+        return tuple(found)
 
     def forecast(self, tasks: Sequence[Task], *, goes_on: bool = False) -> Forecast:
         """What one call with these tasks would compute, whatever the memory.
@@ -131,19 +165,27 @@ class Forecaster:
                 if plan is not None and shared is not None:
                     yield PlannedPass(plan, shared)
 
-    def _alone(self, tasks: Sequence[Prepared]) -> Effort:
-        lengths = [len(task.member.prompts[visit.run]) for task in tasks for visit in task.program.visits]
-        tokens = sum(lengths)
-        head = 0 if self._model.sites.head is None else tokens
-        return Effort(len(lengths), tokens, len(lengths) * self.blocks, tokens * self.blocks, head)
+    def _alone(self, tasks: Sequence[Prepared], rewriting: int) -> Effort:
+        """Every run by itself and whole, as often as the program needs it after so many rewritings of its graph."""
+        alike = Counter((id(task.program), tuple(map(len, task.member.prompts))) for task in tasks)
+        total = Effort()
+        for (program_id, lengths), count in alike.items():
+            program = self._written[program_id][rewriting]
+            passes, tokens = len(program.visits), sum(lengths[visit.run] for visit in program.visits)
+            head = 0 if self._model.sites.head is None else tokens
+            effort = Effort(passes, tokens, passes * self.blocks, tokens * self.blocks, head, 0, len(program.entries))
+            total += self._with_bytes(effort) * count
+        return total
 
     def _efforts(self, tasks: Sequence[Prepared], part: float) -> dict[str, Effort]:
         """What the passes of a batch compute, of which only a ``part`` is there."""
-        efforts = {step: Effort() for step in STEPS}
+        alone = {step: self._alone(tasks, rewriting) for rewriting, step in enumerate((ALONE, DEAD, COMMON))}
+        efforts = {step: Effort(nodes=alone[COMMON].nodes) for step in STEPS[len(alone) :]}
         for planned in self.passes(tasks):
             for step, effort in self._steps(planned):
                 efforts[step] += replace(effort, passes=part * effort.passes, layers=part * effort.layers)
-        return efforts | {ALONE: self._alone(tasks)}
+        carried_out = sum(len(group[0].program.entries) for group in by_program(tasks))
+        return alone | efforts | {VECTORISE: replace(efforts[POSITIONS], nodes=part * carried_out)}
 
     def _steps(self, planned: PlannedPass) -> Iterator[tuple[str, Effort]]:
         plan, shared = planned.plan, planned.shared
@@ -153,7 +195,11 @@ class Forecaster:
         branches = self._effort(plan, plan.exit)
         yield BRANCHES, branches
         kept = plan.kept.size if branches.positions and self._moments.narrow is not None else branches.positions
-        yield POSITIONS, replace(branches, positions=kept)
+        yield POSITIONS, self._with_bytes(replace(branches, positions=kept))
+
+    def _with_bytes(self, effort: Effort) -> Effort:
+        footprint = self._model.footprint
+        return replace(effort, bytes=footprint.token * effort.token_blocks + footprint.position * effort.positions)
 
     def _effort(self, plan: PassPlan, exits: np.ndarray[Any, np.dtype[np.int64]]) -> Effort:
         """A pass whose lanes leave at ``exits``; it ends when the last has left."""
@@ -166,12 +212,14 @@ class Forecaster:
         inside = (plan.birth[:, None] <= numbers) & (last > self._begins)
         head, narrow = self._model.sites.head, self._moments.narrow
         reaching = exits >= narrow if head is not None and narrow is not None else np.zeros_like(exits, bool)
-        return Effort(
-            passes=1,
-            tokens=int(own.sum()),
-            layers=int((deepest > self._begins).sum()),
-            token_blocks=int(own @ inside.sum(1)),
-            positions=int(own[reaching].sum()),
+        return self._with_bytes(
+            Effort(
+                passes=1,
+                tokens=int(own.sum()),
+                layers=int((deepest > self._begins).sum()),
+                token_blocks=int(own @ inside.sum(1)),
+                positions=int(own[reaching].sum()),
+            )
         )
 
 

@@ -63,10 +63,20 @@ def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
 
     ``GraphError`` if it has an operation that this version does not run.
     """
+    *_, (optimised, origin) = rewritten(graph)
+    return optimised, origin
+
+
+def rewritten(graph: Graph) -> Iterator[tuple[Graph, tuple[int, ...]]]:
+    """The graph as it was submitted, then without dead nodes, then without common ones, too; each as above."""
     require_runnable(graph)
-    graph, first = drop_dead(_without_hints(graph))
-    graph, second = merge_common(graph)
-    return graph, tuple(first[i] for i in second)
+    graph = _without_hints(graph)
+    origin = tuple(range(len(graph.nodes)))
+    yield graph, origin
+    for simplify in (drop_dead, merge_common):
+        graph, kept = simplify(graph)
+        origin = tuple(origin[i] for i in kept)
+        yield graph, origin
 
 
 def at_sites(graph: Graph, bindings: Mapping[str, Value]) -> Graph:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, exists, select
 
-from ndif_batch.queue import workers
+from ndif_batch.queue import checks, workers
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EndedJob, JobState, store
 from ndif_batch.queue.rows import state_in
@@ -44,4 +44,6 @@ def left_over(tx: Transaction, worker_id: int) -> list[EndedJob]:
 
 def _read(tx: Transaction, where: ColumnElement[bool], limit: int) -> list[EndedJob]:
     query = select(job.c.id, job.c.state, job.c.archive, job.c.user).where(where).order_by(job.c.id.desc()).limit(limit)
-    return [EndedJob(row.id, row.state, store(row.archive, row.user, row.id)) for row in tx.connection.execute(query)]
+    rows = tx.connection.execute(query).all()
+    found = checks.verified(tx, [row.id for row in rows])
+    return [EndedJob(row.id, row.state, store(row.archive, row.user, row.id), found[row.id]) for row in rows]

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from ndif_batch.errors import UsageError
-from ndif_batch.queue import jobs, states, tallies, workers
+from ndif_batch.queue import checks, jobs, states, tallies, workers
 from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.protocol import Finished
@@ -32,6 +32,7 @@ def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
     for one in counted.values():
         _check(held[one.shard_id], one.failures)
     _count_work(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
+    checks.keep(tx, [(held[one.shard_id], one.check) for one in counted.values()])
     moved = _end_done(tx, [(held[one.shard_id], len(one.failures)) for one in counted.values()])
     errors = [
         {"job_id": held[one.shard_id].job_id, "shard_id": one.shard_id, **asdict(failure)}

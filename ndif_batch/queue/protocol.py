@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ndif_batch.archive.verified import Verified
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.records import EndedJob, HeartbeatReply, JobRecord, Lease, ModelRecord, TaskFailure
 
@@ -17,12 +18,16 @@ MAX_SHARDS = 64
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A shard whose results are on disk, except for ``failures``. ``cost`` is charged to the job's user."""
+    """A shard whose results are on disk, except for ``failures``. ``cost`` is charged to the job's user.
+
+    ``check`` is what came of running some of its tasks again alone.
+    """
 
     shard_id: int
     epoch: int
     failures: Sequence[TaskFailure] = ()
     cost: Cost = FREE
+    check: Verified | None = None
 
 
 class WorkerQueue(Protocol):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from ndif_batch.archive.verified import Verified
 
 Json: TypeAlias = dict[str, Any]
 
@@ -70,6 +72,7 @@ class EventKind(StrEnum):
     SHARD_ORPHANED = "shard.orphaned"
     SHARD_CANCELLED = "shard.cancelled"
     SHARD_RETRIED = "shard.retried"
+    SHARD_DEVIATED = "shard.deviated"
     WORKER_REGISTERED = "worker.registered"
     WORKER_RUNNING = "worker.running"
     WORKER_DRAINING = "worker.draining"
@@ -168,11 +171,12 @@ class JobRecord(JobContent):
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """A job that has ended, and where its results lie."""
+    """A job that has ended, where its results lie, and what came of running some of its tasks again alone."""
 
     id: int
     state: JobState
     store: Path
+    verified: Verified = field(default_factory=Verified)
 
 
 def store(archive: str, user: str, job_id: int) -> Path:

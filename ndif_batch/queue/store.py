@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-from ndif_batch.queue import endings, jobs, leasing, models, outcomes, reading, results, schema, submission, workers
+from ndif_batch.archive.verified import Verified
+from ndif_batch.queue import (
+    checks,
+    endings,
+    jobs,
+    leasing,
+    models,
+    outcomes,
+    reading,
+    results,
+    schema,
+    submission,
+    workers,
+)
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.cluster_store import ClusterQueue
 from ndif_batch.queue.database import Clock, Database
@@ -153,6 +166,11 @@ class Queue(ClusterQueue):
         """The newest ``limit`` events, of one job if given, oldest first."""
         with self._database.read() as tx:
             return reading.events(tx, job_id, limit)
+
+    def verified(self, job_id: int) -> Verified:
+        """What came of running some of a job's tasks again alone, in the shards that are done."""
+        with self._database.read() as tx:
+            return checks.verified(tx, [job_id])[job_id]
 
     def workers(self) -> list[WorkerRecord]:
         """All workers, newest first."""

@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -188,6 +188,15 @@ task_error = Table(
     Column("message", Text, nullable=False),
     Column("node", Integer),
     PrimaryKeyConstraint("job_id", "task"),
+)
+
+shard_check = Table(
+    "shard_check",
+    metadata,
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("shard_id", ForeignKey("shard.id"), nullable=False),
+    Column("found", JSON, nullable=False),
+    PrimaryKeyConstraint("job_id", "shard_id"),
 )
 
 event = Table(

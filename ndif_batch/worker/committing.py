@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from ndif_batch.archive import write_shard
+from ndif_batch.archive import Verified, write_shard
 from ndif_batch.errors import NdifBatchError, NotFoundError
 from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.protocol import Finished, WorkerQueue
@@ -24,11 +24,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """A shard that has all its outcomes, what they cost, and the engine's counters at that moment."""
+    """A shard that has all its outcomes, what they cost, the engine's counters at that moment, and a sample's check."""
 
     work: ShardWork
     cost: Cost
     counted: Counted
+    check: Verified | None = None
 
 
 class Committer:
@@ -64,7 +65,9 @@ class Committer:
 
     def commit(self, shards: Sequence[Complete]) -> None:
         """Tell the queue of written shards; jobs that ended with them get their manifest."""
-        finished = [Finished(one.work.shard.id, one.work.shard.epoch, one.work.failures, one.cost) for one in shards]
+        finished = [
+            Finished(one.work.shard.id, one.work.shard.epoch, one.work.failures, one.cost, one.check) for one in shards
+        ]
         mine = self._ask(lambda: self._queue.commit(finished))
         for one in shards:
             work, shard_id = one.work, one.work.shard.id

@@ -93,7 +93,8 @@ class OpenJobs:
         if job.state is JobState.CANCELLED or not path.is_dir() or (path / MANIFEST).exists():
             return
         together = sharing.attributes(counters) if sharing else {}
-        ending = {**self._runtime.attributes(), **together, "state": job.state.value}
+        verified = {"verified": job.verified.to_json()}
+        ending = {**self._runtime.attributes(), **together, **verified, "state": job.state.value}
         try:
             clean(path)
             finish(path, ending)
@@ -115,4 +116,5 @@ class OpenJobs:
         axes = {axis.name: axis.columns for axis in space.axes}
         spec = ArchiveSpec.described(axes, record.tile, record.arrays, attributes)
         create(record.store, spec)
-        return OpenJob(record, graph, space, spec, blobs.load(self._blobs, constants(graph) | space.tensors()))
+        tensors = blobs.load(self._blobs, constants(graph) | space.tensors())
+        return OpenJob(record, graph, space, spec, tensors, self._model.dtype)

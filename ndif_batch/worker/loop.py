@@ -11,6 +11,7 @@ import structlog
 from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.worker.ahead import Ahead
 from ndif_batch.worker.busy import Busy
+from ndif_batch.worker.checking import Checks
 from ndif_batch.worker.committing import Committer
 from ndif_batch.worker.ending import Draining, Until
 from ndif_batch.worker.heartbeat import Heartbeat
@@ -42,7 +43,8 @@ class Worker:
     """Drains the shards of one model. Whatever stops it, what it holds goes back to the queue.
 
     A round has at most ``max_tokens`` tokens. When ``ahead_tokens`` of it are left (None: from its beginning) the next
-    is leased, if the queue may have more.
+    is leased, if the queue may have more. ``alone`` is the engine that runs a sample of the tasks again; without it
+    none is.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Worker:
         *,
         model: str,
         max_tokens: int,
+        alone: TaskEngine | None = None,
         ahead_tokens: int | None = None,
         patience: Patience | None = None,
         walltime: Walltime | None = None,
@@ -75,7 +78,8 @@ class Worker:
         self._committer = Committer(queue, jobs, heart, patience, engine.counters, self._tally)
         self._leasing = Leasing(heart, self._committer, patience, meter, walltime, model, max_tokens)
         reuse = Reuse(lambda job_id, source_id: patience.ask(lambda: queue.source(job_id, source_id)))
-        self._runner = Runner(engine, jobs, heart, meter, self._draining, self._committer, reuse, self._tally)
+        checks = None if alone is None else Checks(alone, meter)
+        self._runner = Runner(engine, jobs, heart, meter, self._draining, self._committer, reuse, checks, self._tally)
         self._ahead: Ahead[Round | None] = Ahead()
 
     def run(self, until: Until) -> Progress:

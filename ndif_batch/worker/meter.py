@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
@@ -28,7 +29,10 @@ class _Pool:
 
 @dataclass(slots=True)
 class Meter:
-    """Costs of one engine on ``gpus`` devices. Times are seconds on ``clock``."""
+    """Costs of one engine on ``gpus`` devices. Times are seconds on ``clock``.
+
+    ``checking_seconds`` are those of the engine's in which tasks were run a second time.
+    """
 
     counters: Counters
     gpus: int = 1
@@ -38,6 +42,7 @@ class Meter:
     _tokens: float = 0.0
     _spent: float = 0.0
     _since: float | None = None
+    checking_seconds: float = 0.0
 
     @property
     def engine_seconds(self) -> float:
@@ -58,20 +63,35 @@ class Meter:
         """The outcomes of one call of the engine; the time until each is the engine's."""
         self._seconds, self._tokens = MEMORY * self._seconds, MEMORY * self._tokens
         while True:
-            began, ran = self.clock(), self.counters.tokens
-            self._since = began
+            ran = self.counters.tokens
             try:
-                outcome = next(outcomes)
+                with self._running():
+                    outcome = next(outcomes)
             except StopIteration:
                 return
             finally:
-                spent = self.clock() - began
-                self._since = None
-                self._spent += spent
-                self._seconds += spent
-                self._pool.seconds += spent * self.gpus
                 self._pool.tokens += self.counters.tokens - ran
             yield outcome
+
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """What is run meanwhile is run a second time: its seconds are charged, its tokens are nobody's."""
+        before = self._spent
+        with self._running():
+            yield
+        self.checking_seconds += self._spent - before
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        began = self._since = self.clock()
+        try:
+            yield
+        finally:
+            spent = self.clock() - began
+            self._since = None
+            self._spent += spent
+            self._seconds += spent
+            self._pool.seconds += spent * self.gpus
 
     def arrived(self, tokens: int) -> None:
         """A task's outcome is there; alone it would have cost ``tokens``."""

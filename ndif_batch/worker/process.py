@@ -93,6 +93,7 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * engine.batch_tokens,
+                alone=Engine(engine.model),
                 ahead_tokens=AHEAD_PASSES * engine.batch_tokens,
                 patience=patience,
                 walltime=end,

@@ -9,6 +9,7 @@ import structlog
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.cluster import FREE
 from ndif_batch.queue.records import Lease
+from ndif_batch.worker.checking import Checks
 from ndif_batch.worker.committing import Committer, Complete
 from ndif_batch.worker.ending import Draining
 from ndif_batch.worker.heartbeat import Heartbeat
@@ -35,6 +36,7 @@ class Runner:
         draining: Draining,
         committer: Committer,
         reuse: Reuse,
+        checks: Checks | None,
         tally: Tally,
     ) -> None:
         self.writer = Writer(committer.write, committer.commit)
@@ -45,6 +47,7 @@ class Runner:
         self._draining = draining
         self._committer = committer
         self._reuse = reuse
+        self._checks = checks
         self._tally = tally
         self._left = 0
         self._on_left: Callable[[int], None] = lambda tokens: None
@@ -123,8 +126,9 @@ class Runner:
         self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
         self._tally.task(failed=outcome.error is not None)
         if not work.missing:
+            check = self._checks.check(work) if self._checks and not self._draining.begun else None
             cost = self._meter.take((work.shard.tasks - work.reused) * work.job.record.tokens_per_task)
-            self.writer.put(Complete(work, cost, Counted.now(self._engine.counters)))
+            self.writer.put(Complete(work, cost, Counted.now(self._engine.counters), check))
 
     def _count(self, tokens: int) -> None:
         """A task of so many tokens has its outcome."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndif_batch.archive import ArchiveSpec, ArraySpec, TaskStatus
+from ndif_batch.archive import ArchiveSpec, TaskStatus, as_stored
 from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.queue.records import JobRecord, Lease, TaskFailure
@@ -17,6 +17,7 @@ from ndif_batch.sweep.task import Task, make_task
 from ndif_batch.worker.ports import LayoutChoice, NanPolicy, Outcome
 
 if TYPE_CHECKING:
+    from ndif_batch.archive.judge import Values
     from ndif_batch.worker.reuse import Source
 
 
@@ -29,6 +30,7 @@ class OpenJob:
     space: Space
     spec: ArchiveSpec
     constants: Mapping[str, Any]
+    model_dtype: str
     sources: dict[int, Source | None] = field(default_factory=dict)
 
     @property
@@ -40,6 +42,11 @@ class OpenJob:
     def nan(self) -> NanPolicy:
         """``error`` for a job whose tasks fail if they compute a NaN."""
         return "error" if self.record.options.get("nan") == "error" else "allow"
+
+    @property
+    def verify_fraction(self) -> float:
+        """How many of its tasks are run again alone, from 0 to 1."""
+        return float(self.record.options.get("verify_fraction", 0.0))
 
     @property
     def shares(self) -> bool:
@@ -79,45 +86,45 @@ class ShardWork:
     def reuse(self, place: int, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Keep what an equal task of an earlier job saved, unless it does not fit."""
         try:
-            stored = {array.name: _stored(values[array.name], array) for array in self.job.spec.arrays}
+            stored = {array.name: as_stored(values[array.name], array) for array in self.job.spec.arrays}
         except (TaskError, KeyError):
             return
         self._keep(place, TaskStatus.REUSED, stored)
 
+    @property
+    def ran(self) -> list[int]:
+        """Places of the tasks that were run, saved or failed."""
+        return [p for p, status in enumerate(self.status) if status in (TaskStatus.SAVED, TaskStatus.FAILED)]
+
     def take(self, place: int, outcome: Outcome) -> None:
         """Keep a task's saved values, or why it failed."""
-        try:
-            if outcome.error is not None:
-                raise outcome.error
-            stored = {array.name: _stored(outcome.saves[array.name], array) for array in self.job.spec.arrays}
-        except TaskError as error:
+        stored = self.stored(outcome)
+        if isinstance(stored, TaskError):
             task = self.shard.first_task + place
-            self.failures.append(TaskFailure(task, error.code, error.message, error.node))
+            self.failures.append(TaskFailure(task, stored.code, stored.message, stored.node))
             self._keep(place, TaskStatus.FAILED, {})
-            return
-        self._keep(place, TaskStatus.SAVED, stored)
+        else:
+            self._keep(place, TaskStatus.SAVED, stored)
+
+    def stored(self, outcome: Outcome) -> Values | TaskError:
+        """An outcome's values as the archive holds them; its error, or why they do not fit."""
+        if outcome.error is not None:
+            return outcome.error
+        try:
+            return {array.name: as_stored(outcome.saves[array.name], array) for array in self.job.spec.arrays}
+        except TaskError as error:
+            return error
+
+    def kept(self, place: int) -> Values | TaskError:
+        """What is kept of the task at a place that has its outcome."""
+        task = self.shard.first_task + place
+        for failure in self.failures:
+            if failure.task == task:
+                return TaskError(failure.message, node=failure.node)
+        return {name: value for name, column in self.values.items() if (value := column[place]) is not None}
 
     def _keep(self, place: int, status: TaskStatus, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
         self.missing -= 1
         self.status[place] = status
         for name, value in stored.items():
             self.values[name][place] = value
-
-
-def _stored(value: Any, array: ArraySpec) -> np.ndarray[Any, Any]:
-    """A tensor as its array holds it; ``TaskError`` if it does not fit what was found before the job was queued."""
-    if str(value.dtype) == "torch.bfloat16":
-        value = value.float()
-    found = np.asarray(value)
-    if found.dtype == np.bool_:
-        found = found.view(np.uint8)
-    lengths = list(enumerate(zip(found.shape, array.shape, strict=False)))
-    fits = found.ndim == len(array.shape) and all(
-        size == longest or (axis in array.ragged and size < longest) for axis, (size, longest) in lengths
-    )
-    if not fits or found.dtype != array.dtype:
-        raise TaskError(
-            f"{array.name!r} came out as {found.dtype}{list(found.shape)}; "
-            f"the archive has room for {array.dtype}{list(array.shape)}"
-        )
-    return found

@@ -98,6 +98,23 @@ def test_a_graph_in_json_gives_the_same_job_as_the_file_it_was_traced_from(
     assert "getitem" in run("graph", "show", "g.json").out
 
 
+def test_a_graphs_plan_tells_what_running_it_computes(run: Run, client: Client, folder: Path) -> None:
+    (folder / "g.json").write_text(run("graph", "show", "job.py", "--model", "toy", "--json").out)
+    values = ("prompt=the cat sat", "answer=Paris", "layer=1")
+    bound = ("-m", "toy", *(part for value in values for part in ("-S", value)), "--grid", "position=0:3", "--plan")
+    for file in ("job.py", "g.json"):
+        plan = json.loads(run("graph", "show", file, *bound, "-o", "json").out)
+        assert (plan["tasks"], plan["unique_prompts"], plan["passes_of_a_task"]) == (3, 1, 1)
+        first, *_, last = plan["efforts"].values()
+        assert (first["passes"], last["passes"], first["nodes"] > last["nodes"]) == (3, 1, True)
+        assert first["bytes"] > last["bytes"] > 0
+    shown = run("graph", "show", "g.json", *bound).out
+    assert all(means in shown for means in plan["efforts"])
+    assert "NODES RUN" in shown
+    refused = [("--plan",), ("-m", "toy", "--plan"), ("-S", "position=0"), ("--batch-tokens", "9")]
+    assert [run("graph", "show", "g.json", *arguments).code for arguments in refused] == [2] * 4
+
+
 def test_a_dry_run_queues_nothing_and_a_key_queues_once(run: Run, client: Client) -> None:
     arguments = ("submit", "job.py", *GRID, "-S", "position=0")
     assert "tasks" in run(*arguments, "--dry-run").out

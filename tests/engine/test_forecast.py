@@ -1,9 +1,24 @@
 """What is planned without weights, against what the engine then does."""
 
+from itertools import pairwise
+
 import pytest
 
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.forecast import ALONE, BRANCHES, DEPTH, LEAVE, POSITIONS, SHARING, Forecaster
+from ndif_batch.engine.forecast import (
+    ALONE,
+    BRANCHES,
+    COMMON,
+    DEAD,
+    DEPTH,
+    LEAVE,
+    POSITIONS,
+    SHARING,
+    STEPS,
+    VECTORISE,
+    Effort,
+    Forecaster,
+)
 from ndif_batch.engine.outline import AssumedModel, assumed_layout
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
 from ndif_batch.sweep.task import Task
@@ -47,3 +62,102 @@ def test_passes_and_tokens_are_those_that_then_happen(name: str, batch_tokens: i
     assert work == sorted(work, reverse=True)
     assert work[0] == 2 * len(tasks) * len(PROMPT) * 3
     assert efforts[POSITIONS].positions == len(tasks)
+
+
+LAYERS, TOKENS = 3, len(PROMPT)
+
+
+def steps(*graphs: Graph, tasks: int = 1, batch_tokens: int = 2048) -> dict[str, Effort]:
+    """What each of the engine's means leaves of ``tasks`` of each graph on a llama of three layers."""
+    loaded = family("llama").loaded
+    planner = Forecaster(AssumedModel(loaded.sites, loaded.layout, footprint=loaded.footprint), batch_tokens)
+    given = [Task(graph, {}) for graph in graphs for _ in range(tasks)]
+    return dict(planner.forecast([Task(task.graph, {}, id=n) for n, task in enumerate(given)]).efforts)
+
+
+def saves(before: str, after: str, efforts: dict[str, Effort]) -> set[str]:
+    """In what ``after`` is less than ``before``; in nothing is it more but that a trunk goes in beside its branches."""
+    one, other = efforts[before], efforts[after]
+    names = Effort.__dataclass_fields__
+    assert all(getattr(other, name) <= getattr(one, name) for name in names if name != "tokens")
+    return {name for name in names if getattr(other, name) < getattr(one, name)}
+
+
+def read(layer: int, run: int = 0) -> Node:
+    return Node("read", run=run, site=f"model.layers.{layer}.output")
+
+
+def save(node: int, name: str = "out") -> Node:
+    return Node("save", (NodeRef(node),), name=name)
+
+
+def graph(*nodes: Node, runs: int = 1) -> Graph:
+    return Graph({}, tuple(Run(f"r{n}", (*PROMPT[:-1], n + 3)) for n in range(runs)), nodes)
+
+
+def test_a_run_that_only_dead_nodes_read_is_not_computed() -> None:
+    found = steps(graph(read(0), read(2, run=1), Node("neg", (NodeRef(1),)), save(0), runs=2))
+    assert saves(ALONE, DEAD, found) == {"passes", "tokens", "layers", "token_blocks", "positions", "bytes", "nodes"}
+    assert (found[ALONE].passes, found[DEAD].passes, found[ALONE].nodes, found[DEAD].nodes) == (2, 1, 4, 2)
+    assert found[DEAD].token_blocks == TOKENS * LAYERS
+
+
+def test_equal_nodes_are_carried_out_once() -> None:
+    found = steps(
+        graph(read(1), read(1), Node("neg", (NodeRef(0),)), Node("neg", (NodeRef(1),)), save(2), save(3, "b"))
+    )
+    assert saves(DEAD, COMMON, found) == {"nodes"}
+    assert (found[DEAD].nodes, found[COMMON].nodes) == (6, 4)
+
+
+def test_equal_runs_of_several_tasks_are_one() -> None:
+    found = steps(graph(read(0), save(0)), graph(read(2), save(0)), tasks=5)
+    assert saves(COMMON, SHARING, found) >= {"passes", "tokens", "layers", "token_blocks", "bytes"}
+    assert (found[COMMON].tokens, found[SHARING].tokens, found[SHARING].passes) == (10 * TOKENS, TOKENS, 1)
+
+
+def test_a_pass_ends_after_the_deepest_site_that_is_needed() -> None:
+    found = steps(graph(read(1), save(0)))
+    assert saves(SHARING, DEPTH, found) == {"layers", "token_blocks", "positions", "bytes"}
+    assert (found[DEPTH].layers, found[DEPTH].positions) == (2, 0)
+
+
+def test_a_run_leaves_when_nothing_more_is_read_of_it() -> None:
+    found = steps(graph(read(0), read(2, run=1), save(0), save(1, "b"), runs=2))
+    assert saves(DEPTH, LEAVE, found) == {"token_blocks", "bytes"}
+    assert found[DEPTH].token_blocks - found[LEAVE].token_blocks == 2 * TOKENS
+
+
+def test_branches_compute_from_the_written_layer_and_position_on() -> None:
+    write = Node("write", (0.0,), run=0, site="model.layers.1.output", index=(SliceArg(), TOKENS - 2))
+    patched = graph(write, read(2), save(1))
+    found = steps(patched, graph(read(2), save(0)), tasks=4)
+    assert saves(LEAVE, BRANCHES, found) == {"tokens", "token_blocks", "bytes"}
+    assert found[BRANCHES].token_blocks == TOKENS * LAYERS + 4 * 2 * 1
+
+
+def test_the_head_sees_the_positions_that_are_read() -> None:
+    last = graph(Node("read", run=0, site="lm_head.output"), Node("getitem", (NodeRef(0), (0, -1))), save(1))
+    found = steps(last)
+    assert saves(BRANCHES, POSITIONS, found) == {"positions", "bytes"}
+    assert (found[BRANCHES].positions, found[POSITIONS].positions) == (TOKENS, 1)
+
+
+def test_nodes_are_carried_out_for_all_tasks_of_a_graph_at_once() -> None:
+    found = steps(graph(read(1), save(0)), tasks=50)
+    assert saves(POSITIONS, VECTORISE, found) == {"nodes"}
+    assert (found[POSITIONS].nodes, found[VECTORISE].nodes) == (100, 2)
+
+
+def test_every_means_is_told_and_none_makes_anything_more() -> None:
+    write = Node("write", (NodeRef(0),), run=1, site="model.layers.1.output")
+    found = steps(graph(read(0), write, read(2, run=1), save(2), runs=2), tasks=3)
+    assert tuple(found) == STEPS
+    for before, after in pairwise(STEPS):
+        saves(before, after, found)
+
+
+def test_what_cannot_be_run_with_its_dead_nodes_counts_as_without_them() -> None:
+    ids = Node("write", (1,), run=1, site="model.embed_tokens.input")
+    found = steps(graph(read(0), ids, save(0), runs=2))
+    assert found[ALONE] == found[DEAD] == found[COMMON]

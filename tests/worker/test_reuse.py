@@ -136,7 +136,7 @@ def test_a_shard_is_charged_for_what_was_run_of_it(client: Client, first: JobHan
 
 def test_no_reuse_runs_everything(client: Client, first: JobHandle) -> None:
     again = submit(client, reuse=False)
-    assert (again.record.options, run(client)) == ({"nan": "allow", "layout": "auto"}, 9)
+    assert (again.record.options, run(client)) == ({"nan": "allow", "layout": "auto", "verify_fraction": 0.01}, 9)
     assert (again.results().status() == TaskStatus.SAVED).all()
 
 

@@ -1,0 +1,29 @@
+"""A saved tensor as its array holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ndif_batch.archive.spec import ArraySpec
+from ndif_batch.errors import TaskError
+
+
+def as_stored(value: Any, array: ArraySpec) -> np.ndarray[Any, Any]:
+    """A tensor as its array holds it; ``TaskError`` if it does not fit what was found before the job was queued."""
+    if str(value.dtype) == "torch.bfloat16":
+        value = value.float()
+    found = np.asarray(value)
+    if found.dtype == np.bool_:
+        found = found.view(np.uint8)
+    lengths = list(enumerate(zip(found.shape, array.shape, strict=False)))
+    fits = found.ndim == len(array.shape) and all(
+        size == longest or (axis in array.ragged and size < longest) for axis, (size, longest) in lengths
+    )
+    if not fits or found.dtype != array.dtype:
+        raise TaskError(
+            f"{array.name!r} came out as {found.dtype}{list(found.shape)}; "
+            f"the archive has room for {array.dtype}{list(array.shape)}"
+        )
+    return found

@@ -1,0 +1,43 @@
+"""What came of running tasks again alone: a row a shard that had some, merged when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import delete, insert, select
+
+from ndif_batch.archive.verified import Verified, merged
+from ndif_batch.queue import workers
+from ndif_batch.queue.database import Transaction
+from ndif_batch.queue.records import EventKind, ShardRecord, ShardState
+from ndif_batch.queue.tables import shard, shard_check
+from ndif_batch.queue.transitions import record
+
+
+def keep(tx: Transaction, checked: Iterable[tuple[ShardRecord, Verified | None]]) -> None:
+    """Keep the checks of leased shards that now end; an event tells of each whose tasks deviate."""
+    rows = []
+    for held, check in checked:
+        if check is None:
+            continue
+        rows.append({"job_id": held.job_id, "shard_id": held.id, "found": check.to_json()})
+        if check.deviating:
+            actor = workers.name(held.worker_id or 0)
+            record(tx, EventKind.SHARD_DEVIATED, actor, check.to_json(), job_id=held.job_id, shard_id=held.id)
+    if rows:
+        tx.connection.execute(insert(shard_check), rows)
+
+
+def forget(tx: Transaction, job_id: int) -> None:
+    """The waiting shards of a job are run again, and so are their checks."""
+    ids = select(shard.c.id).where(shard.c.job_id == job_id, shard.c.state == ShardState.PENDING)
+    tx.connection.execute(delete(shard_check).where(shard_check.c.job_id == job_id, shard_check.c.shard_id.in_(ids)))
+
+
+def verified(tx: Transaction, job_ids: Sequence[int]) -> dict[int, Verified]:
+    """What is known of each of these jobs."""
+    found: dict[int, list[Verified]] = {job_id: [] for job_id in job_ids}
+    query = select(shard_check.c.job_id, shard_check.c.found).where(shard_check.c.job_id.in_(job_ids))
+    for row in tx.connection.execute(query):
+        found[row.job_id].append(Verified.from_json(row.found))
+    return {job_id: merged(checks) for job_id, checks in found.items()}
