@@ -67,7 +67,7 @@ def run(folder: Path, work: Callable[[Path], str] = carry_out) -> None:
     """
 
     def leave(number: signal.Signals) -> None:
-        (folder / ENDED).write_text(f"{number.name} before it began")
+        (folder / ENDED).write_text(number.name)
         sys.exit()
 
     with on_signals(leave):

@@ -15,6 +15,7 @@ from ndif_batch.errors import UnavailableError
 from ndif_batch.launcher import pilot
 from ndif_batch.launcher.protocol import Observed, PilotRequest, PilotState
 from ndif_batch.launcher.submission import submit
+from ndif_batch.worker.walltime import RESERVE_SECONDS
 
 COMMAND_SECONDS = 60
 FORMAT = "%i|%j|%T|%r|%N|%k"
@@ -74,7 +75,7 @@ class SlurmLauncher:
             words = [f"--cpus-per-task={resources['cpus_per_task']}", *resources.get("slurm_srun_args", ())]
             own["slurm_srun_args"] = words
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
-        executor.update_parameters(**{**resources, **own})
+        executor.update_parameters(**{"slurm_signal_delay_s": int(RESERVE_SECONDS), **resources, **own})
         return executor
 
     def observe(self) -> Mapping[str, Observed]:

@@ -71,8 +71,9 @@ class Scheduler:
         now = self.clock()
         cluster, busy = self.settings.cluster, BUSY_BEATS * self.settings.heartbeat_seconds
         seen = [views.view(pilot, workers.get(pilot.worker_id or 0), now, busy) for pilot in pilots]
-        backlog = views.backlogs(self.queue.backlog(), cluster)
-        frozen = {*self._paused(backlog), *views.backing_off(self.queue.pilots(active=False), workers, cluster, now)}
+        every = self.queue.pilots(active=False)
+        backlog = views.backlogs(self.queue.backlog(), cluster, views.in_vain(every, workers))
+        frozen = {*self._paused(backlog), *views.backing_off(every, workers, cluster, now)}
         shares = {user.name: user.shares for user in self.queue.users()}
         decisions = pilots_wanted(
             views.capped(backlog, frozen, seen), seen, views.limits(cluster), now.timestamp(), shares

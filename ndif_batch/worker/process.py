@@ -60,8 +60,8 @@ def run(
 
     ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``once`` after
     one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in good order. Raises ``NotFoundError``
-    for an unknown model, ``TimedOutError`` if that was too short for anything, and ``UnavailableError`` when queue or disk
-    cannot serve.
+    for an unknown model, ``TimedOutError`` if that was too short for anything, and ``UnavailableError`` when queue or
+    disk cannot serve.
     """
     configure_logs()
     end = walltime(walltime_seconds, os.environ, time.time())
