@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from ndif_batch.archive.files import is_temporary
+from ndif_batch.cli.main import app
 from ndif_batch.client import Client
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import EventKind, EventRecord, ShardState, WorkerRecord
@@ -71,9 +73,9 @@ class Site:
     jobs: list[int] = field(default_factory=list)
 
     def says(self, *words: object) -> str:
-        """What a command prints, in a process of its own; fails with what it says."""
-        done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr + done.stdout
+        """What a command prints; fails with what it says."""
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 0, done.output
         return done.stdout
 
     def schedule(self, tokens: int = 32, **cluster: Any) -> None:
