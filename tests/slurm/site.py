@@ -22,6 +22,7 @@ from ndif_batch.client import Client
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import EventKind, EventRecord, ShardState, WorkerRecord
 from tests import tiny
+from tests.afterwards import DIES_WITH_US
 from tests.devcluster import DevCluster
 from tests.waiting import until
 
@@ -84,7 +85,7 @@ class Site:
         self.patch.setenv("NDIF_BATCH_MAX_BATCH_TOKENS", str(tokens))
         self.patch.setenv("NDIF_BATCH_CLUSTER", json.dumps({**QUICK, **cluster}))
         with (self.folder / "scheduler.log").open("ab") as log:
-            self.scheduler = subprocess.Popen([*COMMAND, "scheduler", "run"], stdout=log, stderr=log)
+            self.scheduler = subprocess.Popen([*DIES_WITH_US, *COMMAND, "scheduler", "run"], stdout=log, stderr=log)
 
     def stop_scheduler(self) -> None:
         if self.scheduler is not None:
