@@ -29,7 +29,16 @@ def test_that_is_killed():
 
 def test_the_servers_of_a_killed_run_end_and_their_folders_go(tmp_path: Path) -> None:
     (tmp_path / "test_killed.py").write_text(RUN)
-    words = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "test_killed.py"]
+    words: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        ROOT / "pyproject.toml",
+        "--rootdir",
+        ROOT,
+        "test_killed.py",
+    ]
     run = subprocess.Popen(
         words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=sys.stderr
     )
