@@ -14,7 +14,7 @@ from ndif_batch.worker.work import ShardWork
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-MOST = 0.1
+MOST = 0.02
 """Nothing is checked while checks have taken more than this share of the time in which an engine ran."""
 
 

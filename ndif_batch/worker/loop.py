@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -82,6 +83,11 @@ class Worker:
         self._runner = Runner(engine, jobs, heart, meter, self._draining, self._committer, reuse, checks, self._tally)
         self._ahead: Ahead[Round | None] = Ahead()
 
+    @property
+    def is_next_ready(self) -> bool:
+        """Whether the next round is there, opened, while one runs."""
+        return self._ahead.ready
+
     def run(self, until: Until) -> Progress:
         """Work until asked to drain or until ``until`` says so; once.
 
@@ -111,12 +117,24 @@ class Worker:
                     self._draining.wait(POLL_SECONDS)
 
     def _run(self, ready: Round, *, ahead: bool) -> None:
+        """Run a round, and without a pause those that are there in time."""
+        more = ready.more
+
         def on_left(tokens: int) -> None:
             near = self._ahead_tokens is None or tokens <= self._ahead_tokens
-            if ahead and ready.more and near and not self._draining.begun:
+            if ahead and more and near and not self._draining.begun:
                 self._ahead.begin(lambda: self._opened(self._leasing.ahead(tokens)))
 
-        self._runner.run(ready.works, on_left)
+        def further() -> Sequence[ShardWork]:
+            nonlocal more
+            following = self._ahead.take() if self._ahead.ready else None
+            if following is None:
+                return ()
+            more = following.more
+            return following.works
+
+        self._runner.run(ready.works, on_left, further)
+        gc.collect()
 
     def _lease(self) -> Round | None:
         """What waits now. If nothing more can end before the walltime, the worker ends."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -93,14 +94,14 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * engine.batch_tokens,
-                alone=Engine(engine.model),
+                alone=Engine(engine.model, beside=True),
                 ahead_tokens=AHEAD_PASSES * engine.batch_tokens,
                 patience=patience,
                 walltime=end,
                 meter=meter,
                 on_progress=on_progress,
             )
-            with on_signals(lambda number: heart.draining.ask(f"{number.name}{end}")), heart:
+            with on_signals(lambda number: heart.draining.ask(f"{number.name}{end}")), heart, _collecting_seldom():
                 progress = worker.run(Until(once, until_idle, idle_seconds))
             if end.near and heart.holds_any and not progress.shards_done:
                 raise _too_short("ended a single shard")
@@ -126,6 +127,23 @@ def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
     return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Meanwhile full collections are left to the worker, which does them when no pass waits, and the model to none.
+
+    Of the 10,000s of tasks that are on their way each would take a third of a second, and the GPU would wait.
+    """
+    often = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(often[0], often[1], 1_000_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*often)
+        gc.unfreeze()
 
 
 def host(environment: Mapping[str, str]) -> str:
