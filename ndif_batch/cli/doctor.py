@@ -51,7 +51,7 @@ def doctor(output: Output = Format.TABLE) -> None:
     from ndif_batch.config import load_settings
 
     settings = load_settings()
-    findings = [finding for check in CHECKS for finding in _safely(check, settings)]
+    findings = [finding for check in CHECKS for finding in safely(check, settings)]
     rows = [{"check": f.check, "state": f.health.value, "detail": f.detail, "remedy": f.remedy} for f in findings]
     write_rows(rows, ("check", "state", "detail", "remedy"), output)
     if any(finding.health is Health.FAIL for finding in findings):
@@ -205,7 +205,8 @@ def _writable(check: str, settings: Settings, folder: Path, variable: str) -> It
     )
 
 
-def _safely(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+def safely(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+    """What a check found, or what it fell over."""
     name = check.__name__.removeprefix("check_").replace("_", " ")
     try:
         yield from check(settings)

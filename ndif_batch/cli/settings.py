@@ -29,11 +29,8 @@ def show(output: Output = Format.TABLE) -> None:
         variable = f"NDIF_BATCH_{name.upper()}"
         given = settings.model_fields_set
         if name == "cluster":
-            parts = {**dict(settings.cluster), "folder": settings.pilots}
-            rows += [
-                _row(f"cluster.{part}", value, variable, "cluster" in given and part in settings.cluster.model_fields_set)
-                for part, value in parts.items()
-            ]
+            own, parts = settings.cluster.model_fields_set, {**dict(settings.cluster), "folder": settings.pilots}
+            rows += [_row(f"cluster.{part}", value, variable, part in own) for part, value in parts.items()]
         else:
             rows.append(_row(name, derived.get(name, getattr(settings, name)), variable, name in given))
     write_rows(rows, ("setting", "value", "from", "variable"), output)

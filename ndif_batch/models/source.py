@@ -108,17 +108,9 @@ def _convert_gguf(path: Path, target: Path) -> None:
         quantizer.remove_quantization_config(model)
         del model.hf_quantizer
     model.save_pretrained(target)
-    _as_readable_as_others(target)
+    for weights in target.glob("*.safetensors"):  # which are written for their owner alone
+        weights.chmod((target / "config.json").stat().st_mode)
     AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
-
-
-def _as_readable_as_others(folder: Path) -> None:
-    """Weights are written for their owner alone; let them be read by whom the account's umask lets read."""
-    (folder / "probe").touch()
-    mode = (folder / "probe").stat().st_mode
-    (folder / "probe").unlink()
-    for file in folder.glob("*.safetensors"):
-        file.chmod(mode)
 
 
 def _describe(

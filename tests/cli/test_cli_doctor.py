@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ndif_batch.cli.doctor import file_system
+from ndif_batch.cli.doctor import Health, check_archive, check_slurm, file_system, safely
 from ndif_batch.client import Client
+from ndif_batch.config import ClusterSettings, Settings
 from tests.cli.conftest import Run
+
+
+@contextmanager
+def as_somebody_else(folder: Path) -> Iterator[None]:
+    """While this lasts nobody but root writes to the folder, and this process is not root."""
+    folder.chmod(0o555)
+    for parent in folder.parents[:4]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        yield
 
 
 def findings(run: Run) -> dict[str, dict[str, str]]:
@@ -37,6 +58,30 @@ def test_an_archive_that_cannot_be_written_fails(
     archive = findings(run)["archive"]
     assert archive["state"] == "fail"
     assert "NDIF_BATCH_ARCHIVE_DIR" in archive["remedy"]
+
+
+def test_who_may_only_read_results_is_warned_and_may_submit(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    elsewhere = {"database_url": "postgresql+psycopg://ndif_batch@db/ndif_batch", "archive_dir": folder}
+    with as_somebody_else(folder):
+        (found,) = check_archive(Settings(**elsewhere))
+        assert (found.health, found.remedy) == (Health.WARN, "right for users; workers have to write there")
+        (found,) = check_archive(Settings(**elsewhere | {"database_url": ""}))
+        assert found.health is Health.FAIL
+
+
+def test_the_slurm_that_is_to_start_pilots_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def health(**cluster: Any) -> list[tuple[str, str]]:
+        settings = Settings(cluster=ClusterSettings(**cluster))
+        return [(found.health.value, found.detail) for found in safely(check_slurm, settings)]
+
+    assert health(launcher="local") == []
+    (wrong,) = health(launcher="slurm", resources={"slurm_partitoin": "GPU"})
+    assert wrong[0] == "fail"
+    assert wrong[1].startswith("resources: there is no word 'slurm_partitoin'")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert health(launcher="slurm") == [("fail", "squeue is not on this machine")]
 
 
 def test_a_model_whose_files_are_gone_fails(run: Run, client: Client, folder: Path) -> None:
