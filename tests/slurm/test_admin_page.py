@@ -63,7 +63,7 @@ class Administrator:
             ["bash", "-c", self.real(command)], capture_output=True, text=True, timeout=60, cwd=self.folder
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return done.stdout + done.stderr
 
     def start(self) -> None:
         (line,) = re.findall(r"^ExecStart=(.*)$", (ROOT / UNIT).read_text(), re.MULTILINE)
@@ -103,7 +103,11 @@ def administrator(slurm: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
             },
         )
         of_the_site = {'"GPU"': '"main"', "GPU = 16": "main = 2", "cpus_per_task = 8": "cpus_per_task = 1"}
-        of_the_site |= {"mem_gb = 64": "mem_gb = 1", 'slurm_account = "ACCOUNT"\n': "", "gpus = 16 ": "gpus = 2 "}
+        of_the_site |= {
+            "mem_gb = 64": "mem_gb = 1",
+            'slurm_account = "ACCOUNT"\n': "",
+            "gpus = 16 ": "tick_seconds = 0.3\ngpus = 2 ",
+        }
         profile = mine.real((ROOT / PROFILE).read_text().partition("\n# A model that needs")[0])
         for word, value in of_the_site.items():
             assert word in profile
@@ -112,7 +116,7 @@ def administrator(slurm: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "ndif-batch").write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         (tmp_path / "ndif-batch").chmod(0o755)
         variables = {"NDIF_BATCH_CONFIG": tmp_path / "config.toml", "SLURM_CONF": slurm.conf, "PYTHONPATH": ROOT}
-        for name, value in (variables | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": 1}).items():
+        for name, value in (variables | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}).items():
             monkeypatch.setenv(name, str(value))
         try:
             yield mine
