@@ -105,8 +105,9 @@ def check_slurm(settings: Settings) -> Iterator[Finding]:
     from ndif_batch.launcher.submission import check_resources
 
     if settings.cluster.launcher == "slurm":
-        for given in (settings.cluster, *settings.cluster.models.values()):
-            check_resources(given.resources)
+        own = (model.resources for model in settings.cluster.models.values())
+        for resources in (settings.cluster.resources, *own):
+            check_resources(resources)
         command("squeue", "--noheader", "--me")
         yield Finding("slurm", Health.OK, f"{command('sbatch', '--version').strip()} answers")
 
