@@ -115,9 +115,13 @@ def administrator(slurm: DevCluster, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "config.toml").write_text(profile)
         (tmp_path / "ndif-batch").write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         (tmp_path / "ndif-batch").chmod(0o755)
-        variables = {"NDIF_BATCH_CONFIG": tmp_path / "config.toml", "SLURM_CONF": slurm.conf, "PYTHONPATH": ROOT}
-        for name, value in variables.items():
-            monkeypatch.setenv(name, str(value))
+        variables: dict[str, str | Path] = {
+            "NDIF_BATCH_CONFIG": tmp_path / "config.toml",
+            "SLURM_CONF": slurm.conf,
+            "PYTHONPATH": ROOT,
+        }
+        for name, place in variables.items():
+            monkeypatch.setenv(name, str(place))
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         try:
             yield mine

@@ -126,5 +126,5 @@ def command(*words: str) -> str:
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{words[0]} gave no answer in {COMMAND_SECONDS} s") from None
     if done.returncode:
-        raise UnavailableError(f"{words[0]}: {done.stderr.strip()}")
+        raise UnavailableError(f"{words[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
     return done.stdout

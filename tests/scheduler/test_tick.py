@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ndif_batch.client import Client
 from ndif_batch.errors import SettingsError
 from ndif_batch.queue.cluster import Cost, PilotState
@@ -312,6 +314,19 @@ def test_one_scheduler_leads_and_another_takes_over_when_it_is_silent(client: Cl
     assert not here.tick().leads
     second.resign()
     assert here.tick().leads
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_host_whose_clock_is_wrong_judges_by_the_database_s(client: Client, room: Make, hours: int) -> None:
+    submit(client)
+    here = room()
+    here.wait(3600 * hours)
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    for _ in range(3):
+        assert here.tick().ended == ()
+        here.wait(20)
+    assert here.pilot(name).state is PilotState.RUNNING
 
 
 def test_a_pause_starts_nothing_and_drains_nothing_that_works(client: Client, room: Make) -> None:

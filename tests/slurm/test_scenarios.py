@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from ndif_batch.config import load_settings
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import EventKind
 from tests.devcluster import DevCluster
@@ -140,6 +142,27 @@ def test_pilots_that_run_and_wait_outlive_a_restart_of_slurmctld(site: Site, slu
     assert set(site.who_did()) == {pilot.worker_id for pilot in running}
     assert {site.how_it_ended(pilot) for pilot in running} == {(PilotState.ENDED, "COMPLETED")}
     assert site.how_it_ended(waiting)[0] is PilotState.ENDED
+
+
+def test_a_scheduler_outlives_a_squeue_that_fails_and_connections_that_are_cut(site: Site) -> None:
+    squeue = site.folder / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\nexit 3\n")
+    squeue.chmod(0o755)
+    site.patch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+    site.schedule(gpus=2, resources=WHOLE_NODE)
+    site.submit(scales=1024, job=SLOW)
+    site.until(lambda: len(site.logged("tick.failed")) > 1, "what squeue does")
+    assert {line["reason"] for line in site.logged("tick.failed")} == {"squeue: exit code 3"}
+    squeue.unlink()
+    site.in_the_middle()
+    engine = create_engine(load_settings().database)
+    with engine.connect() as connection:
+        others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        assert connection.execute(text(f"SELECT count(pg_terminate_backend(pid)) {others}")).scalar_one() > 1
+    engine.dispose()
+    site.assert_whole()
+    assert len(site.pilots()) == 1
 
 
 def test_a_partition_that_refuses_is_told_without_a_storm_and_forgotten_when_it_is_right(
