@@ -120,8 +120,8 @@ class Client:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
         ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
-        task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a fiftieth of the
-        engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
+        task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a fiftieth of
+        the engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
         saved is not run again, unless ``reuse`` is false: its results are copied.
         """
         if not 0 <= verify_fraction <= 1:
