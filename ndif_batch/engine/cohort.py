@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 
 from ndif_batch.engine import vectorised
@@ -78,13 +79,13 @@ class Cohort:
             }
             yield member, saves, tuple((name, of_task(text, place)) for name, text in self._prints)
 
-    def is_unsound(self, place: int) -> bool:
-        """Whether a run of the member at ``place`` borrowed tokens, and held what is not finite."""
-        return any(
-            bool(self.unsound[stage][int(lanes[place])])
-            for (stage, _), lanes in self.lanes.items()
-            if stage in self.unsound
-        )
+    def unsound_places(self) -> set[int]:
+        """Places of the members of whom a run borrowed tokens and held what is not finite."""
+        found: set[int] = set()
+        for (stage, _), lanes in self.lanes.items():
+            if stage in self.unsound:
+                found.update(np.flatnonzero(self.unsound[stage].numpy()[lanes]).tolist())
+        return found
 
     def _carry_out(self, i: int, stage: int, point: Touchpoint | None) -> None:
         node = self.program.graph.nodes[i]

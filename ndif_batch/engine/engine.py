@@ -270,5 +270,6 @@ def _outcomes(cohorts: Sequence[Cohort]) -> Iterator[Outcome]:
     for cohort in cohorts:
         for index, error in cohort.errors.items():
             yield Outcome(index, {}, error)
+        unsound = cohort.unsound_places()
         for place, (member, saves, prints) in enumerate(cohort.results()):
-            yield Outcome(member.index, saves, None, prints, cohort.is_unsound(place))
+            yield Outcome(member.index, saves, None, prints, place in unsound)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -45,7 +44,7 @@ class Worker:
 
     A round has at most ``max_tokens`` tokens. When ``ahead_tokens`` of it are left (None: from its beginning) the next
     is leased, if the queue may have more. ``alone`` is the engine that runs a sample of the tasks again; without it
-    none is.
+    none is. ``between_calls`` is done when a round has ended and no pass waits.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class Worker:
         walltime: Walltime | None = None,
         meter: Meter | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        between_calls: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         patience, walltime = patience or Patience(), walltime or Walltime()
@@ -71,6 +71,7 @@ class Worker:
         self._model = model
         self._ahead_tokens = ahead_tokens
         self._ask = patience.ask
+        self._between_calls = between_calls
         self._clock = clock
         self._busy = Busy(meter)
         self._tally = Tally(on_progress)
@@ -82,11 +83,6 @@ class Worker:
         checks = None if alone is None else Checks(alone, meter)
         self._runner = Runner(engine, jobs, heart, meter, self._draining, self._committer, reuse, checks, self._tally)
         self._ahead: Ahead[Round | None] = Ahead()
-
-    @property
-    def is_next_ready(self) -> bool:
-        """Whether the next round is there, opened, while one runs."""
-        return self._ahead.ready
 
     def run(self, until: Until) -> Progress:
         """Work until asked to drain or until ``until`` says so; once.
@@ -134,7 +130,7 @@ class Worker:
             return following.works
 
         self._runner.run(ready.works, on_left, further)
-        gc.collect()
+        self._between_calls()
 
     def _lease(self) -> Round | None:
         """What waits now. If nothing more can end before the walltime, the worker ends."""

@@ -100,6 +100,7 @@ def run(
                 walltime=end,
                 meter=meter,
                 on_progress=on_progress,
+                between_calls=gc.collect,
             )
             with on_signals(lambda number: heart.draining.ask(f"{number.name}{end}")), heart, _collecting_seldom():
                 progress = worker.run(Until(once, until_idle, idle_seconds))

@@ -98,7 +98,7 @@ def test_an_engine_goes_on_with_the_rounds_that_are_there_in_time(client: Client
 
     def before(task: Task) -> None:
         if task.id % 3 == 2 and task.id < 9:
-            until(lambda: here.worker.is_next_ready, "the next round")
+            until(lambda: here.worker._ahead.ready, "the next round")
 
     engine = Streaming(before)
     with working(client, engine, max_tokens=SHARD) as here:
@@ -113,7 +113,7 @@ def test_a_call_ends_after_so_many_rounds_and_the_next_goes_on(client: Client, m
 
     def before(task: Task) -> None:
         if task.id % 3 == 2 and task.id < 9:
-            until(lambda: here.worker.is_next_ready, "the next round")
+            until(lambda: here.worker._ahead.ready, "the next round")
 
     engine = Streaming(before)
     with working(client, engine, max_tokens=SHARD) as here:
@@ -129,7 +129,7 @@ def test_jobs_that_may_not_share_have_calls_of_their_own_between_those_of_others
 
     def before(task: Task) -> None:
         if task.id == 0 and len(engine.calls) < len(jobs):
-            until(lambda: here.worker.is_next_ready, "the next round")
+            until(lambda: here.worker._ahead.ready, "the next round")
 
     engine = Streaming(before)
     with working(client, engine, max_tokens=4 * SHARD) as here:
