@@ -17,8 +17,8 @@ def build(lm: LanguageModel) -> Trace:
 
     Parameters: ``source`` and ``target``, prompts; ``layer`` and ``position`` of the vector in ``source``;
     ``target_layer`` and ``target_position`` of its place in ``target``; ``answer``, one token.
-    Saves: ``answer_log_prob`` ``[]`` (nats); ``top_tokens`` and ``top_log_probs`` ``[rank]``, the five most probable next
-    tokens of ``target``.
+    Saves: ``answer_log_prob`` ``[]`` (nats); ``top_tokens`` and ``top_log_probs`` ``[rank]``, the five most probable
+    next tokens of ``target``.
     """
     with lm.trace() as t:
         with t.invoke(param("source")):

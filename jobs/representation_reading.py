@@ -1,7 +1,7 @@
 """Representation reading: how far each token of a prompt lies along a direction that two prompts contrast.
 
-The direction is the difference of the residual vectors of ``positive`` and ``negative`` at their last token, after block
-``layer``, as a unit vector. Zero of the scale is the middle between the two.
+The direction is the difference of the residual vectors of ``positive`` and ``negative`` at their last token, after
+block ``layer``, as a unit vector. Zero of the scale is the middle between the two.
 
 Source: Zou et al. 2023, "Representation Engineering: A Top-Down Approach to AI Transparency" (arXiv:2310.01405), whose
 direction this is where one pair of prompts gives it.
