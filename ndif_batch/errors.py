@@ -10,6 +10,7 @@ NdifBatchError
 │   └── SettingsError     a setting is wrong
 ├── NotFoundError         no such job, model, file, result                    exit 3
 ├── NotAllowedError       the caller may not do this                          exit 4
+│   └── NotAuthenticatedError   nobody knows who the caller is
 ├── TimedOutError         waited as long as asked                             exit 5
 ├── UnavailableError      a database, disk or server cannot serve now         exit 6
 ├── ConflictError         the state no longer permits the change              exit 2
@@ -120,6 +121,12 @@ class NotAllowedError(NdifBatchError):
 
     code = "not_allowed"
     exit_code = 4
+
+
+class NotAuthenticatedError(NotAllowedError):
+    """Nobody knows who the caller is: there is no token, or it is wrong, expired or revoked."""
+
+    code = "not_authenticated"
 
 
 class TimedOutError(NdifBatchError):

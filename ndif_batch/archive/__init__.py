@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive.lifecycle import clean, create, finish, remove
     from ndif_batch.archive.results import Results
     from ndif_batch.archive.saved import SavedTasks
-    from ndif_batch.archive.stored import as_stored
+    from ndif_batch.archive.stored import all_stored
     from ndif_batch.archive.writer import write_shard
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
     "SavedTasks",
     "TaskStatus",
     "Verified",
+    "all_stored",
     "archive_size",
-    "as_stored",
     "clean",
     "create",
     "distinct_dims",
@@ -53,7 +53,7 @@ _HOMES = {
     "Problem": "integrity",
     "Results": "results",
     "SavedTasks": "saved",
-    "as_stored": "stored",
+    "all_stored": "stored",
     "clean": "lifecycle",
     "create": "lifecycle",
     "export": "exporting",

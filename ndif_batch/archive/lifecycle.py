@@ -57,7 +57,7 @@ def finish(path: Path, attributes: Mapping[str, Any]) -> None:
     manifest = path / MANIFEST
     files.remove_file(manifest)
     temporary = files.temporary_beside(path / STATUS / GROUP)
-    files.write_file(path / GROUP, json.dumps(group, indent=2).encode(), temporary=temporary)
+    files.write_file(path / GROUP, json.dumps(group).encode(), temporary=temporary)
     lines = [f"{file_digest(path / name)}  {name}\n" for name in archive_files(path)]
     files.write_file(manifest, "".join(lines).encode())
 
@@ -109,10 +109,13 @@ def _require_equal(path: Path, spec: ArchiveSpec) -> None:
 
 def _build(path: Path, spec: ArchiveSpec) -> None:
     store = LocalStore(path)
-    zarr.create_group(store, attributes=group_attributes(spec))
+    zarr.create_group(store)
     for axis in spec.axes:
         for coordinate in coordinates(axis):
             create_coordinate(store, coordinate)
     for name, layout in layouts(spec).items():
         create_array(store, layout, name=name, shape=layout.shape)
     consolidate(store)
+    # Past zarr, which goes through the prompts of a large space in Python, value by value.
+    group = {**json.loads((path / GROUP).read_bytes()), "attributes": group_attributes(spec)}
+    (path / GROUP).write_text(json.dumps(group))

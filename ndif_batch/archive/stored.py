@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ndif_batch.archive.spec import ArraySpec
 from ndif_batch.errors import TaskError
+
+
+def all_stored(saves: Mapping[str, Any], arrays: Iterable[ArraySpec]) -> dict[str, np.ndarray[Any, Any]]:
+    """A task's saves as their arrays hold them; ``KeyError`` if one is missing, ``TaskError`` as :func:`as_stored`."""
+    return {array.name: as_stored(saves[array.name], array) for array in arrays}
 
 
 def as_stored(value: Any, array: ArraySpec) -> np.ndarray[Any, Any]:

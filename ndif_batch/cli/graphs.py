@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -16,6 +17,7 @@ from ndif_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from ndif_batch.cli.experiments import Experiment
+    from ndif_batch.client import Client
 
 app = typer.Typer(help="Read and check intervention graphs.", no_args_is_help=True)
 
@@ -76,13 +78,12 @@ def _show_plan(
 ) -> None:
     """What the passes over the tasks of these ``values`` (as ``submit`` takes them) compute."""
     from ndif_batch.cli.values import space_from
-    from ndif_batch.client import Client
     from ndif_batch.client.forecast import forecast
 
     if model is None:
         raise UsageError("what is computed depends on the model", hint="name one: --model")
     found = _checked(file, model)
-    with Client() as client:
+    with _client() as client:
         space = space_from(found.graph.params, *values)
         planned = client.prepare(found.graph, space, model, constants=found.constants)
         passes = forecast(planned, batch_tokens or client.settings.max_batch_tokens)
@@ -95,14 +96,19 @@ def _show_plan(
         write_record(record, output)
 
 
+def _client() -> Client:
+    from ndif_batch.client import Client
+
+    return Client()
+
+
 def _checked(file: Path, model: str | None) -> Experiment:
     from ndif_batch.cli.experiments import load_experiment
-    from ndif_batch.client import Client
     from ndif_batch.graph.validate import validate as check
 
     if file.suffix == ".py" and model is None:
         raise UsageError(f"{file} is traced on a model", hint="name one: --model")
-    with Client() as client:
-        found = load_experiment(file, lambda: client.language_model(str(model)))
+    with ExitStack() as stack:
+        found = load_experiment(file, lambda: stack.enter_context(_client()).language_model(str(model)))
     check(found.graph)
     return found

@@ -16,6 +16,7 @@ from ndif_batch.cli import (
     doctor,
     follow,
     graphs,
+    init,
     jobs,
     models,
     results,
@@ -24,6 +25,7 @@ from ndif_batch.cli import (
     steer,
     submit,
     sweeps,
+    tokens,
     users,
     workers,
 )
@@ -62,7 +64,7 @@ for panel, verbs in {
     RUN: (demo.demo, submit.submit),
     LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
     CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry),
-    PARTS: (doctor.doctor,),
+    PARTS: (init.init, doctor.doctor),
 }.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
@@ -76,6 +78,7 @@ for panel, name, group in (
     (PARTS, "scheduler", scheduler.app),
     (PARTS, "cluster", cluster.app),
     (PARTS, "user", users.app),
+    (PARTS, "token", tokens.app),
     (PARTS, "db", database.app),
     (PARTS, "config", settings.app),
 ):

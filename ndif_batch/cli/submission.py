@@ -9,7 +9,6 @@ import typer
 
 from ndif_batch.cli.follow import describe_point, follow
 from ndif_batch.cli.output import Format, Output, size, write_record, write_text
-from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, Plan
@@ -45,7 +44,6 @@ VerifyFraction: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
 
 __all__ = [
-    "VERIFY_FRACTION",
     "Constants",
     "DryRun",
     "Grid",

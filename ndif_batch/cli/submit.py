@@ -9,7 +9,6 @@ import typer
 
 from ndif_batch.cli.output import Format, Output
 from ndif_batch.cli.submission import (
-    VERIFY_FRACTION,
     Constants,
     DryRun,
     Grid,
@@ -25,6 +24,7 @@ from ndif_batch.cli.submission import (
     describe,
     enqueue,
 )
+from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 
 def submit(

@@ -10,7 +10,6 @@ import typer
 from ndif_batch.cli.forecast import BatchTokens, passes_record, write_efforts
 from ndif_batch.cli.output import Format, Output
 from ndif_batch.cli.submission import (
-    VERIFY_FRACTION,
     Hold,
     Key,
     NoReuse,
@@ -22,6 +21,7 @@ from ndif_batch.cli.submission import (
     describe,
     enqueue,
 )
+from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, Plan

@@ -1,19 +1,40 @@
-"""The verbs about users: user ls, set."""
+"""The verbs about users: user create, ls, set, revoke."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from ndif_batch.cli.output import Format, Output, say, write_rows
 from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.queue.cluster import Role
 
-app = typer.Typer(help="Shares and limits of users.", no_args_is_help=True)
+app = typer.Typer(help="Users: their role, shares and limits.", no_args_is_help=True)
 
 COLUMNS = ("user", "role", "shares", "pending-tasks", "running-shards", "archive-bytes", "running", "gpu-hours")
 NO_LIMIT = "none"
+
+RoleOption: TypeAlias = Annotated[
+    Role,
+    typer.Option(
+        "--role",
+        help="user: own jobs. reader: look at everything. worker: carry out jobs. admin: everything.",
+    ),
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")], role: RoleOption = Role.USER
+) -> None:
+    """Make a user. `ndif-batch token create` gives them a token."""
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        client.queue.create_user(name, role, actor=client.settings.user)
+    say(f"user {name} is made; a token for them: ndif-batch token create {name}")
 
 
 @app.command()
@@ -45,6 +66,7 @@ def ls(output: Output = Format.TABLE) -> None:
 @app.command("set")
 def change(
     name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")],
+    role: Annotated[Role | None, typer.Option("--role", help="What the user may do.")] = None,
     shares: Annotated[
         float | None, typer.Option("--shares", help="Part of the cluster when all want it; who has 2 gets twice of 1.")
     ] = None,
@@ -58,14 +80,14 @@ def change(
         str | None, typer.Option("--archive-bytes", metavar="N", help="The most bytes of results; none is no limit.")
     ] = None,
 ) -> None:
-    """Change the shares and limits of a user; what is not given stays. A user who is not there yet is made."""
+    """Change the role, shares and limits of a user; what is not given stays. A user who is not there yet is made."""
     from ndif_batch.client import Client
     from ndif_batch.queue.cluster import Quotas
 
     given = {"pending_tasks": pending_tasks, "running_shards": running_shards, "archive_bytes": archive_bytes}
     limits = {quota: _limit(quota, text) for quota, text in given.items() if text is not None}
-    if shares is None and not limits:
-        raise UsageError("nothing to change", hint="give --shares or a limit")
+    if role is None and shares is None and not limits:
+        raise UsageError("nothing to change", hint="give --role, --shares or a limit")
     with Client() as client:
         queue, actor = client.queue, client.settings.user
         if limits:
@@ -76,7 +98,22 @@ def change(
             queue.set_quotas(name, replace(before, **limits), actor=actor)
         if shares is not None:
             queue.set_shares(name, shares, actor=actor)
+        if role is not None:
+            queue.set_role(name, role, actor=actor)
     say(f"user {name} is changed")
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]) -> None:
+    """Revoke every token of a user. Their jobs stay."""
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        client.queue.user(name)
+        valid = [token for token in client.queue.tokens(name) if token.revoked_at is None]
+        for token in valid:
+            client.queue.revoke_token(token.id, actor=client.settings.user)
+    say(f"{len(valid)} tokens of {name} are revoked")
 
 
 def _limit(quota: str, text: str) -> int | None:

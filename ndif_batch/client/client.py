@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from ndif_batch.graph.nodes import Graph, Value
 from ndif_batch.graph.serialize import digest, graph_to_json
 from ndif_batch.graph.validate import constants as constants_of
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.queue.access import USER
 from ndif_batch.queue.records import JobRecord, JobSpec, JobState, ModelRecord
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 from ndif_batch.sweep.space import Space
@@ -29,8 +29,6 @@ from ndif_batch.sweep.space import Space
 if TYPE_CHECKING:
     from ndif_batch.archive import Verified
     from ndif_batch.queue import Queue
-
-USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}")
 
 
 class Client:
@@ -122,8 +120,8 @@ class Client:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
         ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
-        task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a tenth of the
-        engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
+        task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a fiftieth of
+        the engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
         saved is not run again, unless ``reuse`` is false: its results are copied.
         """
         if not 0 <= verify_fraction <= 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndif_batch.archive import ArchiveSpec, Judge, Results, SavedTasks, TaskStatus, Verified, as_stored, merged
+from ndif_batch.archive import ArchiveSpec, Judge, Results, SavedTasks, TaskStatus, Verified, all_stored, merged
 from ndif_batch.errors import ConflictError, IntegrityError, NdifBatchError, TaskError, UsageError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.graph.serialize import digest, graph_from_json
@@ -96,6 +96,6 @@ def recompute(
 def _again(job: Described, outcome: Outcome) -> Values | None:
     """What a task saves now; None if it fails, or saves what the archive has no room for."""
     try:
-        return {array.name: as_stored(outcome.saves[array.name], array) for array in job.spec.arrays}
+        return all_stored(outcome.saves, job.spec.arrays)
     except (KeyError, TaskError):
         return None

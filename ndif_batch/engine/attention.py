@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -35,13 +35,18 @@ WITHOUT_MEANING = frozenset(
 )
 """Keywords that say nothing which the mask pattern does not say already."""
 
-_current: ContextVar[Callable[[], Pack] | None] = ContextVar("pack", default=None)
+Watch: TypeAlias = Callable[[Pack, torch.Tensor], None]
+
+_current: ContextVar[tuple[Callable[[], Pack], Watch | None] | None] = ContextVar("pack", default=None)
 
 
 @contextmanager
-def attending(pack: Callable[[], Pack]) -> Iterator[None]:
-    """Attention inside the block is over what ``pack`` gives at that moment."""
-    token = _current.set(pack)
+def attending(pack: Callable[[], Pack], watch: Watch | None = None) -> Iterator[None]:
+    """Attention inside the block is over what ``pack`` gives at that moment.
+
+    ``watch`` sees the values ``[1, heads, tokens, width]`` of each layer in which branches borrow from their trunks.
+    """
+    token = _current.set((pack, watch))
     try:
         yield
     finally:
@@ -134,7 +139,9 @@ def packed_attention(
     current = _current.get()
     if current is None:
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
-    pack = current()
+    pack, watch = current[0](), current[1]
+    if pack.keys is not None and watch is not None:
+        watch(pack, value)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is None and s_aux is None and varlen.is_faster(pack, query, key, value):
         window = attention_mask.window(max(group.length for group in pack.groups))

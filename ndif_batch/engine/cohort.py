@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 
 from ndif_batch.engine import vectorised
@@ -29,7 +30,8 @@ from ndif_batch.graph.operations import OPERATIONS
 class Cohort:
     """Tasks on their way; ``members`` are those that are still well.
 
-    ``lanes`` has, for each stage and run, the lane of each member. ``errors`` are by the index of a task.
+    ``lanes`` has, for each stage and run, the lane of each member. ``errors`` are by the index of a task. ``unsound``
+    has, for each stage in which lanes borrow, a number of each lane: 0 if it held nothing but finite values.
     """
 
     program: Program
@@ -37,6 +39,7 @@ class Cohort:
     around: Surroundings
     lanes: dict[tuple[int, int], Numbers] = field(default_factory=dict)
     errors: dict[int, TaskError] = field(default_factory=dict)
+    unsound: dict[int, torch.Tensor] = field(default_factory=dict)
     _saves: dict[str, Any] = field(default_factory=dict)
     _prints: list[tuple[str, Any]] = field(default_factory=list)
     _values: dict[int, Any] = field(default_factory=dict)
@@ -75,6 +78,14 @@ class Cohort:
                 for name, value in self._saves.items()
             }
             yield member, saves, tuple((name, of_task(text, place)) for name, text in self._prints)
+
+    def unsound_places(self) -> set[int]:
+        """Places of the members of whom a run borrowed tokens and held what is not finite."""
+        found: set[int] = set()
+        for (stage, _), lanes in self.lanes.items():
+            if stage in self.unsound:
+                found.update(np.flatnonzero(self.unsound[stage].numpy()[lanes]).tolist())
+        return found
 
     def _carry_out(self, i: int, stage: int, point: Touchpoint | None) -> None:
         node = self.program.graph.nodes[i]

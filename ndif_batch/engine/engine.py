@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Literal, TypeAlias
 
 import torch
 
+from ndif_batch.engine.again import Again
 from ndif_batch.engine.batches import Batch, Prepared, batches
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.loaded import LoadedModel
@@ -19,6 +20,7 @@ from ndif_batch.engine.plan import Route, plan_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.saves import copies
 from ndif_batch.engine.schedule import BEFORE
+from ndif_batch.engine.stopwatch import Stopwatch
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.sweep.task import Task
@@ -32,23 +34,28 @@ Routes: TypeAlias = Mapping[int, Sequence[Route]]
 class Outcome:
     """What became of the task at ``index`` of those given: its saves (on the CPU, its own memory) or its error.
 
-    ``prints`` are what its ``print`` nodes said, as name and text.
+    ``prints`` are what its ``print`` nodes said, as name and text. ``unsound`` ones are not given: they are run again.
     """
 
     index: int
     saves: Mapping[str, torch.Tensor]
     error: TaskError | None = None
     prints: tuple[tuple[str, str], ...] = ()
+    unsound: bool = False
 
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine has done so far; ``estimated_bytes`` is the most that a batch was estimated to take."""
+    """What an engine has done so far; ``estimated_bytes`` is the most that a batch was estimated to take.
+
+    ``busy_seconds`` is how long its device had a batch at work, as the device's own clock tells.
+    """
 
     passes: int = 0
     tasks: int = 0
     tokens: int = 0
     estimated_bytes: int = 0
+    busy_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class _Started:
 
     cohorts: Sequence[Cohort]
     copied: Sequence[torch.cuda.Event]
+    stopwatch: Stopwatch | None = None
     broken: Outcome | None = None
 
 
@@ -70,12 +78,14 @@ class Engine:
     """Runs tasks on one loaded model.
 
     A pass that holds several tasks has at most ``max_batch_tokens`` tokens (``None``: what the device is good for),
-    and what it is estimated to need fits into the free memory.
+    and what it is estimated to need fits into the free memory. ``beside`` is for a second engine of one model: on CUDA
+    its passes do not wait for those of the first.
     """
 
     model: LoadedModel
     max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
+    beside: bool = False
 
     @property
     def batch_tokens(self) -> int:
@@ -85,7 +95,7 @@ class Engine:
 
     def run(
         self,
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         nan: NanPolicy = "allow",
         layout: LayoutChoice = "auto",
@@ -95,27 +105,51 @@ class Engine:
 
         ``nan="error"`` fails a task whose node gives NaN; ``layout="solo"`` runs every task in passes of its own.
         Text in the bindings is tokenised with the model's tokenizer. ``constants`` are the graphs' tensors by digest.
+
+        In the packed layout ``tasks`` are taken as batches fill up, the next beside a GPU at work: they may come from
+        an iterator that learns of further tasks, and their constants, meanwhile.
+
+        A branch that holds NaN or infinity would have made NaN, by way of attention, of tokens that it borrows. Its
+        task is run once more, with tokens of its own only.
         """
-        around = self._surroundings(nan, constants or {})
-        preparation = Preparation(self.model, solo=layout == "solo", constants=constants or {})
-        prepared: list[Prepared] = []
-        for index, task in enumerate(tasks):
-            try:
-                prepared.append(preparation.task(index, task))
-            except NdifBatchError as error:
-                yield Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None)))
-        prepared = in_turn(prepared, packed=self.model.layout.packed)
+        constants = {} if constants is None else constants
+        whole = replace(self, model=self.model.without_borrowing())
+        again = Again(lambda unsound: whole._run(unsound, nan, layout, constants, lambda outcomes: outcomes))
+        yield from self._run(again.noted(tasks), nan, layout, constants, again.settled)
+
+    def _run(
+        self,
+        tasks: Iterable[Task],
+        nan: NanPolicy,
+        layout: LayoutChoice,
+        constants: Mapping[str, torch.Tensor],
+        settled: Callable[[Iterable[Outcome]], Iterable[Outcome]],
+    ) -> Iterator[Outcome]:
+        """What :meth:`run` gives; ``settled`` is applied to what comes out together."""
+        around = self._surroundings(nan, constants)
+        preparation = Preparation(self.model, solo=layout == "solo", constants=constants)
+        refused: list[Outcome] = []
+        prepared = in_turn(self._prepared(tasks, preparation, refused), packed=self.model.layout.packed)
         free = free_bytes(self.model.device)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
             needed = batch.bytes(self.model.footprint)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
             before, started = started, list(self._start(batch, preparation.routes, around))
-            yield from self._outcomes(before)
+            yield from settled(self._outcomes(before))
             if self.model.device.type == "cpu":
-                yield from self._outcomes(started)
+                yield from settled(self._outcomes(started))
                 started = []
-        yield from self._outcomes(started)
+        yield from settled(self._outcomes(started))
+        yield from settled(refused)
+
+    def _prepared(self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]) -> Iterator[Prepared]:
+        """The tasks that can run; what became of the others is put into ``refused``."""
+        for index, task in enumerate(tasks):
+            try:
+                yield preparation.task(index, task)
+            except NdifBatchError as error:
+                refused.append(Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None))))
 
     def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
         there = cache(lambda digest: constants[digest].to(self.model.device))
@@ -135,16 +169,16 @@ class Engine:
         """
         tasks = batch.tasks
         try:
-            cohorts = self._execute(tasks, routes, around)
+            started = self._executed(tasks, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
         else:
-            yield _Started(cohorts, copies())
+            yield started
             return
         self._free_memory()
         if len(tasks) == 1:
             broken = TaskError(f"the model's pass failed: {failure}")
-            yield _Started([], (), Outcome(tasks[0].member.index, {}, broken))
+            yield _Started([], (), broken=Outcome(tasks[0].member.index, {}, broken))
             return
         for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
             smaller = Batch()
@@ -156,8 +190,9 @@ class Engine:
         for batch in batches:
             for event in batch.copied:
                 event.synchronize()
+            self.counters.busy_seconds += batch.stopwatch.seconds() if batch.stopwatch else 0.0
             outcomes = [batch.broken] if batch.broken else list(_outcomes(batch.cohorts))
-            self.counters.tasks += 0 if batch.broken else len(outcomes)
+            self.counters.tasks += 0 if batch.broken else sum(not outcome.unsound for outcome in outcomes)
             yield from outcomes
 
     def _told(self, error: Exception, batch: Batch) -> str:
@@ -166,6 +201,19 @@ class Engine:
             need, free = batch.bytes(self.model.footprint), free_bytes(self.model.device)
             return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
         return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+    def _executed(self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings) -> _Started:
+        with torch.cuda.stream(self._stream):
+            stopwatch = Stopwatch(self.model.device)
+            cohorts = self._execute(tasks, routes, around)
+            stopwatch.stop()
+            return _Started(cohorts, copies(), stopwatch)
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream | None:
+        """The stream of its own that it has, if any."""
+        device = self.model.device
+        return torch.cuda.Stream(device) if self.beside and device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
         cohorts = [
@@ -178,8 +226,12 @@ class Engine:
                 for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
                     plan = plan_pass(beside, routes, stage, self.model.layout.moments)
                     if plan is not None:
+                        ran = run_pass(self.model, plan)
                         self.counters.passes += 1
-                        self.counters.tokens += run_pass(self.model, plan)
+                        self.counters.tokens += ran.tokens
+                        if ran.unsound is not None:
+                            for cohort in beside:
+                                cohort.unsound[stage] = ran.unsound
         return cohorts
 
     def _free_memory(self) -> None:
@@ -188,7 +240,7 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def in_turn(tasks: list[Prepared], *, packed: bool) -> list[Prepared]:
+def in_turn(tasks: Iterable[Prepared], *, packed: bool) -> Iterable[Prepared]:
     """Tasks as they are cut into batches: as given, or those with prompts of equal lengths together."""
     return tasks if packed else sorted(tasks, key=lambda task: [len(prompt) for prompt in task.member.prompts])
 
@@ -218,5 +270,6 @@ def _outcomes(cohorts: Sequence[Cohort]) -> Iterator[Outcome]:
     for cohort in cohorts:
         for index, error in cohort.errors.items():
             yield Outcome(index, {}, error)
-        for member, saves, prints in cohort.results():
-            yield Outcome(member.index, saves, None, prints)
+        unsound = cohort.unsound_places()
+        for place, (member, saves, prints) in enumerate(cohort.results()):
+            yield Outcome(member.index, saves, None, prints, place in unsound)

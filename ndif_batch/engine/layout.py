@@ -64,14 +64,19 @@ class Layout:
         return self.arrangement is Arrangement.PACKED
 
 
-def forward(model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool) -> Any:
-    """One pass over a pack; ``packed`` says that attention is ours and positions start again with each run."""
+def forward(
+    model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool, watch: attention.Watch | None = None
+) -> Any:
+    """One pass over a pack; ``packed`` says that attention is ours and positions start again with each run.
+
+    ``watch`` is as for :func:`~ndif_batch.engine.attention.attending`.
+    """
     device = entry_device(model)
     ids = pack().token_ids(device)
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
     if not packed:
         return model(**given)
-    with attention.attending(pack):
+    with attention.attending(pack, watch):
         return model(**given, position_ids=pack().position_ids(device))
 
 

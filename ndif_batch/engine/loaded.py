@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -73,6 +73,10 @@ class LoadedModel:
     def device_name(self) -> str:
         """What computes: the name of the GPU, or ``cpu``."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    def without_borrowing(self) -> LoadedModel:
+        """The model in a layout in which each changed run computes all of its tokens, from the written block on."""
+        return replace(self, layout=replace(self.layout, moments=replace(self.layout.moments, causal=False)))
 
     def submodule(self, path: str) -> nn.Module:
         """The module at ``path``."""

@@ -110,6 +110,7 @@ class Pack:
     keys: torch.Tensor | None = None
     rows: int = 1
     _lengths: dict[torch.device, Lengths] = field(default_factory=dict)
+    _lanes: dict[torch.device, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lanes: Lanes, *, in_rows: bool = False) -> Pack:
@@ -139,6 +140,13 @@ class Pack:
         owners = np.zeros(self.tokens, np.int64)
         owners[self.seats] = np.arange(self.seats.size)
         return owners
+
+    def owners(self, device: torch.device) -> torch.Tensor:
+        """The lane of each token, ``[tokens]``; of a pack of lanes."""
+        if device not in self._lanes:
+            counts = self.lanes.length[self.ordered] - self.lanes.start[self.ordered]
+            self._lanes[device] = uploaded(np.repeat(self.ordered, counts), device)
+        return self._lanes[device]
 
     def lengths(self, device: torch.device) -> Lengths:
         """The pack as kernels for runs of any length have it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
 from ndif_batch.engine.plan import PassPlan
 from ndif_batch.engine.rows import in_rows, on_one_axis
+from ndif_batch.engine.saves import saved
+from ndif_batch.engine.vectorised import uploaded
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument
 
@@ -27,12 +30,25 @@ class _PassEnd(Exception):  # noqa: N818  not an error: nobody needs what comes 
     """Raised inside the model where a pass is over."""
 
 
-def run_pass(model: LoadedModel, plan: PassPlan) -> int:
-    """One forward pass; the cohorts have their values and saves afterwards. Gives the tokens that were computed."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How many tokens a pass computed, and in which lanes (``[lanes]``, in main memory as saves are) a branch held
+    what is not finite: NaN or infinity. ``None`` if there was no branch.
+    """
+
+    tokens: int
+    unsound: torch.Tensor | None = None
+
+
+def run_pass(model: LoadedModel, plan: PassPlan) -> Ran:
+    """One forward pass; the cohorts have their values and saves afterwards."""
     going = _Pass(model, plan)
     with going.hooks(), torch.no_grad(), suppress(_PassEnd):
-        forward(model.module, lambda: going.pack, packed=model.layout.packed)
-    return going.tokens
+        forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch)
+    if going.unsound is None:
+        return Ran(going.tokens)
+    borrows = uploaded(plan.lanes.start > 0, going.unsound.device)
+    return Ran(going.tokens, saved(going.unsound * borrows))
 
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -62,6 +78,18 @@ class _Pass:
         self._present = plan.birth == FROM_THE_BEGINNING
         self._arguments: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._aside: Any = None
+        self.unsound: torch.Tensor | None = None
+
+    def watch(self, pack: Pack, values: torch.Tensor) -> None:
+        """Remembers which branches hold what is not finite: attention multiplies it by 0 where it is not looked at.
+
+        That is NaN, at positions before the branch, too: those that it borrows.
+        """
+        unsound = ~torch.isfinite(values[0]).all(2).all(0)
+        if self.unsound is None:
+            self.unsound = torch.zeros(len(pack.lanes.prompts), dtype=torch.int32, device=values.device)
+        owners = pack.owners(values.device)
+        self.unsound.index_add_(0, owners.to(self.unsound.device), unsound.int().to(self.unsound.device))
 
     @contextmanager
     def hooks(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from ndif_batch.graph.bind import bind, prompt_of, require_bound, site_params
 from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, Run, Value
 from ndif_batch.graph.sites import Site
+from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.probe import dtype_name
 from ndif_batch.models.tokenizer import resolve, token_ids
 from ndif_batch.sweep.task import Task
@@ -44,10 +45,7 @@ class Preparation:
 
     def __init__(self, model: Outline, *, solo: bool, constants: Mapping[str, torch.Tensor]) -> None:
         self._model = model
-        self._constants = {
-            digest: AbstractTensor(tuple(tensor.shape), dtype_name(tensor.dtype))
-            for digest, tensor in constants.items()
-        }
+        self._constants = constants
         self._solo = solo
         self._graphs: dict[int, _Known] = {}
         self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
@@ -122,11 +120,15 @@ class Preparation:
             bound = bind(known.graph, member.bindings)
             runs = tuple(replace(run, prompt=ids) for run, ids in zip(bound.runs, member.prompts, strict=True))
             try:
-                values = infer(replace(bound, runs=runs), sites, self._constants)
+                values = infer(replace(bound, runs=runs), sites, self._shapes(bound))
             except NdifBatchError:
                 values = []
             self._lives[key] = live_bytes(program, dict(zip(known.origin, values, strict=False)))
         return self._lives[key]
+
+    def _shapes(self, bound: Graph) -> dict[str, AbstractTensor]:
+        given = {digest: self._constants[digest] for digest in digests(bound) if digest in self._constants}
+        return {digest: AbstractTensor(tuple(one.shape), dtype_name(one.dtype)) for digest, one in given.items()}
 
     def _named_sites(self, program: Program, known: _Known) -> Iterator[Site]:
         if known.named:

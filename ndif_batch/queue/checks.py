@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select
 
 from ndif_batch.archive.verified import Verified, merged
 from ndif_batch.queue import workers
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind, ShardRecord, ShardState
-from ndif_batch.queue.tables import shard, shard_check
+from ndif_batch.queue.records import EventKind, ShardRecord
+from ndif_batch.queue.tables import shard_check
 from ndif_batch.queue.transitions import record
 
 
@@ -26,12 +26,6 @@ def keep(tx: Transaction, checked: Iterable[tuple[ShardRecord, Verified | None]]
             record(tx, EventKind.SHARD_DEVIATED, actor, check.to_json(), job_id=held.job_id, shard_id=held.id)
     if rows:
         tx.connection.execute(insert(shard_check), rows)
-
-
-def forget(tx: Transaction, job_id: int) -> None:
-    """The waiting shards of a job are run again, and so are their checks."""
-    ids = select(shard.c.id).where(shard.c.job_id == job_id, shard.c.state == ShardState.PENDING)
-    tx.connection.execute(delete(shard_check).where(shard_check.c.job_id == job_id, shard_check.c.shard_id.in_(ids)))
 
 
 def verified(tx: Transaction, job_ids: Sequence[int]) -> dict[int, Verified]:

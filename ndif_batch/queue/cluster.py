@@ -27,9 +27,11 @@ class PilotState(StrEnum):
 
 
 class Role(StrEnum):
-    """What a user may do: their own jobs, or everything."""
+    """Who a user is: :data:`ndif_batch.queue.access.SCOPES` says what each may do."""
 
     USER = "user"
+    READER = "reader"
+    WORKER = "worker"
     ADMIN = "admin"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ndif_batch.queue import backlog, controls, pilots, users
+from ndif_batch.queue import backlog, controls, pilots, tokens, users
+from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
     ModelBacklog,
     PilotRecord,
@@ -70,6 +71,46 @@ class ClusterQueue:
         with self._database.read() as tx:
             return users.get(tx, name)
 
+    def create_user(self, name: str, role: Role, *, actor: str) -> UserRecord:
+        """A new user; ``ConflictError`` if there is one of that name, ``UsageError`` for what cannot be a name."""
+        with self._database.write() as tx:
+            users.create(tx, name, role, actor)
+            return users.get(tx, name)
+
+    def create_token(
+        self,
+        user: str,
+        name: str = "",
+        scopes: Iterable[Scope] | None = None,
+        expires_days: float | None = None,
+        *,
+        actor: str,
+    ) -> NewToken:
+        """A token for a user, with all scopes of their role unless told; errors: see :func:`tokens.create`."""
+        with self._database.write() as tx:
+            return tokens.create(tx, user, name, scopes, expires_days, actor)
+
+    def tokens(self, user: str | None = None) -> list[TokenRecord]:
+        """All tokens, of one user if given, oldest first."""
+        with self._database.read() as tx:
+            return tokens.every(tx, user)
+
+    def token(self, token_id: int) -> TokenRecord:
+        """One token; ``NotFoundError`` if there is none."""
+        with self._database.read() as tx:
+            return tokens.get(tx, token_id)
+
+    def revoke_token(self, token_id: int, *, actor: str) -> TokenRecord:
+        """Let a token open nothing any more; one that is revoked stays so."""
+        with self._database.write() as tx:
+            tokens.revoke(tx, tokens.get(tx, token_id), actor)
+            return tokens.get(tx, token_id)
+
+    def authenticate(self, text: str) -> Caller:
+        """Who calls with this token; ``NotAuthenticatedError`` unless it is one, not expired and not revoked."""
+        with self._database.read() as tx:
+            return tokens.authenticate(tx, text)
+
     def running_shards(self) -> dict[str, int]:
         """How many shards of each user are leased; those of whom none is are left out."""
         with self._database.read() as tx:
@@ -88,7 +129,7 @@ class ClusterQueue:
             return users.get(tx, name)
 
     def set_role(self, name: str, role: Role, *, actor: str) -> UserRecord:
-        """Make the user an administrator, or an ordinary user again."""
+        """What the user may do from now on, with the tokens that they have already, too."""
         with self._database.write() as tx:
             users.set_role(tx, name, role, actor)
             return users.get(tx, name)

@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
-from ndif_batch.queue import checks, states, tallies
+from ndif_batch.queue import states, tallies
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobRecord, ShardRecord, ShardState
 from ndif_batch.queue.rows import job_query, job_record, state_in, with_failed_tasks
-from ndif_batch.queue.tables import job, shard, task_error
+from ndif_batch.queue.tables import job, shard, shard_check, task_error
 from ndif_batch.queue.transitions import move_jobs, move_shards
 
 
@@ -70,8 +70,8 @@ def retry(tx: Transaction, job_id: int, actor: str) -> None:
         raise ConflictError(f"job {job_id} has no failed tasks to retry")
     moved = move_shards(tx, EventKind.SHARD_RETRIED, again, actor=actor, values={"attempts": 0, "deaths": 0})
     ids = select(shard.c.id).where(shard.c.job_id == job_id, shard.c.state == ShardState.PENDING)
-    tx.connection.execute(delete(task_error).where(task_error.c.job_id == job_id, task_error.c.shard_id.in_(ids)))
-    checks.forget(tx, job_id)
+    for told in (task_error, shard_check):
+        tx.connection.execute(delete(told).where(told.c.job_id == job_id, told.c.shard_id.in_(ids)))
     begun = exists().where(shard.c.job_id == job_id, shard.c.state.in_([ShardState.LEASED, ShardState.DONE]))
     target = states.started(bool(tx.connection.scalar(select(begun))))
     counts = {

@@ -85,6 +85,8 @@ class EventKind(StrEnum):
     PILOT_ENDED = "pilot.ended"
     PILOT_FAILED = "pilot.failed"
     USER_CHANGED = "user.changed"
+    TOKEN_CREATED = "token.created"
+    TOKEN_REVOKED = "token.revoked"
     SETTING_CHANGED = "setting.changed"
 
 

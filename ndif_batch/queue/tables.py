@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -233,6 +233,22 @@ user = Table(
     check("shares", "shares > 0"),
     check("quotas", "pending_tasks >= 0 AND running_shards >= 0 AND archive_bytes >= 0"),
 )
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("user", ForeignKey("user.name"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+    check("expires_at", "expires_at > created_at"),
+)
+Index("ix_token_user", token.c.user, token.c.id)
 
 waiting = Table(
     "waiting",

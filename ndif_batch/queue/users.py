@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Float, RowMapping, Update, bindparam, case, func, select, update
 
-from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.errors import ConflictError, NotFoundError, UsageError
 from ndif_batch.queue import controls
+from ndif_batch.queue.access import check_user_name
 from ndif_batch.queue.cluster import FREE, Cost, Quotas, Role, UsageRecord, UserRecord
 from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
@@ -40,6 +41,15 @@ INTERNAL = ("used", "used_at", "served_at", "leased_shards", "leased_tokens")
 def ensure(tx: Transaction, name: str) -> None:
     """A user appears with their first job or change: one share, no quotas."""
     tx.insert_new(user, {"name": name, "role": Role.USER, "shares": 1.0, "created_at": tx.now})
+
+
+def create(tx: Transaction, name: str, role: Role, actor: str) -> None:
+    """A new user; ``ConflictError`` if there is one of that name, ``UsageError`` for what cannot be a name."""
+    check_user_name(name)
+    row = {"name": name, "role": role, "shares": 1.0, "created_at": tx.now}
+    if tx.insert_new(user, row) is None:
+        raise ConflictError(f"there is a user {name!r} already", hint=f"change it: ndif-batch user set {name}")
+    record(tx, EventKind.USER_CHANGED, actor, {"user": name, "role": role})
 
 
 def get(tx: Transaction, name: str) -> UserRecord:
@@ -82,7 +92,7 @@ def set_quotas(tx: Transaction, name: str, quotas: Quotas, actor: str) -> None:
 
 
 def set_role(tx: Transaction, name: str, role: Role, actor: str) -> None:
-    """Make a user an administrator, or an ordinary user again."""
+    """What a user may do from now on, with the tokens that they have already, too."""
     _change(tx, name, {"role": role}, actor)
 
 
@@ -159,6 +169,7 @@ def _rows(bills: Mapping[str, Bill], **values: Any) -> list[dict[str, Any]]:
 
 
 def _change(tx: Transaction, name: str, values: Mapping[str, Any], actor: str) -> None:
+    check_user_name(name)
     ensure(tx, name)
     tx.connection.execute(update(user).where(user.c.name == name).values(**values))
     record(tx, EventKind.USER_CHANGED, actor, {"user": name, **values})

@@ -69,10 +69,11 @@ class Space:
 
     def point(self, task: int) -> tuple[int, ...]:
         """Position of a task along each axis."""
-        if not 0 <= task < self.size:
+        shape = self.shape
+        if not 0 <= task < prod(shape):
             raise SweepError(f"task {task} is outside the space of {self.size} tasks")
         where = []
-        for length in reversed(self.shape):
+        for length in reversed(shape):
             task, along = divmod(task, length)
             where.append(along)
         return tuple(reversed(where))

@@ -22,6 +22,12 @@ class Ahead(Generic[Item]):
         if self._coming is None:
             self._coming = self._thread.submit(fetch)
 
+    @property
+    def ready(self) -> bool:
+        """Whether something is there, so that taking it neither waits nor raises."""
+        coming = self._coming
+        return coming is not None and coming.done() and coming.exception() is None
+
     def take(self) -> Item | None:
         """What was fetched, as soon as it is there; None if nothing was begun. Raises what fetching it raised."""
         coming, self._coming = self._coming, None

@@ -14,7 +14,7 @@ from ndif_batch.worker.work import ShardWork
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-MOST = 0.1
+MOST = 0.02
 """Nothing is checked while checks have taken more than this share of the time in which an engine ran."""
 
 
@@ -32,7 +32,7 @@ class Checks:
         lost because its check is.
         """
         job = work.job
-        if job.layout == "solo":
+        if job.layout == "solo" or not self._has_time:
             return None
         ran = (work.shard.first_task + place for place in work.ran)
         chosen = sample(job.record.seed, job.record.tasks, job.verify_fraction, ran)
@@ -46,9 +46,13 @@ class Checks:
             log.error("shard.deviates", job=job.record.id, shard=work.shard.id, **found.to_json())
         return found if found.tasks else None
 
+    @property
+    def _has_time(self) -> bool:
+        return self._meter.checking_seconds <= MOST * self._meter.engine_seconds
+
     def _checked(self, work: ShardWork, task: int, judge: Judge) -> Verified | None:
         """One task's check; None if there is no time for it, or if not the task fails but the pass around it."""
-        if self._meter.checking_seconds > MOST * self._meter.engine_seconds:
+        if not self._has_time:
             return None
         job, place = work.job, task - work.shard.first_task
         with self._meter.checking():

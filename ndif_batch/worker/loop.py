@@ -44,7 +44,7 @@ class Worker:
 
     A round has at most ``max_tokens`` tokens. When ``ahead_tokens`` of it are left (None: from its beginning) the next
     is leased, if the queue may have more. ``alone`` is the engine that runs a sample of the tasks again; without it
-    none is.
+    none is. ``between_calls`` is done when a round has ended and no pass waits.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Worker:
         walltime: Walltime | None = None,
         meter: Meter | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        between_calls: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         patience, walltime = patience or Patience(), walltime or Walltime()
@@ -70,6 +71,7 @@ class Worker:
         self._model = model
         self._ahead_tokens = ahead_tokens
         self._ask = patience.ask
+        self._between_calls = between_calls
         self._clock = clock
         self._busy = Busy(meter)
         self._tally = Tally(on_progress)
@@ -109,12 +111,24 @@ class Worker:
                     self._draining.wait(POLL_SECONDS)
 
     def _run(self, ready: Round, *, ahead: bool) -> None:
+        """Run a round, and without a pause those that are there in time."""
+        more = ready.more
+
         def on_left(tokens: int) -> None:
             near = self._ahead_tokens is None or tokens <= self._ahead_tokens
-            if ahead and ready.more and near and not self._draining.begun:
+            if ahead and more and near and not self._draining.begun:
                 self._ahead.begin(lambda: self._opened(self._leasing.ahead(tokens)))
 
-        self._runner.run(ready.works, on_left)
+        def further() -> Sequence[ShardWork]:
+            nonlocal more
+            following = self._ahead.take() if self._ahead.ready else None
+            if following is None:
+                return ()
+            more = following.more
+            return following.works
+
+        self._runner.run(ready.works, on_left, further)
+        self._between_calls()
 
     def _lease(self) -> Round | None:
         """What waits now. If nothing more can end before the walltime, the worker ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ndif_batch.errors import TaskError
@@ -47,6 +47,10 @@ class Counters(Protocol):
     def tokens(self) -> int:
         """Tokens that went through the model."""
 
+    @property
+    def busy_seconds(self) -> float:
+        """How long its device had something to do."""
+
 
 class TaskEngine(Protocol):
     """Runs many tasks of many graphs together and gives each task's outcome as it is known, in any order."""
@@ -56,6 +60,9 @@ class TaskEngine(Protocol):
         """What the engine has done so far."""
 
     def run(
-        self, tasks: Sequence[Task], *, nan: NanPolicy, layout: LayoutChoice, constants: Mapping[str, Any]
+        self, tasks: Iterable[Task], *, nan: NanPolicy, layout: LayoutChoice, constants: Mapping[str, Any]
     ) -> Iterator[Outcome]:
-        """Errors of one task are its outcome; what is raised concerns the whole call."""
+        """Errors of one task are its outcome; what is raised concerns the whole call.
+
+        Tasks may be taken one by one while earlier ones run; the constants of each are there when it is taken.
+        """

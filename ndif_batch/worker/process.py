@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -86,14 +87,15 @@ def run(
                 heart,
                 model=model_name,
                 max_tokens=LEASE_PASSES * engine.batch_tokens,
-                alone=Engine(engine.model),
+                alone=Engine(engine.model, beside=True),
                 ahead_tokens=AHEAD_PASSES * engine.batch_tokens,
                 patience=patience,
                 walltime=end,
                 meter=meter,
                 on_progress=on_progress,
+                between_calls=gc.collect,
             )
-            with on_signals(heart.draining.set), heart:
+            with on_signals(heart.draining.set), heart, _collecting_seldom():
                 return worker.run(Until(once, until_idle, idle_seconds))
         finally:
             with on_signals(lambda: None), suppress(UnavailableError):
@@ -116,6 +118,23 @@ def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)
     return Engine(model, settings.max_batch_tokens), OpenJobs(record, info.tokenizer, runtime, settings.blobs)
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Meanwhile full collections are left to the worker, which does them when no pass waits, and the model to none.
+
+    Of the 10,000s of tasks that are on their way each would take a third of a second, and the GPU would wait.
+    """
+    often = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(often[0], often[1], 1_000_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*often)
+        gc.unfreeze()
 
 
 def host(environment: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from threading import Lock
 class Progress:
     """What a worker has done since it began; failed tasks are done too, and those that were re-used.
 
-    ``busy`` is the share of its time in which the engine ran, known when it has ended.
+    ``busy`` is the share of its time in which its device was at work, known when it has ended.
     """
 
     tasks_done: int = 0

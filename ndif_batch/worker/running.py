@@ -9,6 +9,7 @@ import structlog
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.cluster import FREE
 from ndif_batch.queue.records import Lease
+from ndif_batch.worker.call import Call
 from ndif_batch.worker.checking import Checks
 from ndif_batch.worker.committing import Committer, Complete
 from ndif_batch.worker.ending import Draining
@@ -59,15 +60,31 @@ class Runner:
         """
         return [work for lease in leases if (work := self._opened(lease)) is not None and not self._is_complete(work)]
 
-    def run(self, works: Sequence[ShardWork], on_left: Callable[[int], None] = lambda tokens: None) -> None:
-        """Run what is ready, as far as draining allows; ``on_left`` hears how many tokens are left, as that changes."""
+    def run(
+        self,
+        works: Sequence[ShardWork],
+        on_left: Callable[[int], None] = lambda tokens: None,
+        further: Callable[[], Sequence[ShardWork]] = tuple,
+    ) -> None:
+        """Run what is ready, as far as draining allows; ``on_left`` hears how many tokens are left, as that changes.
+
+        ``further`` gives what has become ready meanwhile: the engine goes on with it without a pause.
+        """
         self._meter.begin()
-        self._on_left, self._left = on_left, sum(len(work.waiting) * work.job.record.tokens_per_task for work in works)
-        on_left(self._left)
-        works = [work for work in works if self._heart.holds(work.shard.id)]
-        for together in calls(works):
-            if not self._draining.begun:
-                self._run(together)
+        self._on_left, self._left = on_left, 0
+        waiting = self._joined(works)
+
+        def more() -> Sequence[ShardWork]:
+            if waiting or self._draining.begun:
+                return ()
+            ready = self._joined(further())
+            together = ready.pop(0) if ready and ready[0][0].job.shares else ()
+            waiting.extend(ready)
+            return together
+
+        while waiting and not self._draining.begun:
+            together = waiting.pop(0)
+            self._run(together, more if together[0].job.shares else tuple)
 
     def _opened(self, lease: Lease) -> ShardWork | None:
         try:
@@ -90,33 +107,40 @@ class Runner:
             self.writer.put(Complete(work, FREE, Counted.now(self._engine.counters)))
         return not work.missing
 
-    def _run(self, works: Sequence[ShardWork]) -> None:
+    def _joined(self, works: Sequence[ShardWork]) -> list[list[ShardWork]]:
+        """Shards as the calls of the engine take them; those that may share with others come first."""
+        held = [work for work in works if self._heart.holds(work.shard.id)]
+        self._left += sum(work.missing * work.job.record.tokens_per_task for work in held)
+        self._on_left(self._left)
+        return calls(held)
+
+    def _run(self, works: Sequence[ShardWork], further: Callable[[], Sequence[ShardWork]] = tuple) -> None:
         """Run what is missing of some shards in one call; should the call fail, once more job by job."""
+        call = Call(works, further, lambda: self._count_call(call))
         try:
-            for work, place, outcome in self._outcomes(works):
+            for work, place, outcome in self._outcomes(call):
                 if self._heart.holds(work.shard.id):
                     self._take(work, place, outcome)
                 if self._draining.is_over():
                     return
         except _CallFailedError as failure:
-            self._after_failure(works, failure.error)
+            self._after_failure(call.works, failure.error)
             return
-        for work in self._unfinished(works):
+        for work in self._unfinished(call.works):
             missing = NdifBatchError(f"the engine gave no outcome for {work.missing} tasks")
             self._committer.fail(work.lease, missing, retryable=True)
 
-    def _outcomes(self, works: Sequence[ShardWork]) -> Iterator[tuple[ShardWork, int, Outcome]]:
-        places = [(work, place) for work in works for place in work.waiting]
-        tasks = [work.task(place) for work, place in places]
-        constants = {digest: tensor for work in works for digest, tensor in work.job.constants.items()}
-        job = works[0].job
-        self._jobs.count_call(works, Counted.now(self._engine.counters))
+    def _outcomes(self, call: Call) -> Iterator[tuple[ShardWork, int, Outcome]]:
+        job = call.works[0].job
         try:
-            run = self._engine.run(tasks, nan=job.nan, layout=job.layout, constants=constants)
+            run = self._engine.run(call.tasks(), nan=job.nan, layout=job.layout, constants=call.constants)
             for outcome in self._meter.call(run):
-                yield *places[outcome.index], outcome
+                yield *call.place(outcome.index), outcome
         except Exception as error:
             raise _CallFailedError(error) from error
+
+    def _count_call(self, call: Call) -> None:
+        self._jobs.count_call(call.works, Counted.now(self._engine.counters))
 
     def _take(self, work: ShardWork, place: int, outcome: Outcome) -> None:
         work.take(place, outcome)
@@ -153,9 +177,9 @@ class Runner:
 
 
 def calls(works: Sequence[ShardWork]) -> list[list[ShardWork]]:
-    """Which shards one call of the engine runs: all that may share, and each job that may not by itself."""
+    """Which shards one call of the engine runs: first all that may share, then each job that may not by itself."""
     together: dict[int | None, list[ShardWork]] = {}
-    for work in works:
+    for work in sorted(works, key=lambda work: not work.job.shares):
         together.setdefault(None if work.job.shares else work.job.record.id, []).append(work)
     return list(together.values())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndif_batch.archive import ArchiveSpec, TaskStatus, as_stored
+from ndif_batch.archive import ArchiveSpec, TaskStatus, all_stored
 from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.queue.records import JobRecord, Lease, TaskFailure
@@ -86,7 +86,7 @@ class ShardWork:
     def reuse(self, place: int, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Keep what an equal task of an earlier job saved, unless it does not fit."""
         try:
-            stored = {array.name: as_stored(values[array.name], array) for array in self.job.spec.arrays}
+            stored = all_stored(values, self.job.spec.arrays)
         except (TaskError, KeyError):
             return
         self._keep(place, TaskStatus.REUSED, stored)
@@ -111,7 +111,7 @@ class ShardWork:
         if outcome.error is not None:
             return outcome.error
         try:
-            return {array.name: as_stored(outcome.saves[array.name], array) for array in self.job.spec.arrays}
+            return all_stored(outcome.saves, self.job.spec.arrays)
         except TaskError as error:
             return error
 

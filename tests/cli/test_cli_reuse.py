@@ -37,7 +37,8 @@ def test_no_reuse_runs_every_task(run: Run, client: Client) -> None:
     assert json.loads(run(*arguments, "--dry-run", "-o", "json").out)["reused_tasks"] == 4
     assert json.loads(run(*arguments, "--dry-run", "--no-reuse", "-o", "json").out)["reused_tasks"] == 0
     assert run(*arguments, "--no-reuse", "--parsable").out == "3\n"
-    assert ["reuse" in client.job(job).record.options for job in (2, 3)] == [False, False]
+    options = {"nan": "allow", "layout": "auto", "verify_fraction": 0.01}
+    assert [client.job(job).record.options for job in (2, 3)] == [options] * 2
 
 
 def test_removed_results_are_gone_and_their_bytes_are_free(run: Run, client: Client) -> None:

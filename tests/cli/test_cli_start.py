@@ -17,7 +17,8 @@ SECONDS = 0.3
 HEAVY = ("torch", "transformers", "zarr", "sqlalchemy", "xarray", "pandas", "numpy", "pydantic", "matplotlib")
 LISTS = ("ls", "show", "explain", "logs", "watch", "wait")
 CHANGES = ("cancel", "hold", "release", "retry")
-VERBS = ("demo", "submit", "sweep", "results", "graph", "model", "worker", "db", "config", "doctor", *LISTS, *CHANGES)
+PARTS = ("graph", "model", "worker", "db", "config", "user", "token", "init", "doctor")
+VERBS = ("demo", "submit", "sweep", "results", *PARTS, *LISTS, *CHANGES)
 GROUPS = {
     "sweep": ["plan", "run"],
     "results": ["ls", "show", "get", "export", "verify"],
@@ -26,6 +27,8 @@ GROUPS = {
     "worker": ["run"],
     "db": ["upgrade", "check"],
     "config": ["show"],
+    "user": ["create", "ls", "set", "revoke"],
+    "token": ["create", "ls", "revoke"],
 }
 
 

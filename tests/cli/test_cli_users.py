@@ -17,12 +17,13 @@ def test_what_is_set_is_shown_and_what_is_not_given_stays(run: Run, client: Clie
     assert run("user", "set", "bob", "--pending-tasks", 100, "--archive-bytes", "1_000").err == "user bob is changed\n"
     assert run("user", "set", "bob", "--shares", 2.5, "--running-shards", 4).code == 0
     assert run("user", "set", "bob", "--pending-tasks", "none").code == 0
+    assert run("user", "set", "bob", "--role", "reader").code == 0
     user = client.queue.user("bob")
     assert (user.shares, user.quotas) == (2.5, Quotas(None, 4, 1000))
     (row,) = json.loads(run("user", "ls", "-o", "json").out)
     assert row == {
         "user": "bob",
-        "role": "user",
+        "role": "reader",
         "shares": 2.5,
         "pending-tasks": None,
         "running-shards": 4,

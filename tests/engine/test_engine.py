@@ -10,7 +10,7 @@ import torch
 from ndif_batch.engine.engine import Engine, Outcome
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, TensorRef
 from ndif_batch.sweep.task import Task
-from tests.families import Subject, family
+from tests.families import Subject, blocks, family
 from tests.oracle import assert_equal, oracle
 
 PROMPT = tuple(range(3, 12))
@@ -87,6 +87,45 @@ def test_neighbours_of_a_bad_task_get_what_they_would_get_alone(name: str, bad: 
 def in_gpt2(node: Node) -> Node:
     site = None if node.site is None else node.site.replace("model.layers", "transformer.h")
     return Node(node.op, node.args, node.kwargs, node.run, site, node.index, node.name)
+
+
+WILD = [float("nan"), float("inf"), -float("inf"), 1e38]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3_text", "mixtral", "gpt_oss", "gptj"])
+def test_wild_values_at_some_positions_leave_everybody_with_what_they_get_alone(name: str) -> None:
+    own = family(name)
+    first, *_, last = blocks(own.loaded)
+
+    items = (0,) if isinstance(own.loaded.sites.site(f"{first}.output").value, tuple) else ()
+    end = (read(f"{last}.output"), *(Node("getitem", (NodeRef(0), items)) for _ in items))
+
+    def changed(value: float, *index: Arg) -> Task:
+        write = Node("write", (value,), run=0, site=f"{first}.output", index=(*items, *index))
+        return Task(graph(write, *shifted((*end, save(len(items))))))
+
+    well = [Task(graph(*end, save(len(items)))), *(changed(0.5, ALL, position) for position in (2, 7, -1))]
+    wild = [changed(value, ALL, position) for value in WILD for position in (0, 4, -1)]
+    tasks = [task for pair in zip(wild, well * 3, strict=True) for task in pair]
+    for layout in ("auto", "solo"):
+        for task, outcome in zip(tasks, outcomes(own, tasks, layout=layout), strict=True):
+            assert outcome.error is None
+            assert_equal("out", outcome.saves["out"], oracle(own, task)["out"])
+
+
+def test_only_a_branch_that_holds_what_is_not_finite_is_run_again(subject: Subject) -> None:
+    def tokens(*values: float, index: tuple[Arg, ...] = (ALL, 4)) -> int:
+        engine = Engine(subject.loaded)
+        write = [Node("write", (value,), run=0, site="model.layers.0.output", index=index) for value in values]
+        tasks = [Task(graph(one, read("model.layers.2.output"), save(1))) for one in write]
+        assert sorted(outcome.index for outcome in engine.run(tasks)) == list(range(len(values)))
+        assert engine.counters.tasks == len(values)
+        return engine.counters.tokens
+
+    length, branch = len(PROMPT), len(PROMPT) - 4
+    assert tokens(0.5, 1.0, 2.0) == length + 3 * branch
+    assert tokens(0.5, float("nan"), 2.0, float("inf")) == (length + 4 * branch) + 3 * length
+    assert tokens(0.5, float("nan"), 2.0, index=(ALL,)) == 4 * length
 
 
 def test_a_failing_node_is_named_with_its_submitted_id(subject: Subject) -> None:

@@ -87,6 +87,8 @@ def test_a_filled_database_of_0001_is_refused_until_upgraded_and_then_goes_on(ol
         if old.startswith("postgresql"):
             with queue._database.write() as tx:
                 tx.connection.execute(text("SELECT setval('worker_id_seq', 9)"))
+        assert queue.set_role("bob", Role.READER, actor="root").role is Role.READER
+        assert queue.authenticate(queue.create_token("bob", actor="root").text).user == "bob"
         (lease,) = take(queue, new_worker(queue))
         assert (lease.shard.id, lease.shard.epoch) == (2, 4)
         assert queue.commit([Finished(2, 4, cost=Cost(1.0, 50))])

@@ -11,7 +11,8 @@ from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerStat
 
 
 def test_every_event_of_a_job_shard_or_worker_is_a_transition_or_a_beginning() -> None:
-    beginnings = {
+    no_transition = {
+        EventKind.SHARD_DEVIATED,
         EventKind.MODEL_ADDED,
         EventKind.JOB_SUBMITTED,
         EventKind.RESULTS_REMOVED,
@@ -19,8 +20,10 @@ def test_every_event_of_a_job_shard_or_worker_is_a_transition_or_a_beginning() -
         EventKind.PILOT_REQUESTED,
         EventKind.USER_CHANGED,
         EventKind.SETTING_CHANGED,
+        EventKind.TOKEN_CREATED,
+        EventKind.TOKEN_REVOKED,
     }
-    assert {*states.JOB, *states.SHARD, *states.WORKER, *states.PILOT} == set(EventKind) - beginnings
+    assert {*states.JOB, *states.SHARD, *states.WORKER, *states.PILOT} == set(EventKind) - no_transition
 
 
 def test_final_states_are_left_only_by_retry() -> None:

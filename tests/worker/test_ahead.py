@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event, current_thread
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from ndif_batch.worker.ending import Until
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.walltime import Walltime
 from tests.waiting import until
-from tests.worker.toy_engine import ToyCounters, ToyEngine
+from tests.worker.toy_engine import ToyCounters, ToyEngine, ToyOutcome
 from tests.worker.working import assert_right, submit, working
 
 SHARD = 3 * 3
@@ -77,6 +78,69 @@ def test_the_next_round_is_leased_when_so_many_tokens_are_left(client: Client) -
         here.run()
     assert seen == [2] * 5
     assert_untroubled(client, job)
+
+
+class Streaming(ToyEngine):
+    """Takes a task when the one before it is done."""
+
+    def run(
+        self, tasks: Iterable[Task], *, nan: str, layout: str, constants: Mapping[str, Any]
+    ) -> Iterator[ToyOutcome]:
+        self.calls.append([])
+        self.options.append((nan, layout))
+        for index, task in enumerate(tasks):
+            self.calls[-1].append(task)
+            yield self._outcome(index, task)
+
+
+def test_an_engine_goes_on_with_the_rounds_that_are_there_in_time(client: Client) -> None:
+    job = submit(client)
+
+    def before(task: Task) -> None:
+        if task.id % 3 == 2 and task.id < 9:
+            until(lambda: here.worker._ahead.ready, "the next round")
+
+    engine = Streaming(before)
+    with working(client, engine, max_tokens=SHARD) as here:
+        here.run()
+    assert [[task.id for task in call] for call in engine.calls] == [list(range(12))]
+    assert_untroubled(client, job)
+
+
+def test_a_call_ends_after_so_many_rounds_and_the_next_goes_on(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit(client)
+    monkeypatch.setattr("ndif_batch.worker.call.ROUNDS", 3)
+
+    def before(task: Task) -> None:
+        if task.id % 3 == 2 and task.id < 9:
+            until(lambda: here.worker._ahead.ready, "the next round")
+
+    engine = Streaming(before)
+    with working(client, engine, max_tokens=SHARD) as here:
+        here.run()
+    assert [len(call) for call in engine.calls] == [9, 3]
+    assert_untroubled(client, job)
+
+
+def test_jobs_that_may_not_share_have_calls_of_their_own_between_those_of_others(client: Client) -> None:
+    jobs = [
+        submit(client, tile=(4, 3), layout=layout, seed=seed) for seed, layout in enumerate(("auto", "solo", "auto"))
+    ]
+
+    def before(task: Task) -> None:
+        if task.id == 0 and len(engine.calls) < len(jobs):
+            until(lambda: here.worker._ahead.ready, "the next round")
+
+    engine = Streaming(before)
+    with working(client, engine, max_tokens=4 * SHARD) as here:
+        here.run()
+    assert [(layout, len(call)) for (_, layout), call in zip(engine.options, engine.calls, strict=True)] == [
+        ("auto", 12),
+        ("solo", 12),
+        ("auto", 12),
+    ]
+    for job in jobs:
+        assert_untroubled(client, job)
 
 
 class Counting(Queue):
@@ -255,13 +319,15 @@ def test_one_thing_is_fetched_at_a_time() -> None:
 
 def test_the_share_leaves_out_the_time_without_work_and_counts_the_call_that_runs() -> None:
     now = 0.0
-    meter = Meter(ToyCounters(), clock=lambda: now)
+    counters = ToyCounters()
+    meter = Meter(counters, clock=lambda: now)
     busy = Busy(meter)
     assert busy.share is None
 
     def outcomes() -> object:
         nonlocal now
         now += 6
+        counters.busy_seconds += 6
         looks.append(busy.lately())
         yield 0
 

@@ -169,13 +169,13 @@ def test_what_is_reused_is_not_run_again(client: Client) -> None:
     assert (again.refresh().state, again.verified()) == (JobState.COMPLETED, Verified())
 
 
-def test_checks_take_a_tenth_of_the_time_and_their_passes_are_nobodys(client: Client) -> None:
+def test_checks_take_a_fiftieth_of_the_time_and_their_passes_are_nobodys(client: Client) -> None:
     job = submit(client, repeats=100, tile=(1, 1, 10), verify_fraction=1.0)
     engine, alone = ToyEngine(), ToyEngine()
     meter = Meter(engine.counters, clock=Ticking())
     run(client, engine, alone, meter=meter)
     assert len(alone.calls) == job.verified().tasks
-    assert 0.09 < meter.checking_seconds / meter.engine_seconds < 0.11
+    assert 0.018 < meter.checking_seconds / meter.engine_seconds < 0.022
     assert job.results().attributes["sharing"]["tasks"] == 1200
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class ToyCounters:
     passes: int = 0
     tasks: int = 0
     tokens: int = 0
+    busy_seconds: float = 0.0
 
 
 @dataclass
@@ -42,22 +44,28 @@ class ToyEngine:
     options: list[tuple[str, str]] = field(default_factory=list)
 
     def run(
-        self, tasks: Sequence[Task], *, nan: str, layout: str, constants: Mapping[str, Any]
+        self, tasks: Iterable[Task], *, nan: str, layout: str, constants: Mapping[str, Any]
     ) -> Iterator[ToyOutcome]:
-        self.calls.append(list(tasks))
+        tasks = list(tasks)
+        self.calls.append(tasks)
         self.options.append((nan, layout))
         self.counters.passes += 1
         self.counters.tasks += len(tasks)
         self.counters.tokens += sum(len(str(task.bindings["prompt"]).split()) for task in tasks)
         for index in reversed(range(len(tasks))):
-            try:
-                self.before(tasks[index])
-            except TaskError as error:
-                yield ToyOutcome(index, {}, error)
-                continue
-            saves = values(tasks[index])
-            self.after(tasks[index], saves)
-            yield ToyOutcome(index, saves)
+            yield self._outcome(index, tasks[index])
+
+    def _outcome(self, index: int, task: Task) -> ToyOutcome:
+        began = perf_counter()
+        try:
+            self.before(task)
+        except TaskError as error:
+            return ToyOutcome(index, {}, error)
+        finally:
+            self.counters.busy_seconds += perf_counter() - began
+        saves = values(task)
+        self.after(task, saves)
+        return ToyOutcome(index, saves)
 
 
 def values(task: Task) -> dict[str, np.ndarray[Any, Any]]:
