@@ -133,3 +133,5 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"setting {name!r}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{config_file()}: {error}") from None

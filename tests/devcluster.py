@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import toy
+from tests.afterwards import afterwards
 
 ROOT = Path(toy.__file__).parents[1]
 SCRIPT = ROOT / "slurm/devcluster"
@@ -29,6 +30,10 @@ class DevCluster:
     def conf(self) -> str:
         return str(self.folder / "etc/slurm.conf")
 
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, str(SCRIPT), "--dir", str(self.folder)]
+
     def __call__(self, *words: object) -> str:
         """What a command of devcluster prints; fails with what it says."""
         done = self.tried(*words)
@@ -36,8 +41,7 @@ class DevCluster:
         return done.stdout
 
     def tried(self, *words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPT), "--dir", str(self.folder), *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run([*self.command, *map(str, words)], capture_output=True, text=True, timeout=120)
 
     def slurm(self, *words: str) -> str:
         """What one of Slurm's own commands prints."""
@@ -47,14 +51,12 @@ class DevCluster:
 
 @contextmanager
 def devcluster(nodes: int = 2, gpus: int = 2) -> Iterator[DevCluster]:
-    """A cluster, and nothing of it afterwards."""
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        cluster = DevCluster(Path(folder) / "state", free_ports(1 + nodes))
-        try:
-            cluster("up", nodes, gpus, "--port", cluster.port)
-            yield cluster
-        finally:
-            cluster("down", "--purge")
+    """A cluster, and nothing of it afterwards, even if this process is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    cluster = DevCluster(folder / "state", free_ports(1 + nodes))
+    with afterwards([*cluster.command, "down", "--purge"], ["rm", "-r", folder]):
+        cluster("up", nodes, gpus, "--port", cluster.port)
+        yield cluster
 
 
 def free_ports(count: int) -> int:

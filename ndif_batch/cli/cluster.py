@@ -135,7 +135,7 @@ def _chosen(
 
 def _row(pilot: PilotRecord, worker: WorkerRecord | None, output: Format) -> dict[str, Any]:
     shown = output is Format.TABLE
-    used = worker.memory_used if worker else None
+    used, busy = (worker.memory_used, worker.utilization) if worker else (None, None)
     return {
         "pilot": pilot.name,
         "model": pilot.model,
@@ -144,7 +144,7 @@ def _row(pilot: PilotRecord, worker: WorkerRecord | None, output: Format) -> dic
         "host": worker.host if worker else None,
         "age": age(pilot.requested_at) if shown else pilot.requested_at,
         "memory": size(used) if shown and used is not None else used,
-        "busy": worker.utilization if worker else None,
+        "busy": f"{busy:.0%}" if shown and busy is not None else busy,
         "reason": pilot.reason,
         "launcher": pilot.launcher,
         "resources": pilot.resources,

@@ -51,7 +51,7 @@ def doctor(output: Output = Format.TABLE) -> None:
     from ndif_batch.config import load_settings
 
     settings = load_settings()
-    findings = [finding for check in CHECKS for finding in _safely(check, settings)]
+    findings = [finding for check in CHECKS for finding in safely(check, settings)]
     rows = [{"check": f.check, "state": f.health.value, "detail": f.detail, "remedy": f.remedy} for f in findings]
     write_rows(rows, ("check", "state", "detail", "remedy"), output)
     if any(finding.health is Health.FAIL for finding in findings):
@@ -99,14 +99,27 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             )
 
 
+def check_slurm(settings: Settings) -> Iterator[Finding]:
+    """Whether pilots of such resources can be asked for, if Slurm is to start them."""
+    from ndif_batch.launcher.slurm import command
+    from ndif_batch.launcher.submission import check_resources
+
+    if settings.cluster.launcher == "slurm":
+        own = (model.resources for model in settings.cluster.models.values())
+        for resources in (settings.cluster.resources, *own):
+            check_resources(resources)
+        command("squeue", "--noheader", "--me")
+        yield Finding("slurm", Health.OK, f"{command('sbatch', '--version').strip()} answers")
+
+
 def check_archive(settings: Settings) -> Iterator[Finding]:
     """Whether results can be written, and for how long."""
-    yield from _writable("archive", settings.archive, "NDIF_BATCH_ARCHIVE_DIR")
+    yield from _writable("archive", settings, settings.archive, "NDIF_BATCH_ARCHIVE_DIR")
 
 
 def check_model_cache(settings: Settings) -> Iterator[Finding]:
     """Whether models can be fetched."""
-    yield from _writable("model cache", settings.model_cache, "NDIF_BATCH_MODEL_CACHE")
+    yield from _writable("model cache", settings, settings.model_cache, "NDIF_BATCH_MODEL_CACHE")
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:
@@ -144,6 +157,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     check_python,
     check_packages,
     check_database,
+    check_slurm,
     check_archive,
     check_model_cache,
     check_models,
@@ -167,7 +181,8 @@ def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     return found[1]
 
 
-def _writable(check: str, folder: Path, variable: str) -> Iterator[Finding]:
+def _writable(check: str, settings: Settings, folder: Path, variable: str) -> Iterator[Finding]:
+    """Where others do the work, who submits it need not write."""
     from tempfile import TemporaryFile
 
     standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
@@ -176,7 +191,10 @@ def _writable(check: str, folder: Path, variable: str) -> Iterator[Finding]:
             file.write(bytes(2**16))
             file.flush()
     except OSError as error:
-        yield Finding(check, Health.FAIL, f"{folder}: {error.strerror}", f"set {variable} to a directory of yours")
+        if settings.database_url and standing == folder and os.access(folder, os.R_OK | os.X_OK):
+            yield Finding(check, Health.WARN, f"{folder}, read only", "right for users; workers have to write there")
+        else:
+            yield Finding(check, Health.FAIL, f"{folder}: {error.strerror}", f"set {variable} to a directory of yours")
         return
     free = shutil.disk_usage(standing).free
     little = free < LITTLE_SPACE
@@ -188,7 +206,8 @@ def _writable(check: str, folder: Path, variable: str) -> Iterator[Finding]:
     )
 
 
-def _safely(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+def safely(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> Iterator[Finding]:
+    """What a check found, or what it fell over."""
     name = check.__name__.removeprefix("check_").replace("_", " ")
     try:
         yield from check(settings)

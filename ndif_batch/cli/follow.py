@@ -80,7 +80,7 @@ def _hint_at_workers(client: Client, jobs: Sequence[JobHandle]) -> None:
     workers = client.queue.workers()
     for model in sorted({job.record.model for job in jobs if not job.state.final}):
         if not any(alive(worker, model) for worker in workers):
-            say(f"no worker has model {model}; start one: ndif-batch worker run --model {model}")
+            say(f"no worker has model {model} yet: a scheduler starts one, or `ndif-batch worker run --model {model}`")
 
 
 def told_failures(job: JobHandle) -> bool:

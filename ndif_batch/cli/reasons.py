@@ -29,7 +29,7 @@ MEANING = {
     "Paused": "{what} is paused: `ndif-batch cluster resume{option}` ends the pause",
     "Quota": "{user} runs {running} of {limit} shards at once: it goes on when one of them ends; an administrator may"
     " raise the limit with `ndif-batch user set {user} --running-shards`",
-    "Resources": "no worker holds its model: `ndif-batch worker run --model {model}` starts one",
+    "Resources": "no worker holds its model: a scheduler starts one, or `ndif-batch worker run --model {model}`",
     "ModelLoading": "a worker is loading its model",
     "Backoff": "its shards failed and are tried again in a moment",
     "Priority": "workers are busy with jobs that come first",

@@ -27,10 +27,18 @@ def show(output: Output = Format.TABLE) -> None:
     rows = []
     for name in Settings.model_fields:
         variable = f"NDIF_BATCH_{name.upper()}"
-        origin = "variable" if variable in os.environ else "file" if name in settings.model_fields_set else "default"
-        value = derived.get(name, str(getattr(settings, name)))
-        rows.append({"setting": name, "value": without_password(value), "from": origin, "variable": variable})
+        given = settings.model_fields_set
+        if name == "cluster":
+            own, parts = settings.cluster.model_fields_set, {**dict(settings.cluster), "folder": settings.pilots}
+            rows += [_row(f"cluster.{part}", value, variable, part in own) for part, value in parts.items()]
+        else:
+            rows.append(_row(name, derived.get(name, getattr(settings, name)), variable, name in given))
     write_rows(rows, ("setting", "value", "from", "variable"), output)
+
+
+def _row(name: str, value: object, variable: str, is_set: bool) -> dict[str, str]:
+    origin = "default" if not is_set else "variable" if variable in os.environ else "file"
+    return {"setting": name, "value": without_password(str(value)), "from": origin, "variable": variable}
 
 
 def without_password(url: str) -> str:

@@ -24,16 +24,16 @@ class InlineLauncher:
         """Be the pilot until no work is left; an error of the pilot is its end, not the caller's."""
         folder = pilot.write_order(self.folder, replace(request, idle_seconds=0.0))
         outside = dict(os.environ)
-        reason = "COMPLETED"
+        word = "COMPLETED"
         try:
             self._body(folder)
-        except NdifBatchError as error:
-            reason = f"FAILED: {error}"
+        except NdifBatchError:
+            word = "FAILED"
         finally:
             os.environ.clear()
             os.environ.update(outside)
         external_id = str(os.getpid())
-        self._ended[request.name] = Observed(PilotState.ENDED, external_id, reason)
+        self._ended[request.name] = Observed(PilotState.ENDED, external_id, pilot.ending(word, folder))
         return external_id
 
     def observe(self) -> Mapping[str, Observed]:

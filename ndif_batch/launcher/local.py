@@ -87,9 +87,9 @@ class LocalLauncher:
         state = job.state
         if state == "RUNNING":
             return Observed(PilotState.RUNNING, job.job_id, node=host)
-        error = pilot.error_of(self.folder / name)
-        how = f"FAILED: {error}" if error else "CANCELLED" if state == "INTERRUPTED" else "COMPLETED"
-        return Observed(PilotState.ENDED, job.job_id, how)
+        folder = self.folder / name
+        word = "FAILED" if pilot.failed(folder) else "CANCELLED" if state == "INTERRUPTED" else "COMPLETED"
+        return Observed(PilotState.ENDED, job.job_id, pilot.ending(word, folder))
 
     def _processes(self) -> list[tuple[str, int]]:
         """Name and process id of every process of a pilot, controllers first."""

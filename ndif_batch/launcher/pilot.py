@@ -14,7 +14,7 @@ from ndif_batch.errors import ConflictError, NotAllowedError
 from ndif_batch.launcher.protocol import PilotRequest
 from ndif_batch.worker.signals import SIGNALS, on_signals
 
-ORDER, DRAIN, ERROR = "order.json", "drain", "error"
+ORDER, DRAIN, ENDED, ERROR = "order.json", "drain", "ended", "error"
 OTHERS = 0o077
 
 
@@ -47,8 +47,8 @@ def private(root: Path) -> Path:
     return root
 
 
-def carry_out(folder: Path) -> None:
-    """Run the worker that the folder's order describes."""
+def carry_out(folder: Path) -> str:
+    """Run the worker that the folder's order describes, and say why it ended."""
     order = json.loads((folder / ORDER).read_text())
     os.environ.update(order["environment"])
     if order["config"] is not None:
@@ -56,20 +56,25 @@ def carry_out(folder: Path) -> None:
     from ndif_batch import worker
     from ndif_batch.config import load_settings
 
-    worker.run(load_settings(), order["model"], idle_seconds=order["idle_seconds"])
+    return worker.run(load_settings(), order["model"], idle_seconds=order["idle_seconds"]).ended
 
 
-def run(folder: Path, work: Callable[[Path], None] = carry_out) -> None:
+def run(folder: Path, work: Callable[[Path], str] = carry_out) -> None:
     """Be the pilot whose folder this is. SIGTERM and SIGUSR2 end it in good order from the first line on.
 
     submitit, which calls this, would ignore the one and requeue at the other. A signal that came before this line is
-    found in the folder: whoever asks a pilot to drain leaves the file ``drain`` first.
+    found in the folder: whoever asks a pilot to drain leaves the file ``drain`` first. Why it ended stands there, too.
     """
-    with on_signals(sys.exit):
+
+    def leave(number: signal.Signals) -> None:
+        (folder / ENDED).write_text(number.name)
+        sys.exit()
+
+    with on_signals(leave):
         if (folder / DRAIN).exists():
             return
         try:
-            work(folder)
+            (folder / ENDED).write_text(work(folder))
         except Exception as error:
             (folder / ERROR).write_text(str(error))
             raise
@@ -94,9 +99,19 @@ def leave_word(folder: Path) -> None:
         (folder / DRAIN).touch()
 
 
-def error_of(folder: Path) -> str:
-    """What the pilot of a folder failed with, or nothing."""
-    try:
-        return (folder / ERROR).read_text()
-    except FileNotFoundError:
-        return ""
+def last_words(folder: Path) -> str:
+    """What the pilot of a folder failed with, or else why it ended, or nothing."""
+    for name in (ERROR, ENDED):
+        with suppress(OSError):
+            return (folder / name).read_text()
+    return ""
+
+
+def failed(folder: Path) -> bool:
+    """Whether the pilot of a folder ended with an error."""
+    return (folder / ERROR).exists()
+
+
+def ending(word: str, folder: Path) -> str:
+    """How the pilot of a folder ended, in its launcher's ``word`` and its own."""
+    return ": ".join(filter(None, (word, last_words(folder))))

@@ -15,6 +15,7 @@ from ndif_batch.errors import UnavailableError
 from ndif_batch.launcher import pilot
 from ndif_batch.launcher.protocol import Observed, PilotRequest, PilotState
 from ndif_batch.launcher.submission import submit
+from ndif_batch.worker.walltime import RESERVE_SECONDS
 
 COMMAND_SECONDS = 60
 FORMAT = "%i|%j|%T|%r|%N|%k"
@@ -74,7 +75,7 @@ class SlurmLauncher:
             words = [f"--cpus-per-task={resources['cpus_per_task']}", *resources.get("slurm_srun_args", ())]
             own["slurm_srun_args"] = words
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
-        executor.update_parameters(**{**resources, **own})
+        executor.update_parameters(**{"slurm_signal_delay_s": int(RESERVE_SECONDS), **resources, **own})
         return executor
 
     def observe(self) -> Mapping[str, Observed]:
@@ -113,8 +114,7 @@ class SlurmLauncher:
     def _reason(self, job: SlurmJob) -> str:
         if job.state is not PilotState.ENDED:
             return "" if job.reason == "None" else job.reason
-        error = pilot.error_of(self.folder / job.name)
-        return f"{job.word}: {error}" if error else job.word
+        return pilot.ending(job.word, self.folder / job.name)
 
 
 def command(*words: str) -> str:
@@ -126,5 +126,5 @@ def command(*words: str) -> str:
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{words[0]} gave no answer in {COMMAND_SECONDS} s") from None
     if done.returncode:
-        raise UnavailableError(f"{words[0]}: {done.stderr.strip()}")
+        raise UnavailableError(f"{words[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
     return done.stdout

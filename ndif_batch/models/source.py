@@ -108,6 +108,8 @@ def _convert_gguf(path: Path, target: Path) -> None:
         quantizer.remove_quantization_config(model)
         del model.hf_quantizer
     model.save_pretrained(target)
+    for weights in target.glob("*.safetensors"):  # which are written for their owner alone
+        weights.chmod((target / "config.json").stat().st_mode)
     AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
 
 

@@ -27,6 +27,11 @@ class ClusterQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def now(self) -> datetime:
+        """The time by which everything is judged: the database's, whatever the clock of this host says."""
+        with self._database.read() as tx:
+            return tx.now
+
     def acquire_leader(self, name: str, holder: str, seconds: float) -> bool:
         """Take or renew the lease ``name`` for so long; False while another holder has it."""
         with self._database.write() as tx:

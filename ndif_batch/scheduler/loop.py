@@ -26,7 +26,7 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
     """
     configure_logs()
     stop, ticked = Event(), Ticked(leads=False)
-    with Queue.open(settings.database) as queue, on_signals(stop.set):
+    with Queue.open(settings.database) as queue, on_signals(lambda number: stop.set()):
         launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
         scheduler = Scheduler(queue, launcher, settings, f"{socket.gethostname()} {os.getpid()}")
         while not stop.is_set():

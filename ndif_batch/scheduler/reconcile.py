@@ -18,6 +18,9 @@ WITHOUT_FAULT = frozenset(
 )
 """Ends that say nothing against the shards of a pilot, in Slurm's words."""
 
+OUT_OF_TIME = frozenset({"DEADLINE", "TIMEOUT"})
+"""Those that a pilot is to blame for if it had done nothing by then: the next one of this kind would do no better."""
+
 ALIVE = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.DRAINING)
 
 
@@ -131,8 +134,10 @@ def _running(
 
 
 def _ended(pilot: PilotRecord, worker: WorkerRecord | None, seen: Observed) -> Change:
-    orderly = re.split(r"[^A-Z_]", seen.reason, maxsplit=1)[0] in WITHOUT_FAULT
-    state = PilotState.ENDED if orderly else PilotState.FAILED
+    word = re.split(r"[^A-Z_]", seen.reason, maxsplit=1)[0]
+    orderly = word in WITHOUT_FAULT
+    in_vain = word in OUT_OF_TIME and not has_worked(worker)
+    state = PilotState.ENDED if orderly and not in_vain else PilotState.FAILED
     return Change(
         pilot,
         state,
@@ -141,6 +146,11 @@ def _ended(pilot: PilotRecord, worker: WorkerRecord | None, seen: Observed) -> C
         worker=_alive(worker),
         died=not orderly,
     )
+
+
+def has_worked(worker: WorkerRecord | None) -> bool:
+    """Whether a pilot's worker has ended any shard."""
+    return worker is not None and worker.tokens > 0
 
 
 def _gone(pilot: PilotRecord, worker: WorkerRecord | None, reason: str, *, died: bool, cancel: bool = False) -> Change:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from secrets import token_hex
 from typing import Any
 
@@ -56,7 +56,6 @@ class Scheduler:
     launcher: Launcher
     settings: Settings
     holder: str
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     token: Callable[[], str] = lambda: token_hex(4)
 
     def tick(self) -> Ticked:
@@ -68,11 +67,12 @@ class Scheduler:
         ended = self._reconcile(observed)
         pilots = self.queue.pilots()
         workers = {worker.id: worker for worker in self.queue.workers()}
-        now = self.clock()
+        now = self.queue.now()
         cluster, busy = self.settings.cluster, BUSY_BEATS * self.settings.heartbeat_seconds
         seen = [views.view(pilot, workers.get(pilot.worker_id or 0), now, busy) for pilot in pilots]
-        backlog = views.backlogs(self.queue.backlog(), cluster)
-        frozen = {*self._paused(backlog), *views.backing_off(self.queue.pilots(active=False), workers, cluster, now)}
+        every = self.queue.pilots(active=False)
+        backlog = views.backlogs(self.queue.backlog(), cluster, views.in_vain(every, workers))
+        frozen = {*self._paused(backlog), *views.backing_off(every, workers, cluster, now)}
         shares = {user.name: user.shares for user in self.queue.users()}
         decisions = pilots_wanted(
             views.capped(backlog, frozen, seen), seen, views.limits(cluster), now.timestamp(), shares
@@ -101,7 +101,7 @@ class Scheduler:
         pending, draining = timedelta(seconds=cluster.pending_seconds), timedelta(seconds=cluster.drain_seconds)
         waits = Waits(pending=pending, silent=silent, drain=draining)
         workers: dict[int, WorkerRecord] = {worker.id: worker for worker in self.queue.workers()}
-        changes = reconcile(self.queue.pilots(), workers, observed, self.clock(), waits)
+        changes = reconcile(self.queue.pilots(), workers, observed, self.queue.now(), waits)
         for change in changes:
             self._carry_out(change)
         self._end_strays(observed, {change.pilot.name for change in changes})

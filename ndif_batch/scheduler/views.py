@@ -10,6 +10,7 @@ from typing import Any
 from ndif_batch.config import ClusterSettings, ModelPilots
 from ndif_batch.queue.cluster import ModelBacklog, PilotRecord, PilotState
 from ndif_batch.queue.records import WorkerRecord
+from ndif_batch.scheduler.reconcile import has_worked
 from ndif_batch.scheduling.cluster import Backlog, Limits, PilotPhase, PilotView
 
 PHASES = {
@@ -20,6 +21,8 @@ PHASES = {
 }
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(seconds=15), timedelta(minutes=15)
 NOTHING = ModelBacklog({}, 0, 0, 0.0, 0.0, None, None)
+LONGER = 2.0
+"""A pilot gets time for a load of so many times what the one before it lived, if that failed and had done nothing."""
 RECENT_ENDS = 8
 """How many ended pilots of a model tell whether its pilots can start at all."""
 
@@ -45,13 +48,18 @@ def resources(cluster: ClusterSettings, model: str) -> dict[str, Any]:
     return {**cluster.resources, **cluster.models.get(model, ModelPilots()).resources}
 
 
-def backlogs(waiting: Mapping[str, ModelBacklog], cluster: ClusterSettings) -> dict[str, Backlog]:
-    """What waits for each model, with those that keep pilots without work."""
+def backlogs(
+    waiting: Mapping[str, ModelBacklog], cluster: ClusterSettings, in_vain: Mapping[str, float]
+) -> dict[str, Backlog]:
+    """What waits for each model, with those that keep pilots without work; ``in_vain`` is how long pilots lived so."""
     kept = {model for model, own in cluster.models.items() if own.minimum}
-    return {model: _backlog(model, waiting.get(model, NOTHING), cluster) for model in sorted({*waiting, *kept})}
+    return {
+        model: _backlog(model, waiting.get(model, NOTHING), cluster, in_vain.get(model, 0.0))
+        for model in sorted({*waiting, *kept})
+    }
 
 
-def _backlog(model: str, one: ModelBacklog, cluster: ClusterSettings) -> Backlog:
+def _backlog(model: str, one: ModelBacklog, cluster: ClusterSettings, in_vain: float) -> Backlog:
     own, given = cluster.models.get(model, ModelPilots()), resources(cluster, model)
     return Backlog(
         tokens=one.tokens,
@@ -59,7 +67,7 @@ def _backlog(model: str, one: ModelBacklog, cluster: ClusterSettings) -> Backlog
         oldest_seconds=one.oldest_seconds,
         waited_seconds=one.waited_seconds,
         tokens_per_second=one.tokens_per_second,
-        load_seconds=one.load_seconds or cluster.load_seconds,
+        load_seconds=max(one.load_seconds or cluster.load_seconds, LONGER * in_vain),
         gpus=_gpus(given),
         partition=_partition(given),
         minimum=own.minimum,
@@ -86,7 +94,7 @@ def view(pilot: PilotRecord, worker: WorkerRecord | None, now: datetime, busy_se
 def backing_off(
     pilots: Sequence[PilotRecord], workers: Mapping[int, WorkerRecord], cluster: ClusterSettings, now: datetime
 ) -> set[str]:
-    """Models whose latest pilots failed before they were ready: longer after each, none is started for a while.
+    """Models whose latest pilots failed before they did anything: longer after each, none is started for a while.
 
     What pilots with other resources than those of the settings met says nothing about the next.
     """
@@ -98,7 +106,7 @@ def backing_off(
             worker = workers.get(pilot.worker_id or 0)
             if _asked_otherwise(pilot, cluster):
                 break
-            if pilot.state is not PilotState.FAILED or (worker is not None and worker.ready_at is not None):
+            if pilot.state is not PilotState.FAILED or has_worked(worker):
                 break
             failures += 1
         if failures:
@@ -106,6 +114,17 @@ def backing_off(
             if ended[0].ended_at is not None and now - ended[0].ended_at < wait:
                 found.add(model)
     return found
+
+
+def in_vain(pilots: Sequence[PilotRecord], workers: Mapping[int, WorkerRecord]) -> dict[str, float]:
+    """Models whose newest pilot that ended failed before it did anything, and for how many seconds it ran."""
+    newest = {pilot.model: pilot for pilot in sorted(pilots, key=lambda pilot: pilot.id) if pilot.ended_at}
+    return {
+        model: (pilot.ended_at - pilot.started_at).total_seconds()
+        for model, pilot in newest.items()
+        if pilot.state is PilotState.FAILED and pilot.started_at and pilot.ended_at
+        if not has_worked(workers.get(pilot.worker_id or 0))
+    }
 
 
 def capped(backlog: Mapping[str, Backlog], models: Iterable[str], pilots: Sequence[PilotView]) -> dict[str, Backlog]:

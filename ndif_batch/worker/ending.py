@@ -21,10 +21,31 @@ class Until:
     idle_seconds: float | None = None
 
 
-class Draining:
-    """Whether a worker drains: since ``asked`` is set, or since its walltime is near."""
+class Asked:
+    """Whether a worker is to end in good order, and why: the first ``reason`` stays. Threads may share it."""
 
-    def __init__(self, asked: Event, walltime: Walltime, clock: Callable[[], float]) -> None:
+    def __init__(self) -> None:
+        self.reason = ""
+        self._event = Event()
+
+    def ask(self, reason: str) -> None:
+        """From now on it is."""
+        self.reason = self.reason or reason
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Returns after so long, or at once when it is; whether it is."""
+        return self._event.wait(seconds)
+
+
+class Draining:
+    """Whether a worker drains: since it is ``asked``, or since its walltime is near."""
+
+    def __init__(self, asked: Asked, walltime: Walltime, clock: Callable[[], float]) -> None:
         self._asked = asked
         self._walltime = walltime
         self._clock = clock
@@ -34,12 +55,12 @@ class Draining:
     def begun(self) -> bool:
         """Whether nothing new may begin."""
         if self._walltime.over:
-            self._asked.set()
+            self._asked.ask("the end of its walltime is near")
         return self._asked.is_set()
 
-    def begin(self) -> None:
+    def begin(self, reason: str) -> None:
         """From now on nothing new begins."""
-        self._asked.set()
+        self._asked.ask(reason)
 
     def wait(self, seconds: float) -> None:
         """Returns after so long, or at once when the worker is asked to drain."""

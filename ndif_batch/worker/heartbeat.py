@@ -12,6 +12,7 @@ from ndif_batch.errors import UnavailableError
 from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.protocol import WorkerQueue
 from ndif_batch.queue.records import Lease
+from ndif_batch.worker.ending import Asked
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -19,7 +20,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Heartbeat:
     """Holds the worker's leases; as a context it renews them from a thread of its own.
 
-    ``draining`` is set when the queue, or a signal, asks the worker to end. Threads may share it; who tells progress
+    ``draining`` is whether the queue, or a signal, asks the worker to end. Threads may share it; who tells progress
     does not wait for the queue.
     """
 
@@ -32,7 +33,7 @@ class Heartbeat:
         every_seconds: float,
         device: Callable[[], DeviceReading | None] = lambda: None,
     ) -> None:
-        self.draining = Event()
+        self.draining = Asked()
         self._queue = queue
         self.worker_id = worker_id
         self._lease_seconds = lease_seconds
@@ -55,6 +56,11 @@ class Heartbeat:
             with self._holding:
                 self._held |= {lease.shard.id: 0 for lease in leases}
             return leases
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether any shard is still the worker's."""
+        return bool(self._held)
 
     def holds(self, shard_id: int) -> bool:
         """Whether the shard is still the worker's, as far as the last beat knows."""
@@ -81,7 +87,7 @@ class Heartbeat:
         for shard_id in reply.lost:
             log.warning("shard.lost", shard=shard_id)
         if reply.drain:
-            self.draining.set()
+            self.draining.ask("the queue asked it to")
 
     def _now_held(self) -> dict[int, int]:
         with self._holding:

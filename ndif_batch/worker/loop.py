@@ -75,6 +75,7 @@ class Worker:
         self._clock = clock
         self._busy = Busy(meter)
         self._tally = Tally(on_progress)
+        self._asked = heart.draining
         self._draining = Draining(heart.draining, walltime, clock)
         self._committer = Committer(queue, jobs, heart, patience, engine.counters, self._tally)
         self._leasing = Leasing(heart, self._committer, patience, meter, walltime, model, max_tokens)
@@ -91,7 +92,8 @@ class Worker:
         self._committer.finish_what_others_left()
         with self._runner.writer, self._ahead:
             self._drain_shards(until)
-        progress = replace(self._tally.progress, busy=self._busy.share)
+        ended = self._asked.reason or ("its round is over" if until.one else "there was no more work")
+        progress = replace(self._tally.progress, busy=self._busy.share, ended=ended)
         log.info("worker.busy", share=None if progress.busy is None else round(progress.busy, 3))
         return progress
 
@@ -134,7 +136,7 @@ class Worker:
         """What waits now. If nothing more can end before the walltime, the worker ends."""
         leased = self._leasing.now()
         if leased is None:
-            self._draining.begin()
+            self._draining.begin("nothing that waits would end before its walltime")
             return None
         return self._opened(leased)
 

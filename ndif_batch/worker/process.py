@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.model import load
 from ndif_batch.engine.usage import device_usage
-from ndif_batch.errors import UnavailableError
+from ndif_batch.errors import TimedOutError, UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import DeviceReading
@@ -37,7 +38,7 @@ from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.provenance import Runtime
 from ndif_batch.worker.signals import on_signals
-from ndif_batch.worker.walltime import PILOT, walltime
+from ndif_batch.worker.walltime import PILOT, Walltime, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -60,7 +61,8 @@ def run(
 
     ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``once`` after
     one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in good order. Raises ``NotFoundError``
-    for an unknown model and ``UnavailableError`` when queue or disk cannot serve.
+    for an unknown model, ``TimedOutError`` if that was too short for anything, and ``UnavailableError`` when queue or
+    disk cannot serve.
     """
     configure_logs()
     end = walltime(walltime_seconds, os.environ, time.time())
@@ -70,8 +72,13 @@ def run(
         worker_id = _registered(queue, model_name, patience)
         structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
         try:
-            with on_signals(_leave):
-                engine, jobs = _ready(settings, record, device)
+            try:
+                with on_signals(_leave):
+                    engine, jobs = _ready(settings, record, device)
+            except _Left as left:
+                return _left_early(left, end)
+            if end.over:
+                raise _too_short("loaded its model")
             meter = Meter(engine.counters, engine.model.gpus)
             heart = Heartbeat(
                 queue,
@@ -95,10 +102,13 @@ def run(
                 on_progress=on_progress,
                 between_calls=gc.collect,
             )
-            with on_signals(heart.draining.set), heart, _collecting_seldom():
-                return worker.run(Until(once, until_idle, idle_seconds))
+            with on_signals(lambda number: heart.draining.ask(f"{number.name}{end}")), heart, _collecting_seldom():
+                progress = worker.run(Until(once, until_idle, idle_seconds))
+            if end.near and heart.holds_any and not progress.shards_done:
+                raise _too_short("ended a single shard")
+            return progress
         finally:
-            with on_signals(lambda: None), suppress(UnavailableError):
+            with on_signals(lambda number: None), suppress(UnavailableError):
                 queue.stop_worker(worker_id)
             log.info("worker.stopped")
             structlog.contextvars.unbind_contextvars("worker", "model")
@@ -150,5 +160,25 @@ def _reading(model: LoadedModel, busy: Busy) -> DeviceReading:
     return DeviceReading(used.name, used.memory_used, used.memory_total, utilization)
 
 
-def _leave() -> None:
-    raise SystemExit(0)
+class _Left(SystemExit):
+    """A signal came while the model was loaded; an exit, since whoever loads lets nothing else through."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(0)
+        self.number = number
+
+
+def _leave(number: signal.Signals) -> None:
+    raise _Left(number)
+
+
+def _left_early(left: _Left, end: Walltime) -> Progress:
+    if end.near:
+        raise _too_short("loaded its model")
+    return Progress(ended=f"{left.number.name} while it loaded its model{end}")
+
+
+def _too_short(missed: str) -> TimedOutError:
+    return TimedOutError(
+        f"the walltime ended before the worker had {missed}", hint="pilots get more from cluster.longest_walltime"
+    )

@@ -11,7 +11,7 @@ from threading import Lock
 class Progress:
     """What a worker has done since it began; failed tasks are done too, and those that were re-used.
 
-    ``busy`` is the share of its time in which its device was at work, known when it has ended.
+    ``busy`` is the share of its time in which its device was at work and ``ended`` why it ended, known when it has.
     """
 
     tasks_done: int = 0
@@ -19,6 +19,7 @@ class Progress:
     shards_done: int = 0
     tasks_reused: int = 0
     busy: float | None = field(default=None, compare=False)
+    ended: str = field(default="", compare=False)
 
 
 class Tally:

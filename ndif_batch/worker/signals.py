@@ -12,8 +12,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 @contextmanager
-def on_signals(action: Callable[[], None]) -> Iterator[None]:
-    """While this lasts the first signal calls ``action``, and after it SIGINT interrupts at once.
+def on_signals(action: Callable[[signal.Signals], object]) -> Iterator[None]:
+    """While this lasts the first signal calls ``action`` with its number, and after it SIGINT interrupts at once.
 
     Others after the first do nothing: Slurm sends the same signal several times, by srun and by slurmstepd, and the
     second must not interrupt what the first began. In a thread other than the main one, where Python takes no
@@ -27,7 +27,7 @@ def on_signals(action: Callable[[], None]) -> Iterator[None]:
         for later in SIGNALS:
             signal.signal(later, _nothing)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        action()
+        action(signal.Signals(number))
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

@@ -11,6 +11,9 @@ from ndif_batch.errors import SettingsError
 RESERVE_SECONDS = 20.0
 """Kept free before the end: to finish a pass, write what is done and give the rest back."""
 
+EARLY_SECONDS = 60.0
+"""How much earlier than asked for Slurm may send the signal that announces the end."""
+
 PILOT = "NDIF_BATCH_PILOT"
 """The variable with the name of the pilot that a worker runs in."""
 
@@ -25,6 +28,11 @@ class Walltime:
     ends_at: float | None = None
     clock: Callable[[], float] = monotonic
     reserve: float = RESERVE_SECONDS
+
+    @property
+    def near(self) -> bool:
+        """Whether a batch system may have said so already: Slurm does up to a minute too early."""
+        return self._left() <= EARLY_SECONDS
 
     @property
     def over(self) -> bool:
@@ -45,6 +53,10 @@ class Walltime:
     def holds(self, tokens: int, tokens_per_second: float | None) -> bool:
         """Whether so many tokens end in time; what is not known yet may be tried."""
         return tokens_per_second is None or tokens <= self._left() * tokens_per_second
+
+    def __str__(self) -> str:
+        """How long it is until then, to follow on what happened now."""
+        return "" if self.ends_at is None else f", {self.ends_at - self.clock():.0f} s before the end of its walltime"
 
     def _left(self) -> float:
         return float("inf") if self.ends_at is None else self.ends_at - self.reserve - self.clock()

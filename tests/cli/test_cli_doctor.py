@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
-from ndif_batch.cli.doctor import file_system
+from ndif_batch.cli.doctor import Health, check_archive, check_slurm, file_system, safely
 from ndif_batch.client import Client
+from ndif_batch.config import ClusterSettings, Settings, load_settings
+from ndif_batch.errors import SettingsError
 from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder to which nobody but root writes, while this process is not root."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+            try:
+                yield Path(folder)
+            finally:
+                os.seteuid(0)
+        else:
+            yield Path(folder)
 
 
 def findings(run: Run) -> dict[str, dict[str, str]]:
@@ -37,6 +58,46 @@ def test_an_archive_that_cannot_be_written_fails(
     archive = findings(run)["archive"]
     assert archive["state"] == "fail"
     assert "NDIF_BATCH_ARCHIVE_DIR" in archive["remedy"]
+
+
+def test_who_may_only_read_results_is_warned_and_may_submit(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NDIF_BATCH_CONFIG", str(read_only / "none.toml"))
+    elsewhere = Settings(database_url="postgresql+psycopg://ndif_batch@db/ndif_batch", archive_dir=read_only)
+    (found,) = check_archive(elsewhere)
+    assert (found.health, found.remedy) == (Health.WARN, "right for users; workers have to write there")
+    (found,) = check_archive(Settings(archive_dir=read_only))
+    assert found.health is Health.FAIL
+
+
+def test_a_settings_file_that_cannot_be_read_is_an_error_that_names_it(
+    read_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDIF_BATCH_CONFIG", "/proc/1/environ")
+    with pytest.raises(SettingsError, match="Permission denied: '/proc/1/environ'"):
+        load_settings()
+
+
+def test_a_settings_file_that_is_no_toml_is_an_error_that_names_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text("[cluster\n")
+    monkeypatch.setenv("NDIF_BATCH_CONFIG", str(tmp_path / "config.toml"))
+    ran = run("config", "show")
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: {tmp_path}/config.toml: Expected ']' at the end of a table declaration")
+
+
+def test_the_slurm_that_is_to_start_pilots_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def health(**cluster: Any) -> list[tuple[str, str]]:
+        settings = Settings(cluster=ClusterSettings(**cluster))
+        return [(found.health.value, found.detail) for found in safely(check_slurm, settings)]
+
+    assert health(launcher="local") == []
+    (wrong,) = health(launcher="slurm", resources={"slurm_partitoin": "GPU"})
+    assert wrong[0] == "fail"
+    assert wrong[1].startswith("resources: there is no word 'slurm_partitoin'")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert health(launcher="slurm") == [("fail", "squeue is not on this machine")]
 
 
 def test_a_model_whose_files_are_gone_fails(run: Run, client: Client, folder: Path) -> None:

@@ -262,6 +262,7 @@ def test_settings_are_shown_with_where_they_come_from_and_no_password(
     rows = {row["setting"]: row for row in json.loads(ran.out)}
     assert rows["user"] == {"setting": "user", "value": "ada", "from": "variable", "variable": "NDIF_BATCH_USER"}
     assert rows["lease_seconds"]["from"] == "default"
+    assert (rows["cluster.launcher"]["value"], rows["cluster.launcher"]["from"]) == ("local", "default")
     assert rows["database_url"]["value"] == "postgresql+psycopg://ada:***@host/db"
     assert "secret" not in ran.out
 

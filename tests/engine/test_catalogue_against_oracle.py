@@ -40,11 +40,22 @@ def caching(rng: random.Random) -> dict[str, object]:
     return {"prompt": prompt(rng, rng.randint(1, 9))}
 
 
+def patchscopes(rng: random.Random) -> dict[str, object]:
+    prompts = {name: prompt(rng, rng.randint(1, 9)) for name in ("source", "target")}
+    return {**prompts, "position": -1, "target_layer": rng.randrange(LAYERS), "target_position": -1, "answer": 5}
+
+
+def reading(rng: random.Random) -> dict[str, object]:
+    return {name: prompt(rng, rng.randint(1, 9)) for name in ("positive", "negative", "prompt")}
+
+
 METHODS: dict[str, Callable[[random.Random], dict[str, object]]] = {
     "activation_patching": patching,
     "logit_lens": lens,
     "steering": steering,
     "cache_residuals": caching,
+    "patchscopes": patchscopes,
+    "representation_reading": reading,
 }
 
 

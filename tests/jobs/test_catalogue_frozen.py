@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ndif_batch.graph.nodes import ParamType
 from ndif_batch.graph.serialize import canonical, digest, graph_from_json, graph_to_json
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.graph.validate import validate
@@ -22,12 +23,13 @@ ROOT = Path(__file__).parents[2]
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.py"))
 FREEZE = "NDIF_BATCH_FREEZE"
 
-PROMPTS = ("prompt", "clean", "corrupted", "positive", "negative")
 SMALL_LLAMA = llama(layers=3, width=8, mlp=16, keys=4, vocabulary=50)
 SHAPES = {
     "activation_patching": {"logit_diff": ()},
     "cache_residuals": {"residual": (4, 8)},
     "logit_lens": {"target_log_prob": (), "top_tokens": (5,), "top_log_probs": (5,)},
+    "patchscopes": {"answer_log_prob": (), "top_tokens": (5,), "top_log_probs": (5,)},
+    "representation_reading": {"score": (4,)},
     "steering": {"logit_diff": (), "top_tokens": (5,), "top_log_probs": (5,)},
 }
 
@@ -45,11 +47,13 @@ def frozen_text(graph: dict[str, Any]) -> str:
 
 
 def values(trace: Trace) -> dict[str, Any]:
-    others = {"layer": 1, "position": 2, "scale": 0.5, "answer": 7, "distractor": 9, "target": 7}
-    return {name: [1, 2, 3, 4] if name in PROMPTS else others[name] for name in trace.graph.params}
+    places = {"layer": 1, "position": 2, "target_layer": 0, "target_position": 3}
+    others = {**places, "scale": 0.5, "answer": 7, "distractor": 9, "target": 7}
+    params = trace.graph.params
+    return {name: [1, 2, 3, 4] if params[name] is ParamType.PROMPT else others[name] for name in params}
 
 
-def test_the_catalogue_has_the_four_methods_and_each_is_frozen() -> None:
+def test_the_catalogue_has_every_method_and_each_is_frozen() -> None:
     assert [job.stem for job in JOBS] == sorted(SHAPES)
     assert all(job.with_suffix(".json").is_file() for job in JOBS)
 

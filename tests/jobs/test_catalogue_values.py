@@ -108,6 +108,31 @@ def test_steering_adds_the_scaled_direction_at_every_token(scale: float) -> None
     assert found["top_tokens"].tolist() == expected.topk(5).indices.tolist()
 
 
+def test_patchscopes_puts_a_vector_of_the_source_into_another_layer_and_place_of_the_target() -> None:
+    vector = residual(CLEAN, 2)[:, POSITION]
+
+    def patch(output: Tensor) -> Tensor:
+        output[:, -2] = vector
+        return output
+
+    with changed(0, patch):
+        expected = torch.log_softmax(logits(PROMPT), -1)
+    places = {"layer": 2, "position": POSITION, "target_layer": 0, "target_position": -2}
+    found = saved("patchscopes", source=CLEAN, target=PROMPT, answer=ANSWER, **places)
+    assert float(found["answer_log_prob"]) == pytest.approx(float(expected[ANSWER]), abs=1e-4)
+    assert found["top_tokens"].tolist() == expected.topk(5).indices.tolist()
+    assert abs(float(expected[ANSWER] - torch.log_softmax(logits(PROMPT), -1)[ANSWER])) > 1e-2
+
+
+def test_representation_reading_measures_each_token_along_the_direction_between_two_prompts() -> None:
+    positive, negative = residual(CLEAN)[0, -1], residual(CORRUPTED)[0, -1]
+    found = saved("representation_reading", positive=CLEAN, negative=CORRUPTED, prompt=CLEAN, layer=LAYER)["score"]
+    distance = (positive - negative).norm()
+    expected = (residual(CLEAN)[0] - (positive + negative) / 2) @ (positive - negative) / distance
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert float(found[-1]) == pytest.approx(float(distance) / 2, abs=1e-4)
+
+
 def test_cache_residuals_saves_the_residual_stream_of_every_token() -> None:
     found = saved("cache_residuals", prompt=PROMPT, layer=LAYER)["residual"]
     torch.testing.assert_close(found, residual(PROMPT)[0], rtol=0, atol=1e-4)

@@ -28,21 +28,23 @@ def failing(folder: Path) -> None:
     pilot.run(folder, work=_fail)
 
 
-def _note(folder: Path) -> None:
+def _note(folder: Path) -> str:
     """Says where it runs; renamed into place, so that who reads it reads all of it."""
     names = ("CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME", "SLURM_CPUS_PER_TASK")
     partial = folder / f"{BEGAN}.tmp"
     partial.write_text("".join(f"{name}={os.environ.get(name)}\n" for name in names))
     partial.rename(folder / BEGAN)
+    return "it was short"
 
 
-def _wait(folder: Path) -> None:
+def _wait(folder: Path) -> str:
     _note(folder)
     try:
         time.sleep(LIFETIME_SECONDS)
     finally:
         (folder / "drained").touch()
+    return "nobody asked"
 
 
-def _fail(folder: Path) -> None:
+def _fail(folder: Path) -> str:
     raise NotFoundError("there is no model 'gtp2'")

@@ -18,7 +18,7 @@ def test_a_pilot_has_ended_when_start_returns_and_is_then_forgotten(folder: Path
     launcher = InlineLauncher(folder, bodies.short)
     external_id = launcher.start(PilotRequest("a", "toy"))
     assert (folder / "a" / bodies.BEGAN).exists()
-    assert launcher.observe() == {"a": Observed(PilotState.ENDED, external_id, "COMPLETED")}
+    assert launcher.observe() == {"a": Observed(PilotState.ENDED, external_id, "COMPLETED: it was short")}
     assert launcher.observe() == {}
 
 

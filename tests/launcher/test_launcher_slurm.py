@@ -97,7 +97,7 @@ def test_what_slurm_refuses_is_told_in_its_words_and_leaves_nothing(
 @pytest.mark.slow
 def test_a_pilot_drains_before_its_walltime_and_is_not_requeued(launcher: SlurmLauncher) -> None:
     start(launcher, "a", timeout_min=1, slurm_signal_delay_s=55)
-    assert ended(launcher, "a").reason == "COMPLETED"
+    assert ended(launcher, "a").reason == "COMPLETED: SIGUSR2"
     assert was_drained(launcher, "a")
 
 
@@ -105,14 +105,14 @@ def test_a_pilot_that_is_preempted_drains_and_does_not_come_back(launcher: Slurm
     start(launcher, "a", slurm_partition="low", slurm_nodelist="n0", **WHOLE_NODE)
     words = ("--partition=high", "--nodelist=n0", "--gpus-per-node=2", "--output=/dev/null", "--wrap=true")
     slurm.slurm("sbatch", "--wait", *words)
-    assert ended(launcher, "a").reason in ("COMPLETED", "PREEMPTED")
+    assert ended(launcher, "a").reason in ("COMPLETED: SIGUSR2", "PREEMPTED: SIGUSR2")
     assert was_drained(launcher, "a")
 
 
 def test_scancel_by_hand_drains_too(launcher: SlurmLauncher, slurm: DevCluster) -> None:
     start(launcher, "a")
     slurm.slurm("scancel", launcher.observe()["a"].external_id)
-    assert ended(launcher, "a").reason == "CANCELLED"
+    assert ended(launcher, "a").reason == "CANCELLED: SIGTERM"
     assert was_drained(launcher, "a")
 
 

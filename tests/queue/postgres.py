@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+
+from tests.afterwards import afterwards
 
 DEBIAN = Path("/usr/lib/postgresql")
 INSTALL = "PostgreSQL is not installed: `make test` installs it, or `apt-get install postgresql` and `.[postgres]`"
@@ -27,9 +30,9 @@ def programs() -> Path:
 
 @contextmanager
 def server(*options: str) -> Iterator[str]:
-    """The URL of an empty database while it runs; ``options`` are settings such as ``fsync=off``.
+    """The URL of an empty database while it runs, no longer than this process.
 
-    Root, whom PostgreSQL refuses, runs it as the user ``postgres``.
+    ``options`` are settings such as ``fsync=off``. Root, whom PostgreSQL refuses, runs it as the user ``postgres``.
     """
     folder = programs()
     home = Path(mkdtemp(prefix="ndif-batch-"))
@@ -39,17 +42,13 @@ def server(*options: str) -> Iterator[str]:
     run = ["runuser", "-u", "postgres", "--"] if as_root else []
     data, settings = str(home / "data"), " ".join(f"-c {option}" for option in ("listen_addresses=''", *options))
     control = [*run, str(folder / "pg_ctl"), "-w", "-D", data]
-    try:
+    stop = ["sh", "-c", f"! {shlex.join([*control, 'status'])} || {shlex.join([*control, '-m', 'immediate', 'stop'])}"]
+    with afterwards(stop, ["rm", "-r", home]):
         _quietly(
             [*run, str(folder / "initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", data]
         )
         _quietly([*control, "-l", str(home / "log"), "-o", f"-k {home} {settings}", "start"])
-        try:
-            yield f"postgresql+psycopg://postgres@/postgres?host={home}"
-        finally:
-            _quietly([*control, "-m", "immediate", "stop"])
-    finally:
-        shutil.rmtree(home)
+        yield f"postgresql+psycopg://postgres@/postgres?host={home}"
 
 
 def _quietly(command: list[str]) -> None:

@@ -73,9 +73,7 @@ class Room:
 
     def another(self, holder: str) -> Scheduler:
         numbers = count(1)
-        return Scheduler(
-            self.queue, self.cluster, self.settings, holder, lambda: self.now, lambda: f"{holder}{next(numbers)}"
-        )
+        return Scheduler(self.queue, self.cluster, self.settings, holder, lambda: f"{holder}{next(numbers)}")
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ndif_batch.client import Client
 from ndif_batch.errors import SettingsError
 from ndif_batch.queue.cluster import Cost, PilotState
@@ -174,9 +176,9 @@ def test_a_pilot_whose_worker_is_silent_is_cancelled_and_replaced(client: Client
     here.wait(119)
     assert here.tick().ended == ()
     here.wait(2)
-    ticked = here.tick()
-    assert ticked.ended == (name,)
-    assert len(ticked.started) == 1
+    assert here.tick().ended == (name,)
+    here.wait(15)
+    assert len(here.tick().started) == 1
     assert here.cluster.asked == [("cancel", name)]
     assert here.pilot(name).reason == "its worker is silent"
     (worker,) = here.queue.workers()
@@ -226,6 +228,29 @@ def test_after_a_refusal_it_is_tried_again_later_and_later(client: Client, room:
     here.cluster.refusal = None
     here.wait(120)
     assert len(here.tick().started) == 1
+
+
+def test_a_walltime_that_was_too_short_for_anything_is_told_and_grows(client: Client, room: Make) -> None:
+    submit(client)
+    here = room(shortest_walltime=300, longest_walltime=1800)
+    given = []
+    for lived in (300, 600, 1200):
+        name, worker_id = here.running()
+        given.append(here.pilot(name).resources["timeout_min"])
+        here.wait(lived)
+        here.queue.stop_worker(worker_id)
+        here.cluster.end(name, "TIMEOUT")
+        assert here.tick().started == ()
+        assert (here.pilot(name).state, here.pilot(name).reason) == (PilotState.FAILED, "TIMEOUT")
+        here.wait(61)
+    assert given == [5, 10, 20]
+    name, worker_id = here.running()
+    assert here.pilot(name).resources["timeout_min"] == 30
+    (lease,) = here.lease(worker_id, 1)
+    here.queue.commit([Finished(lease.shard.id, lease.shard.epoch, (), Cost(20.0, 3))])
+    here.cluster.end(name, "TIMEOUT")
+    assert len(here.tick().started) == 1
+    assert here.pilot(name).state is PilotState.ENDED
 
 
 def test_pilots_with_other_resources_than_those_that_were_refused_are_tried_at_once(client: Client, room: Make) -> None:
@@ -289,6 +314,19 @@ def test_one_scheduler_leads_and_another_takes_over_when_it_is_silent(client: Cl
     assert not here.tick().leads
     second.resign()
     assert here.tick().leads
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_host_whose_clock_is_wrong_judges_by_the_database_s(client: Client, room: Make, hours: int) -> None:
+    submit(client)
+    here = room()
+    here.wait(3600 * hours)
+    name, worker_id = here.running()
+    here.lease(worker_id)
+    for _ in range(3):
+        assert here.tick().ended == ()
+        here.wait(20)
+    assert here.pilot(name).state is PilotState.RUNNING
 
 
 def test_a_pause_starts_nothing_and_drains_nothing_that_works(client: Client, room: Make) -> None:

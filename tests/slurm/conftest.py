@@ -19,7 +19,7 @@ from ndif_batch.queue import schema
 from tests import tiny, toy
 from tests.devcluster import ROOT, DevCluster
 from tests.queue import postgres
-from tests.slurm.site import JOB, PROMPT, Site
+from tests.slurm.site import PROMPT, Site
 from tests.waiting import until
 
 
@@ -78,14 +78,12 @@ def site(
         "USER": "ada",
         "LEASE_SECONDS": 3,
         "HEARTBEAT_SECONDS": 0.2,
-        "MAX_BATCH_TOKENS": 32,
     }
     for name, value in variables.items():
         monkeypatch.setenv(f"NDIF_BATCH_{name}", str(value))
     for name, value in {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": 1, "SLURM_CONF": slurm.conf}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.py").write_text(JOB)
     with Client(load_settings()) as client:
         made = Site(client, slurm, tmp_path, monkeypatch, residual)
         try:

@@ -7,18 +7,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from ndif_batch.archive.files import is_temporary
+from ndif_batch.cli.main import app
 from ndif_batch.client import Client
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import EventKind, EventRecord, ShardState, WorkerRecord
 from tests import tiny
+from tests.afterwards import DIES_WITH_US
 from tests.devcluster import DevCluster
 from tests.waiting import until
 
@@ -44,6 +48,15 @@ QUICK = {
     "residence_seconds": 0,
 }
 WHOLE_NODE = {"gpus_per_node": 2, "cpus_per_task": 1, "mem_gb": 1}
+SLOW = JOB.replace(
+    "        hidden =",
+    """        embedded = lm.model.embed_tokens
+        embedded.output = embedded.output + 0 * param("scale")
+        hidden =""",
+)
+"""The same results, but a run of each task's own: as slow as its passes are short."""
+NODES = ("n0", "n1")
+MOST_SCALES = 10_000
 RETURNS = {EventKind.SHARD_RETURNED, EventKind.SHARD_EXPIRED, EventKind.SHARD_ORPHANED, EventKind.SHARD_DEFERRED}
 COMMAND = (sys.executable, "-m", "ndif_batch.cli.main")
 
@@ -61,17 +74,18 @@ class Site:
     jobs: list[int] = field(default_factory=list)
 
     def says(self, *words: object) -> str:
-        """What a command prints, in a process of its own; fails with what it says."""
-        done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr + done.stdout
+        """What a command prints; fails with what it says."""
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 0, done.output
         return done.stdout
 
-    def schedule(self, **cluster: Any) -> None:
-        """Have the scheduler run with these settings from now on."""
+    def schedule(self, tokens: int = 32, **cluster: Any) -> None:
+        """Have the scheduler run with these settings from now on; its pilots' passes have so many ``tokens``."""
         self.stop_scheduler()
+        self.patch.setenv("NDIF_BATCH_MAX_BATCH_TOKENS", str(tokens))
         self.patch.setenv("NDIF_BATCH_CLUSTER", json.dumps({**QUICK, **cluster}))
         with (self.folder / "scheduler.log").open("ab") as log:
-            self.scheduler = subprocess.Popen([*COMMAND, "scheduler", "run"], stdout=log, stderr=log)
+            self.scheduler = subprocess.Popen([*DIES_WITH_US, *COMMAND, "scheduler", "run"], stdout=log, stderr=log)
 
     def stop_scheduler(self) -> None:
         if self.scheduler is not None:
@@ -84,9 +98,10 @@ class Site:
         lines = map(json.loads, (self.folder / "scheduler.log").read_text().splitlines())
         return [line for line in lines if line["event"] == event]
 
-    def submit(self, scales: int = SCALES) -> int:
+    def submit(self, scales: int = SCALES, job: str = JOB) -> int:
         """A job of tasks that no other one has, lest they be used again."""
-        first = 1000 * len(self.jobs)
+        first = MOST_SCALES * len(self.jobs)
+        (self.folder / "job.py").write_text(job)
         axes = {"layer": f"0:{LAYERS}", "position": f"0:{POSITIONS}", "scale": f"{first}:{first + scales}"}
         grid = [word for name, values in axes.items() for word in ("--grid", f"{name}={values}")]
         said = self.says("submit", "job.py", "-m", tiny.NAME, "-S", f"prompt={PROMPT}", *grid, "--parsable")
@@ -138,13 +153,40 @@ class Site:
         return self.client.queue.events(limit=100_000)
 
     def how_it_ended(self, pilot: PilotRecord) -> tuple[PilotState, str]:
-        """The pilot's end as its row and its event tell it, which agree."""
+        """The pilot's end as its row and its event tell it, which agree: its state and Slurm's word."""
         (row,) = [one for one in self.pilots() if one.id == pilot.id]
         kinds = (EventKind.PILOT_ENDED, EventKind.PILOT_FAILED)
         (event,) = [one for one in self.events() if one.kind in kinds and one.detail["pilot"] == pilot.name]
         assert row.state.final
         assert event.detail.get("reason", row.reason) == row.reason
-        return row.state, row.reason or ""
+        return row.state, (row.reason or "").partition(":")[0]
+
+    def last_words(self, pilot: PilotRecord) -> str:
+        """Why the pilot ended, as it told itself; the administrator finds it beside Slurm's word."""
+        rows = json.loads(self.says("cluster", "pilots", "--all", "-o", "json"))
+        (row,) = [row for row in rows if row["pilot"] == pilot.name]
+        return str(row["reason"]).partition(": ")[2]
+
+    def spans(self) -> dict[int, list[tuple[datetime, datetime]]]:
+        """From when to when each worker held the shards that it has done."""
+        begun: dict[int | None, datetime] = {}
+        found: dict[int, list[tuple[datetime, datetime]]] = {}
+        for event in self.events():
+            if event.kind is EventKind.SHARD_LEASED:
+                begun[event.shard_id] = event.at
+            elif event.kind is EventKind.SHARD_DONE and event.worker_id is not None:
+                found.setdefault(event.worker_id, []).append((begun[event.shard_id], event.at))
+        return found
+
+    def assert_handed_over(self, first: PilotRecord) -> None:
+        """The pilot did some of the newest job and ended; who came after it leased and did the rest."""
+        ended = next(one.ended_at for one in self.pilots() if one.id == first.id)
+        assert ended is not None
+        assert first.worker_id is not None
+        spans = self.spans()
+        assert spans.pop(first.worker_id)
+        assert set(spans) == {one.worker_id for one in self.pilots() if one.id > first.id}
+        assert any(leased > ended for done in spans.values() for leased, _ in done)
 
     def who_did(self) -> dict[int, int]:
         """Shards done by worker."""
@@ -171,7 +213,7 @@ class Site:
         self.says("results", "export", job, self.folder / f"{job}.npz")
         with np.load(self.folder / f"{job}.npz") as exported:
             found = exported["residual"]
-        scales = 1000 * self.jobs.index(job) + np.arange(found.shape[2], dtype=np.float32)
+        scales = MOST_SCALES * self.jobs.index(job) + np.arange(found.shape[2], dtype=np.float32)
         right = self.residual[:, :, None] * scales[:, None]
         np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5 * scales.max())
         assert (self.client.job(job).results().status() == 1).all()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.afterwards import processes_of
 from tests.devcluster import SCRIPT, DevCluster, devcluster, free_ports, is_free
 from tests.waiting import until
 
@@ -19,20 +24,6 @@ def cluster() -> Iterator[DevCluster]:
     """A cluster to break."""
     with devcluster() as made:
         yield made
-
-
-def processes_of(cluster: DevCluster) -> list[str]:
-    """The command lines of live processes that know the cluster's directory."""
-    folder, found = str(cluster.folder), []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-            files = [os.readlink(file) for file in (entry / "fd").iterdir()]
-        except OSError:
-            continue
-        if folder.encode() in environment or any(file.startswith(f"{folder}/") for file in files):
-            found.append((entry / "comm").read_text().strip())
-    return found
 
 
 def state_of(cluster: DevCluster, job: str) -> str:
@@ -69,13 +60,47 @@ def test_down_leaves_no_process_and_no_port_even_with_jobs_and_a_dead_node(clust
     for _ in range(2):
         sbatch(cluster, "--gpus-per-node=2")
     until(lambda: cluster.slurm("squeue", "--noheader", "--states=RUNNING").count("\n") == 2, "two jobs")
-    assert processes_of(cluster)
+    assert processes_of(cluster.folder)
     cluster("kill-node", "n0")
     cluster("down")
-    until(lambda: not processes_of(cluster), "the end of all processes", seconds=5)
+    until(lambda: not processes_of(cluster.folder), "the end of all processes", seconds=5)
     assert all(map(is_free, range(cluster.port, cluster.port + 3)))
     assert cluster.tried("status").returncode == 1
     cluster("down")
+
+
+def test_down_ends_daemons_whose_pid_files_and_directory_are_gone(cluster: DevCluster) -> None:
+    shutil.rmtree(cluster.folder)
+    assert {"munged", "slurmctld", "slurmd"} <= set(processes_of(cluster.folder))
+    cluster("down", "--purge")
+    assert not processes_of(cluster.folder)
+
+
+def test_up_that_fails_says_why_and_leaves_nothing_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "slurmd"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    cluster = DevCluster(tmp_path / "state", free_ports(2))
+    done = cluster.tried("up", 1, 0, "--port", cluster.port)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"devcluster: slurmd did not start: out of order (see {cluster.folder}/log)\n",
+    )
+    assert (cluster.folder / "log/slurmctld.log").exists()
+    assert not processes_of(cluster.folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may hide a file system")
+def test_up_works_without_a_file_system_of_cgroups(tmp_path: Path) -> None:
+    cluster = DevCluster(tmp_path / "state", free_ports(2))
+    command = shlex.join([sys.executable, str(SCRIPT), "--dir", str(cluster.folder)])
+    script = f"mount -t tmpfs none /sys && {command} up 1 2 --port {cluster.port}"
+    try:
+        subprocess.run(["unshare", "--mount", "sh", "-c", script], check=True, timeout=60)
+        assert cluster.tried("status").returncode == 0
+    finally:
+        cluster("down", "--purge")
 
 
 def test_purge_removes_the_directory(cluster: DevCluster) -> None:
@@ -117,7 +142,7 @@ def test_a_node_that_dies_takes_its_processes_and_its_job_runs_elsewhere(cluster
     until(lambda: state_of(cluster, job) == "RUNNING", "the job")
     first = node_of(cluster, job)
     cluster("kill-node", first)
-    assert "slurmstepd" not in processes_of(cluster)
+    assert "slurmstepd" not in processes_of(cluster.folder)
     cluster.slurm("scontrol", "update", f"nodename={first}", "state=down", "reason=test")
     until(lambda: state_of(cluster, job) == "RUNNING", "the job again", seconds=30)
     assert {first, node_of(cluster, job)} == {"n0", "n1"}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,15 @@ def test_a_unit_starts_a_command_that_there_is(unit: dict[str, str]) -> None:
     assert Path(program).name == "ndif-batch"
     done = CliRunner().invoke(app, [*words, "--help"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_systemd_understands_a_unit(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / path.name
+    copy.write_text(re.sub(r"/SHARED/ndif-batch/venv/bin/ndif-batch", sys.executable, path.read_text()))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if path.name in line]) == (0, [])
 
 
 def test_a_unit_is_started_again_unless_its_settings_are_wrong(unit: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ def main(root: Path, lease_seconds: float) -> None:
         working(
             client, ToyEngine(), max_tokens=60, on_progress=tell, lease_seconds=lease_seconds, every_seconds=0.05
         ) as here,
-        on_signals(here.heart.draining.set),
+        on_signals(lambda number: here.heart.draining.ask(number.name)),
         here.heart,
     ):
         here.run(IDLE)

@@ -202,7 +202,7 @@ def test_a_drain_gives_both_rounds_back(client: Client) -> None:
     def drain() -> None:
         nonlocal now
         until(lambda: leased(client, job) == 2, "the next round")
-        here.heart.draining.set()
+        here.heart.draining.ask("a test")
 
     def before(task: Task) -> None:
         nonlocal now

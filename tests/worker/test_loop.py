@@ -234,7 +234,7 @@ def test_what_the_worker_was_asked_to_drain_goes_back_and_another_finishes(clien
     def before(task: Task) -> None:
         nonlocal now
         if task.id == 7:
-            here.heart.draining.set()
+            here.heart.draining.ask("a test")
         if task.id <= 7:
             now += 0.5
 

@@ -333,7 +333,7 @@ def test_a_plan_tells_what_would_be_reused(client: Client, first: JobHandle) -> 
 def test_a_drained_worker_gives_shards_back_and_reuses_no_more(client: Client, first: JobHandle) -> None:
     submit(client)
     with working(client, engine()) as here:
-        here.heart.draining.set()
+        here.heart.draining.ask("a test")
         assert here.run().tasks_reused == 0
     assert run(client) == 0
 

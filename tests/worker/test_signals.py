@@ -12,17 +12,17 @@ from ndif_batch.worker.signals import SIGNALS, on_signals
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_acts(number: signal.Signals) -> None:
-    seen: list[str] = []
-    with on_signals(lambda: seen.append("asked")):
+    seen: list[signal.Signals] = []
+    with on_signals(seen.append):
         os.kill(os.getpid(), number)
-    assert seen == ["asked"]
+    assert seen == [number]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_second_one_does_not_interrupt_what_the_first_began(number: signal.Signals) -> None:
     ended: list[str] = []
 
-    def leave() -> None:
+    def leave(number: signal.Signals) -> None:
         raise SystemExit
 
     def work() -> None:
@@ -40,7 +40,7 @@ def test_a_second_one_does_not_interrupt_what_the_first_began(number: signal.Sig
 
 def test_the_keyboard_interrupts_what_the_first_signal_began() -> None:
     def work() -> None:
-        with on_signals(lambda: None):
+        with on_signals(lambda number: None):
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -50,6 +50,6 @@ def test_the_keyboard_interrupts_what_the_first_signal_began() -> None:
 
 def test_afterwards_signals_mean_what_they_meant() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with on_signals(lambda: None):
+    with on_signals(lambda number: None):
         os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ndif_batch.client import Client
-from ndif_batch.errors import SettingsError
-from ndif_batch.queue.records import ShardState
+from ndif_batch.config import Settings
+from ndif_batch.errors import SettingsError, TimedOutError
+from ndif_batch.queue import Queue
+from ndif_batch.queue.records import ShardState, WorkerState
 from ndif_batch.sweep.task import Task
 from ndif_batch.worker.meter import Meter
+from ndif_batch.worker.process import run
 from ndif_batch.worker.walltime import Walltime, walltime
+from tests import tiny
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import assert_right, submit, working
 
@@ -86,3 +90,38 @@ def test_the_end_drains_a_worker_in_the_middle_of_a_call(client: Client) -> None
     assert 10.0 < slow.now <= 20.0
     (shard,) = client.queue.shards(job.id)
     assert (shard.state, shard.attempts, shard.deaths) == (ShardState.PENDING, 0, 0)
+
+
+@pytest.fixture
+def ready(tmp_path_factory: pytest.TempPathFactory, client: Client) -> Settings:
+    """Settings of a queue that knows a model with weights."""
+    client.add_model(str(tiny.write(tmp_path_factory.mktemp("source"))), tiny.NAME)
+    return client.settings
+
+
+def test_a_walltime_that_is_over_when_the_model_is_there_is_an_error(ready: Settings) -> None:
+    with pytest.raises(TimedOutError, match=r"before the worker had loaded its model\n.*longest_walltime"):
+        run(ready, tiny.NAME, walltime_seconds=0.01)
+    with Queue.open(ready.database) as queue:
+        assert [worker.state for worker in queue.workers()] == [WorkerState.STOPPED]
+
+
+def test_a_worker_says_why_it_ended(ready: Settings) -> None:
+    assert run(ready, tiny.NAME, until_idle=True).ended == "there was no more work"
+    assert run(ready, tiny.NAME, once=True).ended == "its round is over"
+
+
+def test_the_end_of_the_walltime_is_why_a_worker_ended(client: Client) -> None:
+    submit(client, tile=(4, 3))
+    slow = Slow()
+    with working(client, slow.engine, clock=slow.clock, walltime=Walltime(20.0, slow.clock, reserve=10.0)) as here:
+        assert here.run().ended == "the end of its walltime is near"
+        assert here.heart.holds_any
+
+
+def test_a_signal_is_told_with_the_time_that_was_left() -> None:
+    end = Walltime(100.0, lambda: 60.0, reserve=20.0)
+    assert f"SIGUSR2{end}" == "SIGUSR2, 40 s before the end of its walltime"
+    assert end.near
+    assert not Walltime(100.0, lambda: 10.0, reserve=20.0).near
+    assert f"SIGUSR2{Walltime()}" == "SIGUSR2"
