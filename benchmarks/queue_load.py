@@ -82,7 +82,11 @@ def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
         "version": version,
         "submit": {"shards": filled.shards, "shards_per_second": rate(filled), "million_tasks_seconds": big},
         "busy": {"workers": PROCESSES, **figures(hard, options.seconds)},
-        "paced": {"workers": PROCESSES * each, **figures(steady, options.seconds)},
+        "paced": {
+            "workers": PROCESSES * each,
+            **figures(steady, options.seconds),
+            "late": quantiles(steady.late),
+        },
     }
 
 
@@ -105,9 +109,13 @@ def rate(filled: Filled) -> float:
 def figures(timed: Timed, seconds: float) -> dict[str, Any]:
     """Shards a second, and the milliseconds of leases and commits."""
     return {"shards_per_second": timed.shards / seconds} | {
-        name: {"count": len(values), "p50_ms": quantile(values, 0.5), "p99_ms": quantile(values, 0.99)}
-        for name, values in (("lease", timed.leases), ("commit", timed.commits))
+        name: quantiles(values) for name, values in (("lease", timed.leases), ("commit", timed.commits))
     }
+
+
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """How many there are, their median and what a hundredth exceeds, in milliseconds."""
+    return {"count": len(seconds), "p50_ms": quantile(seconds, 0.5), "p99_ms": quantile(seconds, 0.99)}
 
 
 def quantile(seconds: Sequence[float], part: float) -> float:
@@ -131,6 +139,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         "paced workers: shards a second": lambda one: f"{one['paced']['shards_per_second']:,.0f}",
         "paced workers: lease p50, p99": lambda one: milliseconds(one["paced"]["lease"]),
         "paced workers: commit p50, p99": lambda one: milliseconds(one["paced"]["commit"]),
+        "paced workers: late to their turn p50, p99": lambda one: milliseconds(one["paced"]["late"]),
     }
     lines += [f"| {name} | " + " | ".join(cell(one) for one in results.values()) + " |" for name, cell in rows.items()]
     return "\n".join(lines)

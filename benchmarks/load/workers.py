@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from time import perf_counter
@@ -22,23 +23,25 @@ ALL = 10**9
 
 @dataclass(slots=True)
 class Timed:
-    """Seconds of each lease and each commit, and the shards that were committed."""
+    """Seconds of each lease and each commit, how late a worker came to its turn, and the shards that were committed."""
 
     leases: list[float] = field(default_factory=list)
     commits: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
     shards: int = 0
 
     def add(self, other: Timed) -> None:
         self.leases += other.leases
         self.commits += other.commits
+        self.late += other.late
         self.shards += other.shards
 
 
 class Simulated:
-    """One worker with a connection of its own."""
+    """One worker."""
 
-    def __init__(self, url: str, batch: int) -> None:
-        self._queue = Queue.open(url)
+    def __init__(self, queue: Queue, batch: int) -> None:
+        self._queue = queue
         self._batch = batch
         self._id = self._queue.register_worker(MODEL.name, "here", 1)
         self.timed = Timed()
@@ -68,7 +71,7 @@ class Simulated:
 
 def busy(url: str, batch: int, start: float, seconds: float) -> Timed:
     """Leases and commits without a pause."""
-    worker = Simulated(url, batch)
+    worker = Simulated(Queue.open(url), batch)
     worker.warm_up()
     _wait_until(start)
     while time.time() < start + seconds:
@@ -77,23 +80,27 @@ def busy(url: str, batch: int, start: float, seconds: float) -> Timed:
 
 
 def paced(url: str, batch: int, start: float, seconds: float, workers: int) -> Timed:
-    """So many workers that each lease once a second, and before that commit what they leased last."""
-    simulated = [Simulated(url, batch) for _ in range(workers)]
+    """So many workers that each lease once a second, and before that commit what they leased last.
+
+    Each has its own moments. They share a connection, as behind a server, and may come late to their turns.
+    """
+    queue = Queue.open(url)
+    simulated = [Simulated(queue, batch) for _ in range(workers)]
     for worker in simulated:
         worker.warm_up()
-
-    def work(number: int) -> Timed:
-        held: Sequence[Lease] = ()
-        for second in range(int(seconds)):
-            _wait_until(start + second + number / workers)
-            if held:
-                simulated[number].commit(held)
-            held = simulated[number].lease()
-        simulated[number].commit(held)
-        return simulated[number].timed
-
-    with ThreadPoolExecutor(workers) as pool:
-        return together(pool.map(work, range(workers)))
+    draw = random.Random()
+    moments = [(second + draw.random(), number) for second in range(int(seconds)) for number in range(workers)]
+    held: dict[int, Sequence[Lease]] = {}
+    late = []
+    for moment, number in sorted(moments):
+        _wait_until(start + moment)
+        late.append(time.time() - start - moment)
+        if number in held:
+            simulated[number].commit(held[number])
+        held[number] = simulated[number].lease()
+    for number, leases in held.items():
+        simulated[number].commit(leases)
+    return together([worker.timed for worker in simulated] + [Timed(late=late)])
 
 
 def together(parts: Iterable[Timed]) -> Timed:
@@ -108,7 +115,9 @@ def in_processes(count: int, run: Callable[..., Timed], starting: float, *argume
     """``run(url, batch, start, seconds, …)`` in so many processes that begin at one moment."""
     url, batch, seconds, *more = arguments
     start = time.time() + starting
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
         jobs = [pool.submit(run, url, batch, start, seconds, *more) for _ in range(count)]
         return together(job.result() for job in jobs)
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, insert, select
 
 from ndif_batch.archive.verified import Verified, merged
 from ndif_batch.queue import workers
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind, ShardRecord
+from ndif_batch.queue.records import EventKind
 from ndif_batch.queue.tables import shard_check
 from ndif_batch.queue.transitions import record
 
 
-def keep(tx: Transaction, checked: Iterable[tuple[ShardRecord, Verified | None]]) -> None:
-    """Keep the checks of leased shards that now end; an event tells of each whose tasks deviate."""
+def keep(tx: Transaction, checked: Iterable[tuple[Row[Any], Verified | None]]) -> None:
+    """Keep the checks of shards that have ended; an event tells of each whose tasks deviate."""
     rows = []
     for held, check in checked:
         if check is None:
             continue
         rows.append({"job_id": held.job_id, "shard_id": held.id, "found": check.to_json()})
         if check.deviating:
-            actor = workers.name(held.worker_id or 0)
+            actor = workers.name(held.worker_id)
             record(tx, EventKind.SHARD_DEVIATED, actor, check.to_json(), job_id=held.job_id, shard_id=held.id)
     if rows:
         tx.connection.execute(insert(shard_check), rows)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row
@@ -28,16 +28,25 @@ class Wanted:
     max_tokens: int
     max_shards: int
     seconds_per_token: float
-    half_life_hours: float
     holding: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Ids of the shards to lease, in order; ``moved_on`` are users whose first waiting job is now another or none."""
+    """The shards to lease, locked and in order, and what was looked at to choose them, user by user.
 
-    shards: list[int] = field(default_factory=list)
-    moved_on: set[str] = field(default_factory=set)
+    ``rooms`` are those of users whose running shards are limited.
+    """
+
+    shards: list[Row[Any]]
+    looked: Mapping[str, Sequence[Row[Any]]]
+    heads: Mapping[str, int]
+    rooms: Mapping[str, int]
+
+    def moved_on(self, taken: Collection[int]) -> set[str]:
+        """The users whose first waiting job is another or none once those shards are ``taken``."""
+        rest = {name: (row.job_id for row in rows if row.id not in taken) for name, rows in self.looked.items()}
+        return {name for name, jobs in rest.items() if next(jobs, None) != self.heads[name]}
 
 
 def chosen(tx: Transaction, wanted: Wanted) -> Chosen:
@@ -53,7 +62,7 @@ class _Search:
         self._wanted = wanted
         self._turns: dict[str, Turn] = {}
         self._heads: dict[str, Candidate] = {}
-        self._looked: dict[Candidate, list[int]] = {}
+        self._looked: dict[Candidate, list[Row[Any]]] = {}
         self._rows: dict[str, list[Row[Any]]] = {}
         self._whole = Whole(0.0, 0.0)
         self._limit = 0
@@ -74,13 +83,22 @@ class _Search:
 
     def _find_turns(self, limit: int) -> None:
         wanted = self._wanted
-        found, self._whole = turns.first(
-            self._tx, wanted.model, wanted.seconds_per_token, wanted.half_life_hours, limit
-        )
-        new = {turn.head.user: turn for turn in found if turn.head.user not in self._turns}
+        found, self._whole = turns.first(self._tx, wanted.model, wanted.seconds_per_token, limit)
+        new = {turn.head.user: turn for turn in self._claimed(found) if turn.head.user not in self._turns}
         self._turns |= new
         self._heads |= {name: turn.head for name, turn in new.items()}
         self._limit = limit
+
+    def _claimed(self, found: Iterable[Turn]) -> Iterable[Turn]:
+        """Those whom other leases serve at this moment, as they will stand then: each begins with another user."""
+        claimed = bool(self._turns)
+        for turn in found:
+            claimed = claimed or turns.claim(self._tx, self._wanted.model, turn.head.user)
+            yield turn if claimed else self._served(turn)
+
+    def _served(self, turn: Turn) -> Turn:
+        usage = turn.usage + self._wanted.max_tokens * self._wanted.seconds_per_token
+        return replace(turn, head=replace(turn.head, age_seconds=0.0), served_at=self._tx.now, usage=usage)
 
     def _choose(self) -> list[Choice]:
         wanted = self._wanted
@@ -111,21 +129,21 @@ class _Search:
         return False
 
     def _look(self, names: list[str], limit: int) -> None:
-        """What of these users' shards can be had: candidates of equal shards, each with the ids."""
+        """What of these users' shards can be had: candidates of equal shards, each with their rows."""
         self._rows |= {name: [] for name in names}
         for name in names:
             del self._heads[name]
         found: dict[tuple[str, int, int, bool], list[Row[Any]]] = {}
         for row in free.shards(self._tx, self._wanted.model, names, limit):
             self._rows[row.user].append(row)
-            room = self._turns[row.user].room
-            most = self._wanted.max_shards if room is None else min(room, self._wanted.max_shards)
-            if len(self._rows[row.user]) <= most:
-                kind = (row.user, row.job_id, row.tasks * row.tokens_per_task, states.suspect(row.deaths))
+        for name in names:
+            room, most = self._turns[name].room, self._wanted.max_shards
+            for row in self._rows[name][: most if room is None else min(room, most)]:
+                kind = (name, row.job_id, row.tasks * row.tokens_per_task, states.suspect(row.deaths))
                 found.setdefault(kind, []).append(row)
         for (name, _, tokens, alone), rows in found.items():
             candidate = self._candidate(rows[0], self._turns[name], tokens=tokens, shards=len(rows), alone=alone)
-            self._looked[candidate] = [row.id for row in rows]
+            self._looked[candidate] = rows
 
     def _candidate(self, row: Row[Any], turn: Turn, *, tokens: int, shards: int, alone: bool) -> Candidate:
         return Candidate(
@@ -139,11 +157,8 @@ class _Search:
         )
 
     def _result(self, choices: Iterable[Choice]) -> Chosen:
-        ids = [shard_id for choice in choices for shard_id in self._looked[choice.candidate][: choice.shards]]
-        taken = set(ids)
-        moved_on = set()
-        for name, rows in self._rows.items():
-            rest = next((row.job_id for row in rows if row.id not in taken), None)
-            if rest != self._turns[name].head.job_id:
-                moved_on.add(name)
-        return Chosen(ids, moved_on)
+        shards = [row for choice in choices for row in self._looked[choice.candidate][: choice.shards]]
+        looked = {name: self._turns[name] for name in self._rows}
+        heads = {name: turn.head.job_id for name, turn in looked.items()}
+        rooms = {name: turn.room for name, turn in looked.items() if turn.room is not None}
+        return Chosen(shards, self._rows, heads, rooms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -88,11 +88,17 @@ class Cost:
     tokens: int = 0
     shared_tokens: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.gpu_seconds + other.gpu_seconds,
-            self.tokens + other.tokens,
-            self.shared_tokens + other.shared_tokens,
+    def __neg__(self) -> Cost:
+        return Cost(-self.gpu_seconds, -self.tokens, -self.shared_tokens)
+
+    @classmethod
+    def total(cls, costs: Iterable[Cost]) -> Cost:
+        """The sum."""
+        every = list(costs)
+        return cls(
+            sum(one.gpu_seconds for one in every),
+            sum(one.tokens for one in every),
+            sum(one.shared_tokens for one in every),
         )
 
 

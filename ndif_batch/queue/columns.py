@@ -58,7 +58,7 @@ class seconds_from(FunctionElement[float]):  # noqa: N801 -- a function of SQL
 @compiles(seconds_from, "postgresql")
 def _seconds_on_postgresql(element: seconds_from, compiler: SQLCompiler, **options: Any) -> str:
     earlier, later = (compiler.process(one, **options) for one in element.clauses)
-    return f"CAST(EXTRACT(EPOCH FROM CAST({later} AS TIMESTAMPTZ) - {earlier}) AS DOUBLE PRECISION)"
+    return f"date_part('epoch', CAST({later} AS TIMESTAMPTZ) - {earlier})"
 
 
 @compiles(seconds_from, "sqlite")

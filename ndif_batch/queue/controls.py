@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    String,
+    Text,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind
@@ -38,15 +51,16 @@ def pause_name(model: str | None) -> str:
     return PAUSE if model is None else f"{PAUSE}:{model}"
 
 
-def half_life_hours(tx: Transaction) -> float:
-    """After how long a GPU-second counts half; the setting ``half_life_hours``."""
-    found = tx.connection.scalar(select(setting.c.value).where(setting.c.name == HALF_LIFE))
-    return HALF_LIFE_HOURS if found is None else float(found)
+@cache
+def half_life() -> ColumnElement[float]:
+    """After how many hours a GPU-second counts half, in SQL: the setting ``half_life_hours``."""
+    found = select(cast(cast(setting.c.value, Text), Float)).where(setting.c.name == HALF_LIFE)
+    return func.coalesce(found.scalar_subquery(), HALF_LIFE_HOURS, type_=Float)
 
 
-def of_lease(tx: Transaction, model: str) -> tuple[bool, float]:
-    """Whether no shard of ``model`` may be leased now, and the half-life of usage in hours."""
-    pauses = [pause_name(None), pause_name(model)]
-    query = select(setting.c.name, setting.c.value).where(setting.c.name.in_([*pauses, HALF_LIFE]))
-    found = {row.name: row.value for row in tx.connection.execute(query)}
-    return any(found.get(name) for name in pauses), float(found.get(HALF_LIFE, HALF_LIFE_HOURS))
+@cache
+def paused() -> ColumnElement[bool]:
+    """Whether no shard of the parameter ``model`` may be leased now."""
+    pauses = [PAUSE, literal(f"{PAUSE}:").concat(bindparam("model", type_=String))]
+    no = ["false", "null", "0"]
+    return exists().where(setting.c.name.in_(pauses), cast(setting.c.value, Text).not_in(no))

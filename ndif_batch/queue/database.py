@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,28 +13,26 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    RootTransaction,
     Table,
     create_engine,
     event,
-    func,
     make_url,
-    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from ndif_batch.errors import SettingsError, UnavailableError
-from ndif_batch.queue.columns import Instant
 
 Clock: TypeAlias = Callable[[], datetime]
 
 BUSY_SECONDS = 30.0
 """How long a SQLite writer waits for another one."""
 
-_CLOCK = {
-    "sqlite": select(func.strftime("%Y-%m-%d %H:%M:%f000", "now", type_=Instant)),
-    "postgresql": select(func.clock_timestamp(type_=Instant)),
-}
+BACKENDS = ("sqlite", "postgresql")
+
+_BEGIN_POSTGRESQL = "SELECT clock_timestamp(); BEGIN"
+"""One journey for the time and the beginning of a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +44,18 @@ class Transaction:
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that may say what to do ``on_conflict``."""
-        return postgresql.insert(table) if self.connection.dialect.name == "postgresql" else sqlite.insert(table)
+        return upsert(self.connection.dialect.name, table)
 
     def insert_new(self, table: Table, row: Mapping[str, Any]) -> int | None:
         """Insert ``row`` unless a unique key forbids it; the first primary key column, None if it was there."""
         statement = self.insert(table).values(**row).on_conflict_do_nothing()
         found: int | None = self.connection.scalar(statement.returning(next(iter(table.primary_key))))
         return found
+
+
+def upsert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that may say what to do ``on_conflict``."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 class Database:
@@ -64,27 +67,24 @@ class Database:
         self._writer = _engine(self.url)
         self._reader = self._writer.execution_options(begin="BEGIN")
 
-    @contextmanager
-    def write(self) -> Iterator[Transaction]:
+    def write(self) -> AbstractContextManager[Transaction]:
         """A transaction that may change rows; all of it happens or none. SQLite admits one writer at a time."""
-        with self._translated(), self._writer.begin() as connection:
-            yield Transaction(connection, self._now(connection))
+        return self._transaction(self._writer)
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def read(self) -> AbstractContextManager[Transaction]:
         """A transaction that only reads; it never waits for a writer."""
-        with self._translated(), self._reader.begin() as connection:
-            yield Transaction(connection, self._now(connection))
+        return self._transaction(self._reader)
 
     def close(self) -> None:
         """Close every pooled connection."""
         self._writer.dispose()
 
-    def _now(self, connection: Connection) -> datetime:
-        if self._clock is not None:
-            return self._clock()
-        value: datetime = connection.execute(_CLOCK[connection.dialect.name]).scalar_one()
-        return value
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Transaction]:
+        with self._translated():
+            connection, begun, now = _begin_anew(engine)
+            with connection, begun:
+                yield Transaction(connection, now if self._clock is None else self._clock())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -103,7 +103,7 @@ def parse(url: str) -> URL:
     except ArgumentError:
         raise SettingsError(f"database_url {url!r} is no database URL", hint="sqlite:////path/queue.db") from None
     backend = parsed.get_backend_name()
-    if backend not in _CLOCK:
+    if backend not in BACKENDS:
         raise SettingsError(f"database_url: {backend!r} is not supported", hint="use sqlite or postgresql+psycopg")
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise SettingsError("database_url: the queue needs a SQLite file, not memory", hint="sqlite:////path/queue.db")
@@ -124,7 +124,7 @@ def unavailable(url: URL, error: DBAPIError) -> UnavailableError:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         try:
-            return create_engine(url, pool_pre_ping=True)
+            return create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"options": _options(url)})
         except ModuleNotFoundError as error:
             hint = "pip install 'ndif-batch[postgres]' and write postgresql+psycopg://"
             raise UnavailableError(
@@ -134,6 +134,34 @@ def _engine(url: URL) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _options(url: URL) -> str:
+    """Statements are planned once a connection and not each time anew: none does better for its values."""
+    return f"{url.query.get('options', '')} -c plan_cache_mode=force_generic_plan".strip()
+
+
+def _begin_anew(engine: Engine) -> tuple[Connection, RootTransaction, datetime]:
+    """Begin a transaction; a pooled connection that its server has closed meanwhile is replaced."""
+    try:
+        return _begin(engine.connect())
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return _begin(engine.connect())
+
+
+def _begin(connection: Connection) -> tuple[Connection, RootTransaction, datetime]:
+    """Begin a transaction, and ask what time it is; SQLite's clock is that of its process."""
+    try:
+        begun = connection.begin()
+        if connection.dialect.name == "sqlite":
+            return connection, begun, datetime.now(UTC)
+        told: datetime = connection.exec_driver_sql(_BEGIN_POSTGRESQL).scalar_one()
+        return connection, begun, told.astimezone(UTC)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

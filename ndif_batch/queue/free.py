@@ -14,7 +14,7 @@ from ndif_batch.queue.rows import state_in
 from ndif_batch.queue.tables import LEASABLE, job, shard
 
 _SHARD = (shard.c.id, shard.c.tasks, shard.c.deaths, shard.c.job_id, shard.c.index)
-_JOB = (job.c.tokens_per_task, job.c.priority, job.c.submitted_at)
+_JOB = (job.c.tokens_per_task, job.c.priority, job.c.submitted_at, job.c.state)
 _MODEL = bindparam("model", type_=String)
 _MOST = bindparam("most", type_=Integer)
 
@@ -23,8 +23,8 @@ def shards(tx: Transaction, model: str, names: Sequence[str], limit: int) -> lis
     """The first ``limit`` waiting shards of each user, locked; those that another one has locked are passed over."""
     asked = {"model": model, "now": tx.now, "most": limit}
     if tx.connection.dialect.name == "postgresql":
-        return list(tx.connection.execute(lateral_query(), {**asked, "names": list(names)}))
-    return [row for name in names for row in tx.connection.execute(user_query(), {**asked, "name": name})]
+        return list(tx.connection.execute(lateral_query(), {**asked, "names": list(names)}).all())
+    return [row for name in names for row in tx.connection.execute(user_query(), {**asked, "name": name}).all()]
 
 
 @cache

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Integer, Select, Update, delete, exists, func, select, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
 from ndif_batch.queue import states, tallies
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind, JobRecord, ShardRecord, ShardState
+from ndif_batch.queue.records import EventKind, JobRecord, JobState, ShardRecord, ShardState
 from ndif_batch.queue.rows import job_query, job_record, state_in, with_failed_tasks
+from ndif_batch.queue.sets import asked, given, is_one_of, locked
 from ndif_batch.queue.tables import job, shard, shard_check, task_error
 from ndif_batch.queue.transitions import move_jobs, move_shards
 
@@ -23,12 +24,31 @@ def some(tx: Transaction, where: ColumnElement[bool]) -> list[JobRecord]:
     return [job_record(row) for row in tx.connection.execute(job_query().where(where)).mappings()]
 
 
+def by_id(tx: Transaction, ids: Collection[int]) -> dict[int, JobRecord]:
+    """Those of the jobs that there are."""
+    rows = tx.connection.execute(_known(), {"ids": ids}).mappings()
+    return {row["id"]: job_record(row) for row in rows}
+
+
+@cache
+def _known() -> Select[Any]:
+    return job_query().where(is_one_of(job.c.id))
+
+
 def get(tx: Transaction, job_id: int) -> JobRecord:
     """One job; ``NotFoundError`` if there is none."""
-    found = some(tx, job.c.id == job_id)
+    found = by_id(tx, [job_id])
     if not found:
         raise NotFoundError(f"there is no job {job_id}")
-    return found[0]
+    return found[job_id]
+
+
+def lock(tx: Transaction, ids: Collection[int]) -> dict[int, JobState]:
+    """Lock jobs, in order; how they stand."""
+    if not ids:
+        return {}
+    query = select(job.c.id, job.c.state).where(job.c.id.in_(ids)).order_by(job.c.id)
+    return {row.id: row.state for row in tx.connection.execute(query.with_for_update(key_share=True))}
 
 
 def hold(tx: Transaction, job_id: int, actor: str) -> None:
@@ -87,27 +107,38 @@ def retry(tx: Transaction, job_id: int, actor: str) -> None:
 
 def settle(tx: Transaction, moved: Iterable[ShardRecord]) -> None:
     """Count the shards among ``moved`` that have ended, and end each job of which it was the last."""
-    over = [one for one in moved if one.state in (ShardState.DONE, ShardState.FAILED)]
-    by_job = attrgetter("job_id")
-    for job_id, group in groupby(sorted(over, key=by_job), key=by_job):
-        _settle_job(tx, job_id, list(group))
+    over = (one for one in moved if one.state in (ShardState.DONE, ShardState.FAILED))
+    count(tx, ((one.job_id, one.tasks_done, one.tasks_failed) for one in over))
 
 
-def _settle_job(tx: Transaction, job_id: int, ended: Sequence[ShardRecord]) -> None:
-    counted = (
-        update(job)
-        .where(job.c.id == job_id)
-        .values(
-            shards_left=job.c.shards_left - len(ended),
-            tasks_done=job.c.tasks_done + sum(one.tasks_done for one in ended),
-            tasks_failed=job.c.tasks_failed + sum(one.tasks_failed for one in ended),
-        )
-        .returning(job.c.shards_left, job.c.tasks_failed, job.c.tasks)
-    )
-    left, failed, tasks = tx.connection.execute(counted).one()
-    if not left:
-        reason = f"{failed} of {tasks} tasks failed" if failed else None
-        move_jobs(tx, states.ended(failed), [job_id], reason=reason)
+def count(tx: Transaction, ended: Iterable[tuple[int, int, int]]) -> None:
+    """Count shards that have ended, each as its job, its saved and its failed tasks; end the jobs that have no more."""
+    sums: dict[int, dict[str, int]] = {}
+    for job_id, done, failed in ended:
+        row = sums.setdefault(job_id, {"job": job_id, "ended": 0, "done": 0, "failed": 0})
+        row["ended"] += 1
+        row["done"] += done
+        row["failed"] += failed
+    if not sums:
+        return
+    form, rows = asked(tx, list(sums.values()))
+    counted = tx.connection.execute(_counting(form), rows).all()
+    for over in sorted((one for one in counted if not one.shards_left), key=attrgetter("id")):
+        reason = f"{over.tasks_failed} of {over.tasks} tasks failed" if over.tasks_failed else None
+        move_jobs(tx, states.ended(over.tasks_failed), [over.id], reason=reason)
+
+
+@cache
+def _counting(form: str) -> Update:
+    rows = given(form, job=BigInteger(), ended=Integer(), done=Integer(), failed=Integer())
+    counted = locked(job, rows, job.c.id == rows.c.job)
+    sums = {
+        "shards_left": job.c.shards_left - counted.c.ended,
+        "tasks_done": job.c.tasks_done + counted.c.done,
+        "tasks_failed": job.c.tasks_failed + counted.c.failed,
+    }
+    told = (job.c.id, job.c.shards_left, job.c.tasks_failed, job.c.tasks)
+    return update(job).where(job.c.id == counted.c.key).values(sums).returning(*told)
 
 
 def _require(tx: Transaction, job_id: int, kind: EventKind) -> JobRecord:

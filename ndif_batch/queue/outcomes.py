@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import reduce
-from itertools import groupby
-from operator import add
+from functools import cache
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, Select, insert, select
 
 from ndif_batch.errors import UsageError
-from ndif_batch.queue import checks, jobs, states, tallies, workers
+from ndif_batch.queue import billing, bulk, checks, jobs, states, tallies, workers
 from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import EventKind, ShardRecord, ShardState, TaskFailure
 from ndif_batch.queue.rows import shard_records, state_in
+from ndif_batch.queue.sets import is_one_of
 from ndif_batch.queue.tables import job, shard, task_error
 from ndif_batch.queue.transitions import move_shards
 
@@ -25,39 +25,58 @@ _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
 
 def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
-    """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`."""
-    costs = any(one.cost != FREE for one in finished)
-    held = _held(tx, {one.shard_id for one in finished}, costs=costs)
-    counted = {one.shard_id: one for one in reversed(finished) if _is_current(held, one.shard_id, one.epoch)}
-    for one in counted.values():
-        _check(held[one.shard_id], one.failures)
-    _count_work(tx, [(held[one.shard_id], one.cost) for one in counted.values()])
-    checks.keep(tx, [(held[one.shard_id], one.check) for one in counted.values()])
-    moved = _end_done(tx, [(held[one.shard_id], len(one.failures)) for one in counted.values()])
+    """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`.
+
+    Shards are read first and locked when they are ended, each only if it is still as it was read.
+    """
+    held = {row.id: row for row in tx.connection.execute(_owned(), {"ids": {one.shard_id for one in finished}}).all()}
+    told = {one.shard_id: one for one in reversed(finished) if _is_current(held, one.shard_id, one.epoch)}
+    for one in told.values():
+        if one.failures:
+            _check(held[one.shard_id], one.failures)
+    _count_work(tx, [(held[one.shard_id].worker_id, one.cost) for one in told.values()])
+    failed = {one.shard_id: len(one.failures) for one in told.values()}
+    ended = bulk.finish(tx, [held[shard_id] for shard_id in told], failed)
+    _count_work(tx, [(held[one.shard_id].worker_id, -one.cost) for one in told.values() if one.shard_id not in ended])
+    _settle(tx, [(held[shard_id], told[shard_id]) for shard_id in told if shard_id in ended])
+    return ended | _done_before(tx, [one for one in finished if one.shard_id not in ended])
+
+
+@cache
+def _owned() -> Select[Any]:
+    """Shards that are leased, and whose they are."""
+    its_own = (shard.c.id, shard.c.job_id, shard.c.worker_id, shard.c.epoch, shard.c.first_task, shard.c.tasks)
+    query = select(*its_own, job.c.user, job.c.tokens_per_task).join_from(shard, job)
+    return query.where(is_one_of(shard.c.id), shard.c.worker_id.is_not(None))
+
+
+def _settle(tx: Transaction, ended: Sequence[tuple[Row[Any], Finished]]) -> None:
+    """What follows for failed tasks, checks, jobs and users."""
+    checks.keep(tx, [(row, one.check) for row, one in ended])
     errors = [
-        {"job_id": held[one.shard_id].job_id, "shard_id": one.shard_id, **asdict(failure)}
-        for one in counted.values()
-        for failure in one.failures
+        {"job_id": row.job_id, "shard_id": row.id, **asdict(failure)} for row, one in ended for failure in one.failures
     ]
     if errors:
         tx.connection.execute(insert(task_error), errors)
-    tallies.left(tx, moved, {one.shard_id: one.cost for one in counted.values()})
-    return set(counted) | _done_before(tx, [one for one in finished if one.shard_id not in counted])
+    jobs.count(tx, [(row.job_id, row.tasks - len(one.failures), len(one.failures)) for row, one in ended])
+    of_user: dict[str, list[tuple[int, Cost]]] = defaultdict(list)
+    for row, one in ended:
+        of_user[row.user].append((row.tasks * row.tokens_per_task, one.cost))
+    billing.settle(tx, {name: billing.ended(costs) for name, costs in of_user.items()})
 
 
 def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.fail`."""
-    leases = _held(tx, [shard_id], costs=cost != FREE)
-    if not _is_current(leases, shard_id, epoch):
+    held = _held(tx, shard_id, epoch)
+    if held is None:
         return False
-    held = leases[shard_id]
-    _count_work(tx, [(held, cost)])
+    _count_work(tx, [(held.worker_id, cost)])
     attempts = held.attempts + 1
     limit = tx.connection.execute(select(job.c.max_retries).where(job.c.id == held.job_id)).scalar_one()
     kind = states.failed(attempts, limit, retryable)
     why = {"code": code, "reason": message}
     values = why if kind is EventKind.SHARD_FAILED else {"ready_at": tx.now + states.backoff(attempts)}
-    moved = _move(tx, kind, [held], detail=why | {"attempts": attempts}, values=values | {"attempts": attempts})
+    moved = _move(tx, kind, held, detail=why | {"attempts": attempts}, values=values | {"attempts": attempts})
     jobs.settle(tx, moved)
     tallies.left(tx, moved, {shard_id: cost})
     return True
@@ -65,23 +84,19 @@ def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, re
 
 def give_back(tx: Transaction, shard_id: int, epoch: int) -> bool:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.give_back`."""
-    leases = _held(tx, [shard_id], costs=False)
-    if not _is_current(leases, shard_id, epoch):
+    held = _held(tx, shard_id, epoch)
+    if held is None:
         return False
-    tallies.left(tx, _move(tx, EventKind.SHARD_RETURNED, list(leases.values()), detail={}, values={}))
+    tallies.left(tx, _move(tx, EventKind.SHARD_RETURNED, held, detail={}, values={}))
     return True
 
 
-def _held(tx: Transaction, ids: Collection[int], *, costs: bool) -> dict[int, ShardRecord]:
-    """Those of the shards that are leased, locked.
-
-    Rows are locked as everywhere: workers first (if there are ``costs`` to count), then shards, jobs, users.
-    """
-    leased = shard.c.id.in_(ids) & _LEASED
-    if costs:
-        workers.lock(tx, select(shard.c.worker_id).where(leased))
-    query = select(shard).where(leased).order_by(shard.c.id).with_for_update(key_share=True)
-    return {one.id: one for one in shard_records(tx.connection.execute(query).mappings())}
+def _held(tx: Transaction, shard_id: int, epoch: int) -> ShardRecord | None:
+    """The shard if it is leased under this epoch, locked after its worker."""
+    held = (shard.c.id == shard_id) & (shard.c.epoch == epoch) & _LEASED
+    workers.lock(tx, select(shard.c.worker_id).where(held))
+    rows = tx.connection.execute(select(shard).where(held).with_for_update(key_share=True)).mappings()
+    return next(iter(shard_records(rows)), None)
 
 
 def _done_before(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
@@ -94,49 +109,27 @@ def _done_before(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
     return {one.shard_id for one in finished if epochs.get(one.shard_id) == one.epoch}
 
 
-def _is_current(held: Mapping[int, ShardRecord], shard_id: int, epoch: int) -> bool:
+def _is_current(held: Mapping[int, Row[Any]], shard_id: int, epoch: int) -> bool:
     return shard_id in held and held[shard_id].epoch == epoch
 
 
-def _end_done(tx: Transaction, ended: Iterable[tuple[ShardRecord, int]]) -> list[ShardRecord]:
-    """Move shards, each with its number of failures; the jobs of which they were the last end."""
-
-    def outcome(one: tuple[ShardRecord, int]) -> tuple[int, int, int]:
-        held, failures = one
-        return held.worker_id or 0, held.tasks, failures
-
-    moved: list[ShardRecord] = []
-    for (_, tasks, failed), group in groupby(sorted(ended, key=outcome), key=outcome):
-        counts = {"tasks_done": tasks - failed, "tasks_failed": failed}
-        moved += _move(tx, EventKind.SHARD_DONE, [held for held, _ in group], detail=counts, values=counts)
-    jobs.settle(tx, moved)
-    return moved
-
-
 def _move(
-    tx: Transaction,
-    kind: EventKind,
-    held: Sequence[ShardRecord],
-    detail: Mapping[str, Any],
-    values: Mapping[str, Any],
+    tx: Transaction, kind: EventKind, held: ShardRecord, detail: Mapping[str, Any], values: Mapping[str, Any]
 ) -> list[ShardRecord]:
-    """Move shards of one worker."""
-    assert held[0].worker_id is not None
-    actor = workers.name(held[0].worker_id)
-    chosen = shard.c.id.in_([one.id for one in held])
-    return move_shards(tx, kind, chosen, actor=actor, detail=detail, values=values)
+    actor = workers.name(held.worker_id or 0)
+    return move_shards(tx, kind, shard.c.id == held.id, actor=actor, detail=detail, values=values)
 
 
-def _count_work(tx: Transaction, spent: Iterable[tuple[ShardRecord, Cost]]) -> None:
-    by_worker: dict[int, list[Cost]] = {}
-    for held, cost in spent:
-        if cost != FREE and held.worker_id is not None:
-            by_worker.setdefault(held.worker_id, []).append(cost)
+def _count_work(tx: Transaction, spent: Iterable[tuple[int | None, Cost]]) -> None:
+    by_worker: dict[int, list[Cost]] = defaultdict(list)
+    for worker_id, cost in spent:
+        if worker_id is not None and cost != FREE:
+            by_worker[worker_id].append(cost)
     for worker_id, costs in sorted(by_worker.items()):
-        workers.count(tx, worker_id, reduce(add, costs))
+        workers.count(tx, worker_id, Cost.total(costs))
 
 
-def _check(held: ShardRecord, failures: Sequence[TaskFailure]) -> None:
+def _check(held: Row[Any], failures: Sequence[TaskFailure]) -> None:
     tasks = [failure.task for failure in failures]
     inside = range(held.first_task, held.first_task + held.tasks)
     wrong = next((task for task in tasks if task not in inside), None)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, literal, select
+from sqlalchemy import ColumnElement, RowMapping, Select, func, literal, literal_column, select
 
 from ndif_batch.queue.records import EventRecord, JobRecord, ModelRecord, ShardRecord, ShardState, WorkerRecord
 from ndif_batch.queue.tables import graph, job, shard
 
 
 def state_in(column: ColumnElement[Any], states: Collection[Any]) -> ColumnElement[bool]:
-    """``column`` is one of ``states``, written as literals: an index with a WHERE is not used for bound values."""
-    if len(states) == 1:
-        return column == literal(next(iter(states)), column.type, literal_execute=True)
-    values = bindparam(None, sorted(states), column.type, expanding=True, literal_execute=True)
-    return column.in_(values)
+    """``column`` is one of ``states``, as literals: an index with a WHERE is not used for bound values."""
+    written: list[ColumnElement[Any]] = [literal_column(repr(state.value)) for state in sorted(states)]
+    return column == written[0] if len(written) == 1 else column.in_(written)
 
 
 def with_failed_tasks(job_id: int) -> ColumnElement[bool]:

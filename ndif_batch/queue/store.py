@@ -14,6 +14,7 @@ from ndif_batch.queue import (
     models,
     outcomes,
     reading,
+    recovery,
     results,
     schema,
     submission,
@@ -185,7 +186,7 @@ class Queue(ClusterQueue):
     def lose_worker(self, worker_id: int, *, died: bool, reason: str, actor: str) -> None:
         """A worker is known to be gone: take its shards back now, counting a death of each if it ``died``."""
         with self._database.write() as tx:
-            leasing.lose_worker(tx, worker_id, died=died, reason=reason, actor=actor)
+            recovery.lose_worker(tx, worker_id, died=died, reason=reason, actor=actor)
 
     def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None, key: str | None = None) -> int:
         """See :class:`ndif_batch.queue.protocol.WorkerQueue`, as for the methods below."""
@@ -202,15 +203,15 @@ class Queue(ClusterQueue):
         held: Sequence[int] | None = None,
     ) -> list[Lease]:
         """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits."""
-        wanted = (worker_id, model, max_tokens, lease_seconds, max_shards, held)
+        request = leasing.Request(worker_id, model, max_tokens, lease_seconds, max_shards, held)
         with self._database.write() as tx:
-            leases = leasing.lease(tx, *wanted)
+            leases = leasing.lease(tx, request)
         if leases is not None:
             return leases
         with self._database.write() as tx:
-            leasing.expire(tx)
+            recovery.expire(tx)
         with self._database.write() as tx:
-            return leasing.lease(tx, *wanted, expired=True) or []
+            return leasing.lease(tx, request, expired=True) or []
 
     def heartbeat(
         self,
@@ -241,7 +242,7 @@ class Queue(ClusterQueue):
     def stop_worker(self, worker_id: int) -> None:
         """The worker ends in good order; what it still holds is given back."""
         with self._database.write() as tx:
-            leasing.stop_worker(tx, worker_id)
+            recovery.stop_worker(tx, worker_id)
 
     def has_work(self, model: str) -> bool:
         """Whether a job of ``model`` waits or runs."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, String, bindparam, case, func, or_, select
 
-from ndif_batch.queue import users
+from ndif_batch.queue import billing, users
 from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.columns import Instant
 from ndif_batch.queue.database import Transaction
@@ -30,14 +30,14 @@ def left(tx: Transaction, shards: Iterable[ShardRecord], costs: Mapping[int, Cos
     by_job: dict[int, list[ShardRecord]] = defaultdict(list)
     for one in shards:
         by_job[one.job_id].append(one)
-    bills: dict[str, users.Bill] = defaultdict(users.Bill)
+    back: dict[str, list[tuple[int, Cost]]] = defaultdict(list)
     again: dict[str, set[str]] = defaultdict(set)
     for row in _owners(tx, by_job):
         for one in by_job[row.id]:
-            bills[row.user] += users.Bill(-1, -one.tasks * row.tokens_per_task, costs.get(one.id, FREE))
+            back[row.user].append((one.tasks * row.tokens_per_task, costs.get(one.id, FREE)))
             if one.state is ShardState.PENDING:
                 again[row.model].add(row.user)
-    users.settle(tx, bills)
+    billing.settle(tx, {name: billing.ended(shards) for name, shards in back.items()})
     for model, names in sorted(again.items()):
         refresh(tx, model, names)
 

@@ -18,7 +18,7 @@ SYSTEM = "queue"
 
 _UNLEASED: Mapping[str, Any] = {"worker_id": None, "lease_until": None}
 _UNTRIED: Mapping[str, Any] = {**_UNLEASED, "tasks_done": 0, "tasks_failed": 0, "ready_at": None}
-_SHARD_VALUES: Mapping[ShardState, Mapping[str, Any]] = {
+SHARD_VALUES: Mapping[ShardState, Mapping[str, Any]] = {
     ShardState.PENDING: {**_UNTRIED, "code": None, "reason": None},
     ShardState.LEASED: {"ready_at": None, "epoch": shard.c.epoch + 1},
     ShardState.DONE: _UNLEASED,
@@ -39,7 +39,7 @@ def move_shards(
 ) -> list[ShardRecord]:
     """Move those shards of ``where`` that may make the transition ``kind``; they as they are afterwards."""
     target = SHARD[kind].targets[0]
-    changed = {**_SHARD_VALUES[target], **(values or {})}
+    changed = {**SHARD_VALUES[target], **(values or {})}
     holder = changed["worker_id"] if target is ShardState.LEASED else shard.c.worker_id
     subject = {"job_id": shard.c.job_id, "shard_id": shard.c.id, "worker_id": holder}
     guarded = and_(where, state_in(shard.c.state, SHARD[kind].sources))

@@ -10,9 +10,9 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Integer, Select, bindparam, case, func, or_, select
+from sqlalchemy import Float, Integer, Select, String, bindparam, case, func, or_, select, true
 
-from ndif_batch.queue import users
+from ndif_batch.queue import billing
 from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.tables import user, waiting
@@ -34,28 +34,37 @@ class Turn:
     room: int | None
 
 
-def first(
-    tx: Transaction, model: str, seconds_per_token: float, half_life_hours: float, limit: int
-) -> tuple[list[Turn], Whole]:
+def first(tx: Transaction, model: str, seconds_per_token: float, limit: int) -> tuple[list[Turn], Whole]:
     """The first ``limit`` users, and the sums over all that wait."""
-    asked = {"model": model, "now": tx.now, "pace": seconds_per_token, "half_life": half_life_hours, "most": limit}
+    asked = {"model": model, "now": tx.now, "pace": seconds_per_token, "most": limit}
     rows = tx.connection.execute(turn_query(), asked).all()
     whole = Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
     return [_turn(row, tx.now) for row in rows], whole
+
+
+def claim(tx: Transaction, model: str, name: str) -> bool:
+    """False while another lease gives shards of ``model`` to this user; nobody ever waits for a claim."""
+    if tx.connection.dialect.name == "sqlite":
+        return True
+    return bool(tx.connection.scalar(_claim(), {"model": model, "name": name}))
+
+
+@cache
+def _claim() -> Select[Any]:
+    names = (func.hashtext(bindparam("model", type_=String)), func.hashtext(bindparam("name", type_=String)))
+    return select(func.pg_try_advisory_xact_lock(*names))
 
 
 @cache
 def turn_query() -> Select[Any]:
     """Reads one small row a user that waits, and no job or shard."""
     now = bindparam("now", type_=Instant)
-    usage = users.still_used() + user.c.leased_tokens * bindparam("pace", type_=Float)
+    usage = billing.still_used() + user.c.leased_tokens * bindparam("pace", type_=Float)
     since = case((user.c.served_at > waiting.c.since, user.c.served_at), else_=waiting.c.since)
-    waits = (
+    each = (
         select(user.c.name, user.c.served_at, user.c.shares, waiting.c.job_id, waiting.c.priority, waiting.c.since)
         .add_columns(
             usage.label("usage"),
-            func.sum(usage).over().label("all_usage"),
-            func.sum(user.c.shares).over().label("all_shares"),
             seconds_from(since, now).label("age"),
             (user.c.running_shards - user.c.leased_shards).label("room"),
         )
@@ -63,13 +72,15 @@ def turn_query() -> Select[Any]:
         .where(waiting.c.model == bindparam("model"), waiting.c.job_id.is_not(None))
         .where(or_(waiting.c.ready_at.is_(None), waiting.c.ready_at <= now))
         .where(or_(user.c.running_shards.is_(None), user.c.running_shards > user.c.leased_shards))
-        .subquery("waits")
+        .cte("each")
     )
-    part = waits.c.shares / waits.c.all_shares
-    used = waits.c.usage / case((waits.c.all_usage > 0, waits.c.all_usage), else_=1.0)
-    place = part / (part + used) + waits.c.age / AGE_SECONDS
-    order = (waits.c.priority.desc(), place.desc(), waits.c.age.desc(), waits.c.job_id)
-    return select(waits).order_by(*order).limit(bindparam("most", type_=Integer))
+    sums = select(func.sum(each.c.usage).label("all_usage"), func.sum(each.c.shares).label("all_shares")).cte("sums")
+    part = each.c.shares / sums.c.all_shares
+    used = each.c.usage / case((sums.c.all_usage > 0, sums.c.all_usage), else_=1.0)
+    place = part / (part + used) + each.c.age / AGE_SECONDS
+    order = (each.c.priority.desc(), place.desc(), each.c.age.desc(), each.c.job_id)
+    most = bindparam("most", type_=Integer)
+    return select(*each.c, *sums.c).select_from(each.join(sums, true())).order_by(*order).limit(most)
 
 
 def age(since: datetime, served_at: datetime | None, now: datetime) -> float:

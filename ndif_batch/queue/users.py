@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, RowMapping, Update, bindparam, case, func, select, update
+from sqlalchemy import (
+    RowMapping,
+    func,
+    select,
+    update,
+)
 
 from ndif_batch.errors import ConflictError, NotFoundError, UsageError
-from ndif_batch.queue import controls
 from ndif_batch.queue.access import check_user_name
-from ndif_batch.queue.cluster import FREE, Cost, Quotas, Role, UsageRecord, UserRecord
-from ndif_batch.queue.columns import Instant, seconds_from
+from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, ShardState
 from ndif_batch.queue.rows import state_in
 from ndif_batch.queue.tables import job, shard, usage, user
 from ndif_batch.queue.transitions import record
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """How many shards and tokens more a user has leased, and what those cost that ended."""
-
-    shards: int = 0
-    tokens: int = 0
-    cost: Cost = FREE
-
-    def __add__(self, other: Bill) -> Bill:
-        return Bill(self.shards + other.shards, self.tokens + other.tokens, self.cost + other.cost)
-
 
 QUOTAS = ("pending_tasks", "running_shards", "archive_bytes")
 INTERNAL = ("used", "used_at", "served_at", "leased_shards", "leased_tokens")
@@ -96,43 +85,11 @@ def set_role(tx: Transaction, name: str, role: Role, actor: str) -> None:
     _change(tx, name, {"role": role}, actor)
 
 
-def lock(tx: Transaction, names: Collection[str]) -> None:
-    """Lock users, in order."""
-    query = select(user.c.name).where(user.c.name.in_(names)).order_by(user.c.name)
-    tx.connection.execute(query.with_for_update(key_share=True))
-
-
-def serve(tx: Transaction, bills: Mapping[str, Bill]) -> None:
-    """Users that were just leased something wait anew."""
-    if bills:
-        tx.connection.execute(_update(served_at=bindparam("now", type_=Instant)), _rows(bills, now=tx.now))
-
-
-def settle(tx: Transaction, bills: Mapping[str, Bill]) -> None:
-    """Count what users have leased, and what they have used: in this hour, and of what decays."""
-    charged = {name: bill.cost for name, bill in bills.items() if bill.cost != FREE}
-    if not charged:
-        if bills:
-            tx.connection.execute(_update(), _rows(bills))
-        return
-    rows = _rows(bills, now=tx.now, half_life=controls.half_life_hours(tx))
-    for row in rows:
-        row["spent"] = bills[row["who"]].cost.gpu_seconds
-    used = still_used() + bindparam("spent", type_=Float)
-    tx.connection.execute(_update(used=used, used_at=bindparam("now", type_=Instant)), rows)
-    hour = tx.now.replace(minute=0, second=0, microsecond=0)
-    insert = tx.insert(usage)
-    sums = {name: usage.c[name] + insert.excluded[name] for name in ("gpu_seconds", "tokens", "shared_tokens")}
-    hours = [{"user": name, "hour": hour, **asdict(cost)} for name, cost in sorted(charged.items())]
-    known = [usage.c.user, usage.c.hour]
-    tx.connection.execute(insert.on_conflict_do_update(index_elements=known, set_=sums), hours)
-
-
-def still_used() -> ColumnElement[float]:
-    """What of a user's GPU-seconds still counts at ``now``: :func:`ndif_batch.scheduling.policy.decayed` in SQL."""
-    hours = seconds_from(user.c.used_at, bindparam("now", type_=Instant)) / 3600.0
-    past = case((user.c.used_at.is_(None), 0.0), (hours < 0, 0.0), else_=hours)
-    return user.c.used * func.power(0.5, past / bindparam("half_life", type_=Float), type_=Float)
+def lock(tx: Transaction, names: Collection[str]) -> dict[str, int]:
+    """Lock users, in order; of those whose running shards are limited, how many more they may lease."""
+    query = select(user.c.name, user.c.running_shards - user.c.leased_shards).where(user.c.name.in_(names))
+    rows = tx.connection.execute(query.order_by(user.c.name).with_for_update(key_share=True))
+    return {name: room for name, room in rows if room is not None}
 
 
 def usage_of(tx: Transaction, name: str | None, since: datetime | None) -> list[UsageRecord]:
@@ -145,26 +102,6 @@ def usage_of(tx: Transaction, name: str | None, since: datetime | None) -> list[
     return [
         UsageRecord(row.user, row.hour, Cost(row.gpu_seconds, row.tokens, row.shared_tokens))
         for row in tx.connection.execute(query)
-    ]
-
-
-def _update(**values: Any) -> Update:
-    """One user's."""
-    return (
-        update(user)
-        .where(user.c.name == bindparam("who"))
-        .values(
-            leased_shards=user.c.leased_shards + bindparam("shards"),
-            leased_tokens=user.c.leased_tokens + bindparam("tokens"),
-            **values,
-        )
-    )
-
-
-def _rows(bills: Mapping[str, Bill], **values: Any) -> list[dict[str, Any]]:
-    """In the order in which users are locked."""
-    return [
-        {"who": name, "shards": bill.shards, "tokens": bill.tokens, **values} for name, bill in sorted(bills.items())
     ]
 
 

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import BigInteger, Select, Update, bindparam, exists, func, or_, select, update
 
 from ndif_batch.errors import NotFoundError
-from ndif_batch.queue import models, pilots
+from ndif_batch.queue import controls, models, pilots
 from ndif_batch.queue.cluster import Cost, DeviceReading
+from ndif_batch.queue.columns import Instant
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind, WorkerRecord, WorkerState
+from ndif_batch.queue.records import EventKind, ShardState, WorkerRecord, WorkerState
 from ndif_batch.queue.rows import state_in, worker_record
-from ndif_batch.queue.tables import ALIVE, worker
+from ndif_batch.queue.tables import ALIVE, shard, worker
 from ndif_batch.queue.transitions import move_workers, record
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A worker that has just spoken; what a token has taken it on average, 0 before it has ended a shard."""
+class Asking:
+    """A worker that asks for shards; what a token has taken it on average, 0 before it has ended a shard.
+
+    ``paused`` says that nothing of its model may be leased, ``over`` that a lease has run out or another worker is
+    silent. ``deaths`` are those of each shard that it holds.
+    """
 
     state: WorkerState
     seconds_per_token: float
+    paused: bool
+    over: bool
+    deaths: Mapping[int, int]
 
+
+_DEVICE = ("device", "memory_used", "memory_total", "utilization")
 
 STARTING_TIME = timedelta(minutes=30)
 """How long a worker may load its model before its first sign of life."""
@@ -72,6 +83,30 @@ def unknown(worker_id: int) -> NotFoundError:
     return NotFoundError(f"there is no worker {worker_id}")
 
 
+def asking(tx: Transaction, worker_id: int, model: str) -> Asking:
+    """Lock a worker that is ready to work, whether it was lost or has just started, and see what bears on its lease."""
+    rows = tx.connection.execute(_asking(), {"who": worker_id, "model": model, "now": tx.now}).all()
+    if not rows:
+        raise unknown(worker_id)
+    state = _running(tx, worker_id, rows[0].state, (WorkerState.LOST, WorkerState.STARTING))
+    spent = rows[0].gpu_seconds / rows[0].tokens if rows[0].tokens else 0.0
+    return Asking(state, spent, rows[0].paused, rows[0].over, {row.id: row.deaths for row in rows if row.id})
+
+
+@cache
+def _asking() -> Select[Any]:
+    """A row for each shard that the worker holds, or one."""
+    other, now, me = worker.alias("other"), bindparam("now", type_=Instant), bindparam("who", type_=BigInteger)
+    silence = exists().where(other.c.alive_until <= now, state_in(other.c.state, ALIVE), other.c.id != me)
+    leased = state_in(shard.c.state, [ShardState.LEASED])
+    late = shard.alias("late")
+    over = exists().where(state_in(late.c.state, [ShardState.LEASED]), late.c.lease_until <= now)
+    told = (controls.paused().label("paused"), or_(silence, over).label("over"))
+    query = select(worker.c.state, worker.c.gpu_seconds, worker.c.tokens, *told, shard.c.id, shard.c.deaths)
+    mine = query.outerjoin_from(worker, shard, (shard.c.worker_id == worker.c.id) & leased)
+    return mine.where(worker.c.id == me).with_for_update(key_share=True, of=worker)
+
+
 def heard(
     tx: Transaction,
     worker_id: int,
@@ -80,25 +115,34 @@ def heard(
     ready: bool,
     working: bool = False,
     device: DeviceReading | None = None,
-) -> Heard:
-    """Note a sign of life; a lost worker runs again, one that is ``ready`` has started."""
-    alive: dict[str, Any] = {"heartbeat_at": tx.now, "alive_until": tx.now + timedelta(seconds=lease_seconds)}
-    if ready:
-        alive["ready_at"] = func.coalesce(worker.c.ready_at, tx.now)
-    if working:
-        alive["worked_at"] = tx.now
-    if device is not None:
-        alive |= _read(device)
-    columns = (worker.c.state, worker.c.gpu_seconds, worker.c.tokens)
-    seen = update(worker).where(worker.c.id == worker_id).values(alive).returning(*columns)
-    row = tx.connection.execute(seen).one_or_none()
+) -> WorkerState:
+    """Note a sign of life; a lost worker runs again. One that is ``ready`` has its model."""
+    times = {"who": worker_id, "moment": tx.now, "until": tx.now + timedelta(seconds=lease_seconds)}
+    seen = _alive(ready, working, device is not None)
+    row = tx.connection.execute(seen, {**times, **_read(device)}).one_or_none()
     if row is None:
         raise unknown(worker_id)
-    state = WorkerState(row.state)
-    if state is WorkerState.LOST or (ready and state is WorkerState.STARTING):
-        move_workers(tx, EventKind.WORKER_RUNNING, worker.c.id == worker_id, actor=name(worker_id))
-        state = WorkerState.RUNNING
-    return Heard(state, row.gpu_seconds / row.tokens if row.tokens else 0.0)
+    return _running(tx, worker_id, row.state, (WorkerState.LOST,))
+
+
+@cache
+def _alive(ready: bool, working: bool, device: bool) -> Update:
+    now, until = bindparam("moment", type_=Instant), bindparam("until", type_=Instant)
+    alive: dict[str, Any] = {"heartbeat_at": now, "alive_until": until}
+    if ready:
+        alive["ready_at"] = func.coalesce(worker.c.ready_at, now)
+    if working:
+        alive["worked_at"] = now
+    if device:
+        alive |= {name: bindparam(f"its_{name}", type_=worker.c[name].type) for name in _DEVICE}
+    return update(worker).where(worker.c.id == bindparam("who")).values(alive).returning(worker.c.state)
+
+
+def _running(tx: Transaction, worker_id: int, state: WorkerState, sources: Collection[WorkerState]) -> WorkerState:
+    if state not in sources:
+        return state
+    move_workers(tx, EventKind.WORKER_RUNNING, worker.c.id == worker_id, actor=name(worker_id))
+    return WorkerState.RUNNING
 
 
 def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
@@ -108,9 +152,19 @@ def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
 
 
 def count(tx: Transaction, worker_id: int, cost: Cost) -> None:
-    """Add what its shards took to what the worker has done."""
-    sums = {"gpu_seconds": worker.c.gpu_seconds + cost.gpu_seconds, "tokens": worker.c.tokens + cost.tokens}
-    tx.connection.execute(update(worker).where(worker.c.id == worker_id).values(**sums, worked_at=tx.now))
+    """Lock the worker, and add what its shards took to what it has done."""
+    spent = {"who": worker_id, "moment": tx.now, "seconds": cost.gpu_seconds, "more": cost.tokens}
+    tx.connection.execute(_counting(), spent)
+
+
+@cache
+def _counting() -> Update:
+    sums = {
+        "gpu_seconds": worker.c.gpu_seconds + bindparam("seconds"),
+        "tokens": worker.c.tokens + bindparam("more"),
+        "worked_at": bindparam("moment", type_=Instant),
+    }
+    return update(worker).where(worker.c.id == bindparam("who")).values(sums)
 
 
 def drain(tx: Transaction, worker_id: int, actor: str) -> None:
@@ -132,10 +186,8 @@ def notice_silence(tx: Transaction) -> None:
         move_workers(tx, EventKind.WORKER_LOST, worker.c.id.in_(ids), reason=why)
 
 
-def _read(device: DeviceReading) -> Mapping[str, Any]:
-    return {
-        "device": device.name,
-        "memory_used": device.memory_used,
-        "memory_total": device.memory_total,
-        "utilization": device.utilization,
-    }
+def _read(device: DeviceReading | None) -> Mapping[str, Any]:
+    if device is None:
+        return {}
+    readings = (device.name, device.memory_used, device.memory_total, device.utilization)
+    return {f"its_{column}": reading for column, reading in zip(_DEVICE, readings, strict=True)}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SMALL = ["--shards", "12000", "--users", "20", "--workers", "4", "--seconds", "1"]
+SMALL = ["--shards", "60000", "--users", "20", "--workers", "4", "--seconds", "1"]
 
 
 def test_a_small_queue_is_measured(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_a_small_queue_is_measured(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "queue.json").read_text())["results"]
     assert set(results) == {"sqlite", "postgresql"}
     for found in results.values():
-        assert found["submit"]["shards"] == 12000
+        assert found["submit"]["shards"] == 60_000
         for load in ("busy", "paced"):
             assert 0 < found[load]["lease"]["p50_ms"] <= found[load]["lease"]["p99_ms"]
             assert found[load]["shards_per_second"] > 0

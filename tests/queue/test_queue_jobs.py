@@ -259,3 +259,16 @@ def test_every_transition_is_told_with_its_actor_and_reason(queue: Queue) -> Non
     assert events[-1].detail == {"state": "CANCELLED", "reason": "cancelled by ada"}
     assert queue.events(job.id, limit=2) == events[-2:]
     assert kinds(queue, job.id) == [kind for kind, _ in story]
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_what_a_lease_and_a_commit_tell_has_its_details(queue: Queue, shards: int) -> None:
+    job = queue.submit(job_spec(shards=shards))
+    leases = take(queue, new_worker(queue), shards)
+    queue.commit([Finished(lease.shard.id, lease.shard.epoch) for lease in leases])
+    told = [(str(event.kind), event.detail) for event in queue.events(job.id)]
+    tasks = leases[0].shard.tasks
+    assert [detail for kind, detail in told if kind == "shard.leased"] == [{}] * shards
+    assert [detail for kind, detail in told if kind == "job.started"] == [{"state": "RUNNING"}]
+    done = {"tasks_done": tasks, "tasks_failed": 0}
+    assert [detail for kind, detail in told if kind == "shard.done"] == [done] * shards

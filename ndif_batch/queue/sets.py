@@ -1,0 +1,104 @@
+"""Sets of ids and of rows as one parameter: a statement that is built once serves any number of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    JSON,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    FunctionElement,
+    Table,
+    Text,
+    TypeDecorator,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.operators import OperatorType
+from sqlalchemy.types import Boolean, TypeEngine
+
+from ndif_batch.queue.database import Transaction
+
+ONE = "one"
+"""The form of a single row: a database plans for many what it cannot count."""
+
+
+class _Ids(TypeDecorator[Collection[int]]):
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Collection[int] | None, dialect: Dialect) -> str:
+        written = json.dumps(sorted(value or ()))
+        return written if dialect.name == "sqlite" else f"{{{written[1:-1]}}}"
+
+
+class _is_one_of(FunctionElement[bool]):  # noqa: N801 -- a function of SQL
+    type = Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: OperatorType | None = None) -> _is_one_of:
+        """As it is: SQLite would compare it with 1 and use no index."""
+        return self
+
+
+@compiles(_is_one_of, "postgresql")
+def _on_postgresql(element: _is_one_of, compiler: SQLCompiler, **options: Any) -> str:
+    one, ids = (compiler.process(part, **options) for part in element.clauses)
+    return f"{one} = ANY (CAST({ids} AS BIGINT[]))"
+
+
+@compiles(_is_one_of, "sqlite")
+def _on_sqlite(element: _is_one_of, compiler: SQLCompiler, **options: Any) -> str:
+    one, ids = (compiler.process(part, **options) for part in element.clauses)
+    return f"{one} IN (SELECT value FROM json_each({ids}))"
+
+
+def is_one_of(one: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
+    """``one`` is among the ids that the parameter ``name`` lists."""
+    return _is_one_of(one, bindparam(name, type_=_Ids))
+
+
+def asked(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The form in which a statement is :func:`given` these rows, and its parameters."""
+    if len(rows) == 1:
+        return ONE, {f"given_{name}": value for name, value in rows[0].items()}
+    return tx.connection.dialect.name, {"rows": rows}
+
+
+def given(form: str, **columns: TypeEngine[Any]) -> FromClause:
+    """Rows that are parameters, in the form that :func:`asked` tells."""
+    if form == ONE:
+        single = {name: cast(bindparam(f"given_{name}", type_=kind), _kept(kind)) for name, kind in columns.items()}
+        return select(*(value.label(name) for name, value in single.items())).subquery("given")
+    rows = bindparam("rows", type_=JSON)
+    if form == "postgresql":
+        typed = [column(name, kind) for name, kind in columns.items()]
+        return func.json_to_recordset(rows).table_valued(*typed).render_derived("given", with_types=True)
+    each = func.json_each(rows).table_valued("value")
+    parts = [func.json_extract(each.c.value, f"$.{name}", type_=kind).label(name) for name, kind in columns.items()]
+    return select(*parts).subquery("given")
+
+
+def _kept(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type to cast a value to: SQLite would cast what is written in JSON to a number."""
+    return Text().with_variant(kind, "postgresql") if isinstance(kind, JSON) else kind
+
+
+def locked(table: Table, rows: FromClause, *rules: ColumnElement[bool]) -> CTE:
+    """Those of ``rows`` for which ``table`` has one by ``rules``, whose ``key`` this adds: locked in the order of keys.
+
+    An UPDATE that joins it by key waits for nobody out of order.
+    """
+    key = next(iter(table.primary_key))
+    found = select(key.label("key"), *rows.c).join_from(table, rows, rules[0]).where(*rules[1:]).order_by(key)
+    return found.with_for_update(key_share=True, of=table).cte("locked")
