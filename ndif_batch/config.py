@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ndif_batch.errors import SettingsError
@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     database_url: str = ""
     archive_dir: Path | None = None
     user: str = Field(default_factory=lambda: os.environ.get("USER") or "local")
+    url: str = ""
+    """A server to ask in place of the database: ``http://127.0.0.1:8080``, or ``unix:`` and the path of its socket."""
+    token: Annotated[SecretStr | None, Field(exclude=True)] = None
+    token_file: Path | None = None
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -96,9 +100,25 @@ class Settings(BaseSettings):
         """Where the folders of pilots lie."""
         return self.cluster.folder or self.data_dir / "pilots"
 
+    def access_token(self) -> str:
+        """The token for the server at ``url``: ``token``, else what ``token_file`` has, which nobody else may read."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        file = self.token_file or config_file().with_name("token")
+        hint = f"write it to {file} with mode 600, or set NDIF_BATCH_TOKEN"
+        try:
+            if file.stat().st_mode & 0o077:
+                raise SettingsError(f"others may read the token in {file}", hint=f"chmod 600 {file}")
+            return file.read_text().strip()
+        except FileNotFoundError:
+            raise SettingsError(f"there is no token for {self.url}", hint=hint) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"the token in {file} cannot be read: {error}", hint=hint) from None
+
     def environment(self) -> dict[str, str]:
-        """The variables that give another process these settings, wherever it starts."""
+        """The variables that give another process these settings, but for the token, wherever it starts."""
         places = {"data_dir": self.data_dir, "model_cache": self.model_cache, "archive_dir": self.archive}
+        places |= {} if self.token_file is None else {"token_file": self.token_file}
         absolute = self.model_copy(update={name: path.absolute() for name, path in places.items()})
         values = absolute.model_dump(mode="json") | {"database_url": absolute.database}
         return {

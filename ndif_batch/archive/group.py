@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ndif_batch.archive import files
 from ndif_batch.archive.layout import layouts
 from ndif_batch.archive.spec import OWN_KEY, STATUS, ArchiveSpec
 from ndif_batch.errors import IntegrityError, NotFoundError
+
+if TYPE_CHECKING:
+    from ndif_batch.archive.remote import RemotePath
 
 FORMAT = 1
 GROUP = "zarr.json"
@@ -33,7 +36,7 @@ def group_attributes(spec: ArchiveSpec) -> dict[str, Any]:
     return {**spec.attributes, OWN_KEY: own, "coordinates": " ".join(labels + beside_saves)}
 
 
-def read_group(path: Path) -> dict[str, Any]:
+def read_group(path: Path | RemotePath) -> dict[str, Any]:
     """The group's metadata document; ``NotFoundError`` without one, ``IntegrityError`` when it is damaged."""
     try:
         group: dict[str, Any] = json.loads((path / GROUP).read_bytes())

@@ -12,6 +12,7 @@ import zarr
 from ndif_batch.archive.grid import Grid
 from ndif_batch.archive.group import read_group
 from ndif_batch.archive.integrity import Problem, find_problems
+from ndif_batch.archive.remote import RemotePath
 from ndif_batch.archive.selection import select
 from ndif_batch.archive.spec import OWN_KEY, RESERVED, STATUS, ArraySpec, TaskStatus
 from ndif_batch.archive.store import open_array
@@ -30,9 +31,9 @@ class NoSuchSaveError(NotFoundError, KeyError):
 class Results(Mapping[str, "zarr.Array[Any]"]):
     """The saves of one archive by name, sorted. Values are read when indexed; a running job's as they come."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | RemotePath | str) -> None:
         """Open the archive at ``path``; ``NotFoundError`` when there is none, ``IntegrityError`` for a damaged one."""
-        self.path = Path(path)
+        self.path = path if isinstance(path, RemotePath) else Path(path)
         own = read_group(self.path)["attributes"][OWN_KEY]
         try:
             self.arrays = {array.name: array for array in map(ArraySpec.from_json, own["arrays"])}
@@ -78,7 +79,8 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
         """Every save with its dimensions and coordinates, as ``xarray.open_zarr`` reads it; nothing loaded yet."""
         import xarray
 
-        data: xr.Dataset = xarray.open_zarr(self.path, consolidated=False, chunks=None)
+        place = self.path.store() if isinstance(self.path, RemotePath) else self.path
+        data: xr.Dataset = xarray.open_zarr(place, consolidated=False, chunks=None)
         return data[list(self)]
 
     def torch(self, name: str, /, *, at: Mapping[str, Any] | None = None, **labels: Any) -> Tensor:
@@ -121,6 +123,8 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
 
     def verify(self) -> list[Problem]:
         """Every damaged or missing file and the tasks it touches: by the manifest once finished, until then by CRC."""
+        if isinstance(self.path, RemotePath):
+            return self.path.problems()
         tiled = [name for array in self.arrays.values() for name in (array.name, *array.lengths)]
         return find_problems(self.path, self.grid, self._coordinates, [*tiled, STATUS])
 

@@ -17,6 +17,7 @@ from zarr.storage import LocalStore
 from ndif_batch.archive.coordinates import Coordinate
 from ndif_batch.archive.encoding import FLOAT_LEVEL, ZSTD_LEVEL
 from ndif_batch.archive.layout import Layout
+from ndif_batch.archive.remote import RemotePath
 
 # One flat directory an array: nested ones would double the inodes.
 _KEYS: Any = {"name": "default", "separator": "."}
@@ -68,9 +69,10 @@ def consolidate(store: Store) -> None:
         zarr.consolidate_metadata(store)
 
 
-def open_array(path: Path, name: str) -> zarr.Array[Any]:
+def open_array(path: Path | RemotePath, name: str) -> zarr.Array[Any]:
     """The array ``name`` of the archive at ``path``, to read."""
-    return zarr.open_array(LocalStore(path, read_only=True), path=name, mode="r")
+    store = path.store() if isinstance(path, RemotePath) else LocalStore(path, read_only=True)
+    return zarr.open_array(store, path=name, mode="r")
 
 
 def is_empty(layout: Layout) -> bool:

@@ -15,7 +15,7 @@ from ndif_batch.errors import NotFoundError, UsageError, nearest
 
 if TYPE_CHECKING:
     from ndif_batch.config import Settings
-    from ndif_batch.queue import Queue
+    from ndif_batch.queue.api import ClientQueue
     from ndif_batch.queue.cluster import PilotRecord
     from ndif_batch.queue.records import WorkerRecord
 
@@ -101,23 +101,26 @@ def resume(model: Annotated[str | None, typer.Option("--model", "-m", help="This
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[Settings, Queue]]:
-    from ndif_batch.config import load_settings
-    from ndif_batch.queue import Queue
+def _opened() -> Iterator[tuple[Settings, ClientQueue]]:
+    from ndif_batch.client import Client
 
-    settings = load_settings()
-    with Queue.open(settings.database) as queue:
-        yield settings, queue
+    with Client() as client:
+        yield client.settings, client.service
 
 
 def _order(names: Sequence[str] | None, model: str | None, every: bool, order: Callable[..., None], done: str) -> None:
+    from ndif_batch.client import Client
     from ndif_batch.launcher import open_launcher
+    from ndif_batch.scheduler import orders
 
-    with _opened() as (settings, queue):
-        chosen = _chosen(queue.pilots(), names or (), model, every)
-        launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
-        for pilot in chosen:
-            order(queue, launcher, pilot, actor=settings.user, reason=f"{done} by {settings.user}")
+    with Client() as client:
+        settings = client.settings
+        for pilot in _chosen(client.service.pilots(), names or (), model, every):
+            if settings.url:
+                (client.server.drain_pilot if order is orders.drain else client.server.kill_pilot)(pilot.name)
+            else:
+                launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
+                order(client.queue, launcher, pilot, actor=settings.user, reason=f"{done} by {settings.user}")
             say(f"pilot {pilot.name} is {done}")
 
 

@@ -49,7 +49,7 @@ def demo_settings() -> Settings:
     settings = load_settings()
     folder = settings.data_dir.absolute() / "demo"
     changed = {"data_dir": folder, "database_url": "", "archive_dir": None}
-    return settings.model_copy(update=changed)
+    return settings.model_copy(update={**changed, "url": ""})
 
 
 def catalogue() -> Path:

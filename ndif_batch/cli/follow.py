@@ -77,7 +77,7 @@ def _follow_one(
 def _hint_at_workers(client: Client, jobs: Sequence[JobHandle]) -> None:
     from ndif_batch.cli.reasons import alive
 
-    workers = client.queue.workers()
+    workers = client.service.workers()
     for model in sorted({job.record.model for job in jobs if not job.state.final}):
         if not any(alive(worker, model) for worker in workers):
             say(f"no worker has model {model} yet: a scheduler starts one, or `ndif-batch worker run --model {model}`")

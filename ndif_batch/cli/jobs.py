@@ -35,7 +35,7 @@ def ls(
 
     with Client() as client:
         records = [job.record for job in client.jobs(user, state, limit)]
-        standing = Standing.of(client.queue)
+        standing = Standing.of(client.service)
     if output is Format.TABLE:
         write_table(_lines(records, standing), COLUMNS)
     else:
@@ -49,9 +49,9 @@ def show(job: JobArgument, output: Output = Format.TABLE) -> None:
 
     with Client() as client:
         record = client.job(job).record
-        shards = client.queue.shards(job)
-        verified = client.queue.verified(job)
-        data = job_data(record, Standing.of(client.queue))
+        shards = client.service.shards(job)
+        verified = client.service.verified(job)
+        data = job_data(record, Standing.of(client.service))
     axes = {axis["name"]: length for axis, length in zip(record.space["axes"], _lengths(record), strict=True)}
     states = Counter(shard.state.value for shard in shards)
     more = {
@@ -75,10 +75,10 @@ def explain(job: JobArgument) -> None:
 
     with Client() as client:
         record = client.job(job).record
-        standing = Standing.of(client.queue)
-        why = explained(waiting_reason(record, standing, client.queue.shards(job)), record, standing)
-        events = client.queue.events(job, LONGEST_LISTING)
-        pilots = pilots_say(client.queue.pilots(active=False), record.model)
+        standing = Standing.of(client.service)
+        why = explained(waiting_reason(record, standing, client.service.shards(job)), record, standing)
+        events = client.service.events(job, LONGEST_LISTING)
+        pilots = pilots_say(client.service.pilots(active=False), record.model)
         served = record.state.final or standing.serves(record.model)
     headline = f"job {job} ({record.name}) is {record.state.value}"
     console = stdout()
@@ -126,7 +126,7 @@ def _watch_queue(client: Client, interval: float) -> None:
     with Live(console=stdout(), screen=stdout().is_terminal, auto_refresh=False) as live:
         while True:
             records = [job.record for job in client.jobs(limit=stdout().height - 2 if stdout().is_terminal else 20)]
-            live.update(table(_lines(records, Standing.of(client.queue)), COLUMNS), refresh=True)
+            live.update(table(_lines(records, Standing.of(client.service)), COLUMNS), refresh=True)
             never.wait(interval)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from ndif_batch.cli import (
     models,
     results,
     scheduler,
+    serve,
     settings,
     steer,
     submit,
@@ -32,6 +34,7 @@ from ndif_batch.cli import (
 from ndif_batch.cli.report import report
 
 NAME = "ndif-batch"
+URL = "NDIF_BATCH_URL"
 RUN, LOOK, CHANGE, PARTS = "Run", "Look", "Change", "Parts"
 
 app = typer.Typer(
@@ -53,18 +56,26 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Ask this server: http://127.0.0.1:8080, or unix: and a socket's path.")
+    ] = None,
 ) -> None:
     """Runs interpretability experiments in bulk."""
+    if url is not None:
+        before = {URL: os.environ[URL]} if URL in os.environ else {}
+        context.call_on_close(lambda: (os.environ.pop(URL, None), os.environ.update(before)))
+        os.environ[URL] = url
 
 
 for panel, verbs in {
     RUN: (demo.demo, submit.submit),
     LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
     CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry),
-    PARTS: (init.init, doctor.doctor),
+    PARTS: (init.init, doctor.doctor, serve.serve),
 }.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)

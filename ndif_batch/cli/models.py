@@ -36,7 +36,7 @@ def ls(output: Output = Format.TABLE) -> None:
     from ndif_batch.client import Client
 
     with Client() as client:
-        workers = client.queue.workers()
+        workers = client.service.workers()
         rows = [
             {
                 "name": record.name,
@@ -45,7 +45,7 @@ def ls(output: Output = Format.TABLE) -> None:
                 "workers": sum(w.model == record.name and w.stopped_at is None for w in workers),
                 "source": record.source,
             }
-            for record in client.queue.models()
+            for record in client.service.models()
         ]
     write_rows(rows, ("name", "dtype", "revision", "workers", "source"), output)
 

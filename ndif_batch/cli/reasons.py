@@ -10,7 +10,7 @@ from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import JobRecord, JobState, ShardRecord, ShardState, WorkerRecord, WorkerState
 
 if TYPE_CHECKING:
-    from ndif_batch.queue import Queue
+    from ndif_batch.queue.api import ClientQueue
 
 LIVE = (WorkerState.STARTING, WorkerState.RUNNING)
 
@@ -48,7 +48,7 @@ class Standing:
     full: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, queue: Queue) -> Standing:
+    def of(cls, queue: ClientQueue) -> Standing:
         """As it is now."""
         running = queue.running_shards()
         limits = {user.name: user.quotas.running_shards for user in queue.users()}

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ndif_batch.archive import Results
     from ndif_batch.client import JobHandle
     from ndif_batch.client.panels import Panels
-    from ndif_batch.queue.records import JobRecord
 
 app = typer.Typer(help="Read, draw and export what jobs saved.", no_args_is_help=True)
 
@@ -41,7 +40,9 @@ def ls(
 
     with Client() as client:
         if job is None:
-            records = [handle.record for handle in client.jobs() if _has_results(handle.record)]
+            found = [handle.record for handle in client.jobs()]
+            readable = set(client.service.with_results([record.id for record in found]))
+            records = [record for record in found if record.id in readable]
             rows = [
                 {"job": r.id, "name": r.name, "arrays": ",".join(a["name"] for a in r.arrays), "path": str(r.store)}
                 for r in records
@@ -197,10 +198,6 @@ def _left_out(panels: Panels) -> str:
     """Of how many pictures some were drawn, if of more."""
     shown, along = len(panels.pictures), ", ".join(panels.dims)
     return "" if shown == panels.total else f": {shown} of {panels.total:,} (along {along})"
-
-
-def _has_results(record: JobRecord) -> bool:
-    return record.removed_at is None and record.store.is_dir()
 
 
 def _default(results: Results) -> str:

@@ -38,7 +38,7 @@ def create(
     wanted = None if scopes is None else [_scope(scope) for scope in scopes]
     lasts = _days(days)
     with Client() as client:
-        made = client.queue.create_token(user, name, wanted, lasts, actor=client.settings.user)
+        made = client.service.create_token(user, name, wanted, lasts, actor=client.settings.user)
     write_text(made.text)
     say(f"token {made.record.id} of {user} opens {', '.join(made.record.scopes)}; it is not kept, so keep it yourself")
 
@@ -52,7 +52,7 @@ def ls(
     from ndif_batch.client import Client
 
     with Client() as client:
-        rows = [_row(token) for token in client.queue.tokens(user)]
+        rows = [_row(token) for token in client.service.tokens(user)]
     write_rows(rows, COLUMNS, output)
 
 
@@ -65,7 +65,7 @@ def revoke(
 
     with Client() as client:
         for token in tokens:
-            client.queue.revoke_token(token, actor=client.settings.user)
+            client.service.revoke_token(token, actor=client.settings.user)
             say(f"token {token} is revoked")
 
 

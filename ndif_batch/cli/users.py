@@ -33,7 +33,7 @@ def create(
     from ndif_batch.client import Client
 
     with Client() as client:
-        client.queue.create_user(name, role, actor=client.settings.user)
+        client.service.create_user(name, role, actor=client.settings.user)
     say(f"user {name} is made; a token for them: ndif-batch token create {name}")
 
 
@@ -43,9 +43,9 @@ def ls(output: Output = Format.TABLE) -> None:
     from ndif_batch.client import Client
 
     with Client() as client:
-        users, running = client.queue.users(), client.queue.running_shards()
+        users, running = client.service.users(), client.service.running_shards()
         hours = dict.fromkeys((user.name for user in users), 0.0)
-        for row in client.queue.usage_of():
+        for row in client.service.usage_of():
             hours[row.user] += row.cost.gpu_seconds / 3600
     rows = [
         {
@@ -89,7 +89,7 @@ def change(
     if role is None and shares is None and not limits:
         raise UsageError("nothing to change", hint="give --role, --shares or a limit")
     with Client() as client:
-        queue, actor = client.queue, client.settings.user
+        queue, actor = client.service, client.settings.user
         if limits:
             try:
                 before = queue.user(name).quotas
@@ -109,10 +109,10 @@ def revoke(name: Annotated[str, typer.Argument(metavar="USER", help="The user's 
     from ndif_batch.client import Client
 
     with Client() as client:
-        client.queue.user(name)
-        valid = [token for token in client.queue.tokens(name) if token.revoked_at is None]
+        client.service.user(name)
+        valid = [token for token in client.service.tokens(name) if token.revoked_at is None]
         for token in valid:
-            client.queue.revoke_token(token.id, actor=client.settings.user)
+            client.service.revoke_token(token.id, actor=client.settings.user)
     say(f"{len(valid)} tokens of {name} are revoked")
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ndif_batch import blobs
+from ndif_batch.client import entries
 from ndif_batch.client import plan as planning
 from ndif_batch.client.handle import JobHandle
 from ndif_batch.client.here import Here
@@ -28,30 +29,52 @@ from ndif_batch.sweep.space import Space
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Verified
-    from ndif_batch.queue import Queue
+    from ndif_batch.client.local import LocalQueue
+    from ndif_batch.queue.api import ClientQueue, Submission
+    from ndif_batch.queue.http import RemoteApi
 
 
 class Client:
     """Prepares and submits jobs, and finds them again. Settings not given come from the environment.
 
-    The queue is opened when it is first needed; ``UnavailableError`` then says what to do about a missing one.
+    The queue is opened when it is first needed; ``UnavailableError`` then says what to do about a missing one. With
+    the setting ``url`` it is the one behind that server.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, queue: LocalQueue | None = None) -> None:
         self.settings = settings or load_settings()
+        if queue is not None:
+            self.queue = queue
         self._here = Here(self.settings.max_batch_tokens)
 
     @cached_property
-    def queue(self) -> Queue:
-        """The queue that the settings name."""
-        from ndif_batch.queue import Queue
+    def queue(self) -> LocalQueue:
+        """The queue in the database that the settings name; ``UsageError`` if they name a server."""
+        from ndif_batch.client.local import LocalQueue
 
-        return Queue.open(self.settings.database)
+        if self.settings.url:
+            raise UsageError(
+                f"this is done where the database is, not through {self.settings.url}", hint="leave out the url"
+            )
+        return LocalQueue.open(self.settings.database)
+
+    @cached_property
+    def server(self) -> RemoteApi:
+        """The server that the settings name."""
+        from ndif_batch.queue.http import connect
+
+        return connect(self.settings.url, self.settings.access_token())
+
+    @property
+    def service(self) -> ClientQueue:
+        """The queue, be it in a database or behind a server."""
+        return self.server if self.settings.url else self.queue
 
     def add_model(self, source: str, name: str, *, dtype: str = "float32", revision: str | None = None) -> ModelInfo:
         """Bring a model (directory, hub id or GGUF file) into the model cache and tell the queue of it."""
         from ndif_batch.models.source import add
 
+        _ = self.queue
         info = add(source, name, self.settings.model_cache, dtype, revision)
         self.queue.add_model(
             ModelRecord(
@@ -68,6 +91,8 @@ class Client:
 
     def model_info(self, name: str) -> ModelInfo:
         """What is known of a model; ``NotFoundError`` with the nearest name if the queue has none of that name."""
+        if self.settings.url:
+            return entries.fetched(self.server, name, self.settings.model_cache)
         return ModelInfo.read(Path(self.queue.model(name).path))
 
     def language_model(self, name: str) -> LanguageModel:
@@ -99,6 +124,9 @@ class Client:
         layout: Literal["auto", "solo"] = "auto",
     ) -> Reusable:
         """What of a plan this user's earlier jobs have saved: :meth:`submit` with these options would not run it."""
+        if self.settings.url:
+            found = self.server.reusable(self._submission(plan, seed=seed, nan=nan, layout=layout))
+            return Reusable(found.tasks, found.jobs)
         same = identity(plan.graph, plan.model, {"nan": nan, "layout": layout}, seed)
         return reusable(plan, self.queue.earlier(self._user(), same))
 
@@ -126,6 +154,21 @@ class Client:
         """
         if not 0 <= verify_fraction <= 1:
             raise UsageError(f"verify_fraction is {verify_fraction}, not a number from 0 to 1")
+        if self.settings.url:
+            submission = self._submission(
+                plan,
+                name=name,
+                seed=seed,
+                hold=hold,
+                key=key,
+                priority=priority,
+                max_retries=max_retries,
+                nan=nan,
+                layout=layout,
+                verify_fraction=verify_fraction,
+                reuse=reuse,
+            )
+            return self._handle(self.server.submit(submission))
         options = {"nan": nan, "layout": layout}
         blobs.store(self.settings.blobs, plan.constants)
         spec = JobSpec(
@@ -187,19 +230,19 @@ class Client:
 
     def job(self, job_id: int) -> JobHandle:
         """A job by its number; ``NotFoundError`` if there is none."""
-        return self._handle(self.queue.job(job_id))
+        return self._handle(self.service.job(job_id))
 
     def jobs(
         self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
     ) -> list[JobHandle]:
         """Jobs, newest first; ``before`` is the id to go on from."""
-        return [self._handle(record) for record in self.queue.jobs(user, state, limit, before)]
+        return [self._handle(record) for record in self.service.jobs(user, state, limit, before)]
 
     def close(self) -> None:
         """Close the queue's connections."""
-        if "queue" in vars(self):
-            self.queue.close()
-            del self.queue
+        for end in ("queue", "server"):
+            if end in vars(self):
+                vars(self).pop(end).close()
 
     def __enter__(self) -> Client:
         return self
@@ -210,7 +253,15 @@ class Client:
         self.close()
 
     def _handle(self, record: JobRecord) -> JobHandle:
-        return JobHandle(self.queue, record, self.settings.user)
+        return JobHandle(self.service, record, self.settings.user)
+
+    def _submission(self, plan: Plan, **options: Any) -> Submission:
+        """A plan as a server takes it; the tensors that it names are there before it."""
+        from ndif_batch.queue.api import Submission
+
+        for name, tensor in (dict(plan.constants) | blobs.load(self.settings.blobs, plan.stored)).items():
+            self.server.put_constant(name, blobs.encode(tensor))
+        return Submission(model=plan.model.name, graph=graph_to_json(plan.graph), space=plan.space.to_json(), **options)
 
     def _user(self) -> str:
         user = self.settings.user

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ndif_batch.archive import TaskStatus
-from ndif_batch.errors import TimedOutError
+from ndif_batch.errors import NotFoundError, TimedOutError
 from ndif_batch.graph.nodes import Value
 from ndif_batch.queue.records import JobRecord
 from ndif_batch.sweep.space import Space
@@ -48,11 +48,15 @@ class Completed:
     def new(self, record: JobRecord, results: Callable[[], Results]) -> Iterator[TaskResult]:
         """The tasks that have ended since the last time; ``results`` is not asked for if there can be none."""
         if record.tasks_done + record.tasks_failed > self._told.sum() or record.state.final:
-            if not record.store.is_dir() and record.removed_at is None:
-                return
             from ndif_batch.archive import completed
 
-            for task in completed(results(), self._told):
+            try:
+                found = results()
+            except NotFoundError:
+                if record.removed_at is None:
+                    return
+                raise
+            for task in completed(found, self._told):
                 yield TaskResult(task.id, task.status, self._space.bindings(task.id), task.saves)
 
 

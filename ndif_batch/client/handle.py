@@ -7,12 +7,12 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from ndif_batch.client.completed import POLL_SECONDS, Completed, TaskResult
-from ndif_batch.errors import NotAllowedError, NotFoundError, TimedOutError
+from ndif_batch.errors import NotFoundError, TimedOutError
 from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results, Verified
-    from ndif_batch.queue import Queue
+    from ndif_batch.queue.api import ClientQueue
 
 WATCH_SECONDS = 1.0
 
@@ -20,7 +20,7 @@ WATCH_SECONDS = 1.0
 class JobHandle:
     """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again."""
 
-    def __init__(self, queue: Queue, record: JobRecord, actor: str) -> None:
+    def __init__(self, queue: ClientQueue, record: JobRecord, actor: str) -> None:
         self.record = record
         self._queue = queue
         self._actor = actor
@@ -95,30 +95,22 @@ class JobHandle:
 
     def results(self) -> Results:
         """What was saved so far, lazily; ``NotFoundError`` before the first of its tasks was taken by a worker."""
-        from ndif_batch.archive import Results
-
-        if self.record.removed_at is not None or not self.record.store.is_dir():
+        found = None if self.record.removed_at is not None else self._queue.open_results(self.record)
+        if found is None:
             record = self.refresh().record
             if record.removed_at is not None:
                 raise NotFoundError(f"the results of job {self.id} were removed on {record.removed_at:%Y-%m-%d}")
             raise NotFoundError(f"job {self.id} has no results yet: it is {record.state}", hint=self._waits_for())
-        return Results(self.record.store)
+        return found
 
     def remove_results(self) -> bool:
         """Delete what the job saved; False if the files are another account's: the scheduler then deletes them.
 
         ``ConflictError`` unless it has ended, ``NotAllowedError`` if it is another user's.
         """
-        from ndif_batch.archive import remove
-
-        self.record = self._queue.give_up_results(self.id, self._actor)
-        try:
-            remove(self.record.store)
-        except NotAllowedError:
-            return False
-        self._queue.results_deleted(self.id)
+        deleted = self._queue.remove_results(self.id, self._actor)
         self.refresh()
-        return True
+        return deleted
 
     def failures(self, limit: int = 100) -> list[TaskFailure]:
         """The tasks that failed and why, the first ``limit`` by task."""

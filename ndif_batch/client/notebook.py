@@ -80,7 +80,7 @@ def _picture(job: JobHandle, save: str | None) -> Picture | None:
     """What is saved so far; None if there is nothing yet, or nothing that is a single number."""
     from ndif_batch.client.panels import panels
 
-    if job.record.removed_at is not None or not job.record.store.is_dir() or job.record.tasks > MOST_VALUES:
+    if job.record.removed_at is not None or job.record.tasks > MOST_VALUES:
         return None
     try:
         results = job.results()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue import jobs
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import (
+    Counts,
     EventRecord,
     JobRecord,
     JobState,
@@ -17,7 +18,15 @@ from ndif_batch.queue.records import (
     TaskFailure,
     WorkerRecord,
 )
-from ndif_batch.queue.rows import event_record, job_query, job_record, shard_records, with_failed_tasks, worker_record
+from ndif_batch.queue.rows import (
+    event_record,
+    job_query,
+    job_record,
+    shard_records,
+    state_in,
+    with_failed_tasks,
+    worker_record,
+)
 from ndif_batch.queue.tables import event, graph, job, shard, task_error, worker
 
 
@@ -81,3 +90,30 @@ def workers(tx: Transaction) -> list[WorkerRecord]:
     """All workers, newest first."""
     query = select(worker).order_by(worker.c.id.desc())
     return [worker_record(row) for row in tx.connection.execute(query).mappings()]
+
+
+def counts(tx: Transaction) -> Counts:
+    """The queue in numbers; jobs that have ended are counted by their own rows, their shards are not looked at."""
+    by_state = select(job.c.state, func.count(), func.coalesce(func.sum(job.c.archive_bytes), 0)).group_by(job.c.state)
+    jobs_by_state, archive_bytes = {}, 0
+    for state, count, size in tx.connection.execute(by_state):
+        jobs_by_state[state] = count
+        archive_bytes += int(size)
+    ended = (
+        select(job.c.model, func.sum(job.c.tasks_done), func.sum(job.c.tasks_failed))
+        .group_by(job.c.model)
+        .order_by(job.c.model)
+    )
+    tasks: dict[tuple[str, ShardState], int] = {}
+    for model, done, failed in tx.connection.execute(ended):
+        tasks[model, ShardState.DONE] = int(done)
+        tasks[model, ShardState.FAILED] = int(failed)
+    still_open = (
+        select(job.c.model, shard.c.state, func.sum(shard.c.tasks))
+        .join_from(shard, job)
+        .where(state_in(shard.c.state, [ShardState.PENDING, ShardState.LEASED]))
+        .group_by(job.c.model, shard.c.state)
+    )
+    for model, state, count in tx.connection.execute(still_open):
+        tasks[model, state] = int(count)
+    return Counts(jobs_by_state, tasks, archive_bytes)

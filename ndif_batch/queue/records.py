@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -264,6 +264,15 @@ class WorkerRecord:
     memory_used: int | None
     memory_total: int | None
     utilization: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The queue in numbers: ``jobs`` by state, ``tasks`` by model and state of their shard, bytes of results."""
+
+    jobs: Mapping[JobState, int]
+    tasks: Mapping[tuple[str, ShardState], int]
+    archive_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Self
 
 from ndif_batch.archive.verified import Verified
 from ndif_batch.queue import (
@@ -25,6 +26,7 @@ from ndif_batch.queue.cluster_store import ClusterQueue
 from ndif_batch.queue.database import Clock, Database
 from ndif_batch.queue.protocol import MAX_SHARDS, Finished
 from ndif_batch.queue.records import (
+    Counts,
     EndedJob,
     EventRecord,
     HeartbeatReply,
@@ -47,7 +49,7 @@ class Queue(ClusterQueue):
     """
 
     @classmethod
-    def open(cls, url: str, clock: Clock | None = None) -> Queue:
+    def open(cls, url: str, clock: Clock | None = None) -> Self:
         """The queue at ``url``; ``UnavailableError`` with what to do if its schema is missing, old or too new.
 
         Time is the database's clock unless a test passes a ``clock``.
@@ -59,7 +61,7 @@ class Queue(ClusterQueue):
         """Close its connections."""
         self._database.close()
 
-    def __enter__(self) -> Queue:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -177,6 +179,11 @@ class Queue(ClusterQueue):
         """All workers, newest first."""
         with self._database.read() as tx:
             return reading.workers(tx)
+
+    def counts(self) -> Counts:
+        """The queue in numbers."""
+        with self._database.read() as tx:
+            return reading.counts(tx)
 
     def drain_worker(self, worker_id: int, actor: str) -> None:
         """Ask a worker, by its next heartbeat, to finish what it holds and stop."""

@@ -127,8 +127,7 @@ def answer_to_json(call: str, answer: Any) -> bytes:
 
 def error_to_json(error: NdifBatchError) -> bytes:
     """What a call raised."""
-    details = {name: value for name, value in vars(error).items() if name not in ("message", "hint")}
-    problem = Problem(code=error.code, message=error.message, hint=error.hint, details=details)
+    problem = Problem(code=error.code, message=error.message, hint=error.hint, details=details(error))
     return Refusal(error=problem).model_dump_json().encode()
 
 
@@ -142,16 +141,29 @@ def answer_from_json(call: str, data: bytes) -> Any:
         reply: Any = TypeAdapter(expected).validate_json(data)
         if not isinstance(reply, Refusal):
             return reply.answer.unpack() if call == "lease" else reply.answer
-    raise _error(reply.error)
+    problem = reply.error
+    raise raised(problem.code, problem.message, problem.hint, problem.details)
 
 
-def _error(problem: Problem) -> NdifBatchError:
+def details(error: NdifBatchError) -> dict[str, Any]:
+    """What the error's class adds."""
+    return {name: value for name, value in vars(error).items() if name not in ("message", "hint")}
+
+
+def raised(code: str, message: str, hint: str | None, details: Mapping[str, Any]) -> NdifBatchError:
     """The error as it was raised; its message is complete, so that the constructor of its class is left out."""
-    kind = ERRORS.get(problem.code, NdifBatchError)
-    error = kind.__new__(kind, problem.message)
-    NdifBatchError.__init__(error, problem.message, hint=problem.hint)
-    vars(error).update(problem.details)
+    kind = ERRORS.get(code, NdifBatchError)
+    error = kind.__new__(kind, message)
+    NdifBatchError.__init__(error, message, hint=hint)
+    vars(error).update(details)
     return error
+
+
+def usage(what: str, error: ValidationError) -> UsageError:
+    """What is wrong with an argument."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return UsageError(f"{what}: {where + ': ' if where else ''}{first['msg']}")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from ndif_batch.errors import TimedOutError, UnavailableError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import DeviceReading
+from ndif_batch.queue.http import HttpWorkerQueue, Line
 from ndif_batch.queue.protocol import LEASE_PASSES, WorkerQueue
 from ndif_batch.queue.records import ModelRecord
 from ndif_batch.worker.busy import Busy
@@ -67,7 +68,7 @@ def run(
     configure_logs()
     end = walltime(walltime_seconds, os.environ, time.time())
     patience = Patience(settings.lease_seconds)
-    with Queue.open(settings.database) as queue:
+    with _queue(settings) as queue:
         record = queue.model(model_name)
         worker_id = _registered(queue, model_name, patience)
         structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
@@ -112,6 +113,13 @@ def run(
                 queue.stop_worker(worker_id)
             log.info("worker.stopped")
             structlog.contextvars.unbind_contextvars("worker", "model")
+
+
+def _queue(settings: Settings) -> Queue | HttpWorkerQueue:
+    """The queue in the database, or the one behind the server, that the settings name."""
+    if settings.url:
+        return HttpWorkerQueue(Line(settings.url, settings.access_token(), settings.lease_seconds))
+    return Queue.open(settings.database)
 
 
 def _registered(queue: WorkerQueue, model: str, patience: Patience) -> int:

@@ -1,0 +1,153 @@
+"""From the methods of a protocol to the routes of an API, the same for the server and for who asks it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+
+from ndif_batch.queue.access import Scope
+
+PREFIX = "/v1"
+ACTOR = "actor"
+"""The argument that is never sent: the token says who acts."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Where(StrEnum):
+    """Where in a request an argument stands."""
+
+    PATH = "path"
+    QUERY = "query"
+    BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which request a method is, and the scope that it needs."""
+
+    verb: str
+    path: str
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a method; ``default`` is ``inspect.Parameter.empty`` if it has none."""
+
+    name: str
+    hint: Any
+    default: Any
+    where: Where
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A method as a request: where its arguments stand, and the type of its answer."""
+
+    name: str
+    route: Route
+    summary: str
+    signature: inspect.Signature
+    arguments: tuple[Argument, ...]
+    answer_type: Any
+
+    @property
+    def path(self) -> str:
+        """The whole path."""
+        return f"{PREFIX}{self.route.path}"
+
+    @cached_property
+    def answer(self) -> TypeAdapter[Any]:
+        """Reads and writes the answer."""
+        return TypeAdapter(self.answer_type)
+
+    def at(self, where: Where) -> list[Argument]:
+        """The arguments that stand there."""
+        return [argument for argument in self.arguments if argument.where is where]
+
+    @cached_property
+    def whole(self) -> str | None:
+        """The argument that is the whole body: the only one there, if it is a record."""
+        body = self.at(Where.BODY)
+        return body[0].name if len(body) == 1 and is_dataclass(body[0].hint) else None
+
+    @cached_property
+    def body_type(self) -> Any:
+        """What the body is: a record, or an object of the arguments by name; None without one."""
+        body = self.at(Where.BODY)
+        if self.whole is not None:
+            return body[0].hint
+        if not body:
+            return None
+        empty = inspect.Parameter.empty
+        fields: dict[str, Any] = {a.name: (a.hint, ... if a.default is empty else a.default) for a in body}
+        title = "".join(word.capitalize() for word in self.name.split("_"))
+        made: type[BaseModel] = create_model(
+            title, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields
+        )
+        return made
+
+    @cached_property
+    def body(self) -> TypeAdapter[Any]:
+        """Reads and writes the body."""
+        return TypeAdapter(self.body_type)
+
+
+def get(path: str, scope: Scope = Scope.READ) -> Callable[[Method], Method]:
+    """The method asks and changes nothing; arguments that are not in the path are its query."""
+    return _routed("GET", path, scope)
+
+
+def post(path: str, scope: Scope = Scope.WRITE) -> Callable[[Method], Method]:
+    """The method changes something; arguments that are not in the path are its body."""
+    return _routed("POST", path, scope)
+
+
+def put(path: str, scope: Scope = Scope.ADMIN) -> Callable[[Method], Method]:
+    """The method sets something to what it is given; repeated, it does no more."""
+    return _routed("PUT", path, scope)
+
+
+def delete(path: str, scope: Scope = Scope.WRITE) -> Callable[[Method], Method]:
+    """The method takes something away."""
+    return _routed("DELETE", path, scope)
+
+
+def endpoints(protocol: type) -> Mapping[str, Endpoint]:
+    """The routes among a protocol's methods, by name, in the order in which they are written."""
+    found: dict[str, Endpoint] = {}
+    for parent in reversed(protocol.__mro__):
+        for name, method in vars(parent).items():
+            if hasattr(method, "route"):
+                found[name] = _endpoint(name, method)
+    return found
+
+
+def _routed(verb: str, path: str, scope: Scope) -> Callable[[Method], Method]:
+    def mark(method: Method) -> Method:
+        setattr(method, "route", Route(verb, path, scope))  # noqa: B010 -- a function's own attribute
+        return method
+
+    return mark
+
+
+def _endpoint(name: str, method: Any) -> Endpoint:
+    route: Route = method.route
+    hints = get_type_hints(method, include_extras=True)
+    signature = inspect.signature(method)
+    signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    elsewhere = Where.QUERY if route.verb in ("GET", "DELETE") else Where.BODY
+    arguments = tuple(
+        Argument(one.name, hints[one.name], one.default, Where.PATH if f"{{{one.name}}}" in route.path else elsewhere)
+        for one in signature.parameters.values()
+        if one.name != ACTOR
+    )
+    summary = inspect.getdoc(method) or name
+    return Endpoint(name, route, summary, signature, arguments, hints["return"])

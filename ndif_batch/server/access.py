@@ -1,0 +1,333 @@
+"""The queue as one caller may see and change it: users their own, readers all to look at, administrators all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ndif_batch import blobs
+from ndif_batch.archive import Results
+from ndif_batch.archive.verified import Verified
+from ndif_batch.client import Client
+from ndif_batch.client.handle import JobHandle
+from ndif_batch.client.local import LocalQueue
+from ndif_batch.client.plan import Plan
+from ndif_batch.config import Settings
+from ndif_batch.errors import NotAllowedError, NotFoundError, UsageError
+from ndif_batch.graph.serialize import graph_from_json
+from ndif_batch.launcher import open_launcher
+from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.tokenizer import FILE as TOKENIZER
+from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
+from ndif_batch.queue.api import Damage, ModelEntry, ReusedTasks, Submission
+from ndif_batch.queue.cluster import ModelBacklog, PilotRecord, Quotas, Role, UsageRecord, UserRecord
+from ndif_batch.queue.records import (
+    EventRecord,
+    JobRecord,
+    JobState,
+    ModelRecord,
+    ShardRecord,
+    TaskFailure,
+    WorkerRecord,
+)
+from ndif_batch.scheduler import orders
+from ndif_batch.sweep.sample import VERIFY_FRACTION
+from ndif_batch.sweep.space import Space
+
+OTHERS = "(others)"
+"""Whose tokens a user's view of the backlog tells together."""
+
+MOST_TASKS = 10_000_000
+"""The largest job that is planned here."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerQueue:
+    """An :class:`~ndif_batch.queue.api.Api` for ``caller``, whose token has the scope of each route already.
+
+    What a caller may not see is not there: ``NotFoundError``. What they see and may not change: ``NotAllowedError``.
+    """
+
+    caller: Caller
+    queue: LocalQueue
+    server_settings: Settings
+
+    def me(self) -> Caller:
+        """Who asks."""
+        return self.caller
+
+    def models(self) -> list[ModelRecord]:
+        """All models."""
+        return self.queue.models()
+
+    def model(self, name: str) -> ModelRecord:
+        """One model."""
+        return self.queue.model(name)
+
+    def model_entry(self, name: str) -> ModelEntry:
+        """What is known of a model, and its tokenizer."""
+        info = ModelInfo.read(Path(self.queue.model(name).path))
+        return ModelEntry(info.to_json(), _text(info.directory / TOKENIZER), _text(info.weights / "config.json"))
+
+    def jobs(
+        self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
+    ) -> list[JobRecord]:
+        """Their own jobs, or those of all for who sees all."""
+        return self.queue.jobs(self._whose(user), state, limit, before)
+
+    def job(self, job_id: int) -> JobRecord:
+        """A job that they may see."""
+        found = self.queue.job(job_id)
+        if not self._sees(found.user):
+            raise NotFoundError(f"there is no job {job_id}")
+        return found
+
+    def submit(self, submission: Submission) -> JobRecord:
+        """A job of theirs; a priority above that of others is for administrators."""
+        if submission.priority > 0:
+            self.caller.require(Scope.ADMIN)
+        with_fraction = VERIFY_FRACTION if submission.verify_fraction is None else submission.verify_fraction
+        client, plan = self._planned(submission)
+        return client.submit(
+            plan,
+            name=submission.name,
+            seed=submission.seed,
+            hold=submission.hold,
+            key=submission.key,
+            priority=submission.priority,
+            max_retries=submission.max_retries,
+            nan=submission.nan,
+            layout=submission.layout,
+            verify_fraction=with_fraction,
+            reuse=submission.reuse,
+        ).record
+
+    def reusable(self, submission: Submission) -> ReusedTasks:
+        """What of an experiment their earlier jobs have saved."""
+        client, plan = self._planned(submission)
+        found = client.reusable(plan, seed=submission.seed, nan=submission.nan, layout=submission.layout)
+        return ReusedTasks(found.tasks, found.jobs)
+
+    def cancel(self, job_id: int, actor: str) -> JobRecord:
+        """End a job of theirs."""
+        return self.queue.cancel(self._own(job_id).id, actor)
+
+    def hold(self, job_id: int, actor: str) -> JobRecord:
+        """Hold a job of theirs."""
+        return self.queue.hold(self._own(job_id).id, actor)
+
+    def release(self, job_id: int, actor: str) -> JobRecord:
+        """End the hold of a job of theirs."""
+        return self.queue.release(self._own(job_id).id, actor)
+
+    def retry(self, job_id: int, actor: str) -> JobRecord:
+        """Run again what failed of a job of theirs."""
+        return self.queue.retry(self._own(job_id).id, actor)
+
+    def shards(self, job_id: int) -> list[ShardRecord]:
+        """The shards of a job that they may see."""
+        return self.queue.shards(self.job(job_id).id)
+
+    def failures(self, job_id: int, limit: int = 100) -> list[TaskFailure]:
+        """The failures of a job that they may see."""
+        return self.queue.failures(self.job(job_id).id, limit)
+
+    def verified(self, job_id: int) -> Verified:
+        """The comparison of a job that they may see."""
+        return self.queue.verified(self.job(job_id).id)
+
+    def events(self, job_id: int | None = None, limit: int = 100) -> list[EventRecord]:
+        """What happened to a job that they may see; to all for who sees all."""
+        if job_id is None:
+            self._require_all()
+        else:
+            self.job(job_id)
+        return self.queue.events(job_id, limit)
+
+    def with_results(self, job_ids: Sequence[int]) -> list[int]:
+        """Those of the jobs that they may see and that have results."""
+        return [found for job_id in job_ids for found in self.queue.with_results([self.job(job_id).id])]
+
+    def remove_results(self, job_id: int, actor: str) -> bool:
+        """Delete what a job of theirs saved."""
+        return self.queue.remove_results(self._own(job_id).id, actor)
+
+    def open_results(self, record: JobRecord) -> Results | None:
+        """What a job that they may see has saved."""
+        return self.queue.open_results(self.job(record.id))
+
+    def damage(self, job_id: int) -> list[Damage]:
+        """What is damaged of a job that they may see."""
+        problems = JobHandle(self.queue, self.job(job_id), self.caller.user).results().verify()
+        return [Damage(one.path, one.what, one.tasks.start, len(one.tasks)) for one in problems]
+
+    def workers(self) -> list[WorkerRecord]:
+        """All workers: whether one has a model is why jobs wait."""
+        return self.queue.workers()
+
+    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
+        """All pilots, likewise."""
+        return self.queue.pilots(active=active)
+
+    def backlog(self) -> dict[str, ModelBacklog]:
+        """What waits for each model; whose it is, is told of their own only."""
+        found = self.queue.backlog()
+        return found if self.caller.sees_all else {model: self._hidden(one) for model, one in found.items()}
+
+    def drain_pilot(self, name: str) -> None:
+        """Let a pilot end in good order."""
+        self._order(name, orders.drain, "draining")
+
+    def kill_pilot(self, name: str) -> None:
+        """End a pilot at once."""
+        self._order(name, orders.kill, "killed")
+
+    def users(self) -> list[UserRecord]:
+        """Themselves, or all for who sees all."""
+        return [user for user in self.queue.users() if self._sees(user.name)]
+
+    def user(self, name: str) -> UserRecord:
+        """Themselves, or anybody for who sees all."""
+        if not self._sees(name):
+            raise NotFoundError(f"there is no user {name!r}")
+        return self.queue.user(name)
+
+    def create_user(self, name: str, role: Role, *, actor: str) -> UserRecord:
+        """A new user."""
+        return self.queue.create_user(name, role, actor=actor)
+
+    def set_role(self, name: str, role: Role, *, actor: str) -> UserRecord:
+        """The role of a user."""
+        return self.queue.set_role(name, role, actor=actor)
+
+    def set_shares(self, name: str, shares: float, *, actor: str) -> UserRecord:
+        """The shares of a user."""
+        return self.queue.set_shares(name, shares, actor=actor)
+
+    def set_quotas(self, name: str, quotas: Quotas, *, actor: str) -> UserRecord:
+        """The quotas of a user."""
+        return self.queue.set_quotas(name, quotas, actor=actor)
+
+    def usage_of(self, name: str | None = None, since: datetime | None = None) -> list[UsageRecord]:
+        """What they have used, or everybody for who sees all."""
+        return self.queue.usage_of(self._whose(name), since)
+
+    def running_shards(self) -> dict[str, int]:
+        """What they run, or everybody for who sees all."""
+        return {name: count for name, count in self.queue.running_shards().items() if self._sees(name)}
+
+    def tokens(self, user: str | None = None) -> list[TokenRecord]:
+        """Their own tokens, or those of all for administrators."""
+        return self.queue.tokens(user if self.caller.may(Scope.ADMIN) else self._own_name(user))
+
+    def create_token(
+        self,
+        user: str,
+        name: str = "",
+        scopes: Sequence[Scope] | None = None,
+        expires_days: float | None = None,
+        *,
+        actor: str,
+    ) -> NewToken:
+        """A token for a user."""
+        return self.queue.create_token(user, name, scopes, expires_days, actor=actor)
+
+    def revoke_token(self, token_id: int, *, actor: str) -> TokenRecord:
+        """One of their tokens, or any for administrators."""
+        if not self.caller.may(Scope.ADMIN) and self.queue.token(token_id).user != self.caller.user:
+            raise NotFoundError(f"there is no token {token_id}")
+        return self.queue.revoke_token(token_id, actor=actor)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings: a pause is why jobs wait."""
+        return self.queue.settings()
+
+    def set_settings(self, changes: Mapping[str, Any], *, actor: str) -> None:
+        """Change settings."""
+        self.queue.set_settings(changes, actor=actor)
+
+    def pause(self, model: str | None = None, *, actor: str) -> None:
+        """Pause a model or everything."""
+        self.queue.pause(model, actor=actor)
+
+    def resume(self, model: str | None = None, *, actor: str) -> None:
+        """End a pause."""
+        self.queue.resume(model, actor=actor)
+
+    def store_constant(self, digest: str, data: bytes) -> None:
+        """Store a constant tensor; ``UsageError`` for bytes that are not what the digest names."""
+        if blobs.digest(data) != digest:
+            raise UsageError(f"these bytes are not the tensor {digest[:12]}")
+        try:
+            tensor = blobs.decode(data)
+        except Exception as error:  # noqa: BLE001 -- safetensors raises classes of its own for what is none of its files
+            raise UsageError(f"these bytes are no tensor: {error}") from None
+        blobs.store(self.server_settings.blobs, {digest: tensor})
+
+    def archive(self, job_id: int) -> Path:
+        """Where the results lie of a job that they may see; ``NotFoundError`` if they were removed."""
+        record = self.job(job_id)
+        if record.removed_at is not None:
+            raise NotFoundError(f"the results of job {job_id} were removed on {record.removed_at:%Y-%m-%d}")
+        return record.store
+
+    def require_all(self) -> None:
+        """``NotAllowedError`` for who does not see all."""
+        self._require_all()
+
+    def _planned(self, submission: Submission) -> tuple[Client, Plan]:
+        """The experiment, checked as if its user had prepared it here."""
+        try:
+            space = Space.from_json(submission.space)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"the space is not one: {error!r}") from None
+        if space.size > MOST_TASKS:
+            raise UsageError(f"{space.size:,} tasks are too many for one job", hint=f"at most {MOST_TASKS:,}")
+        client = Client(self.server_settings.model_copy(update={"user": self.caller.user}), self.queue)
+        return client, client.prepare(graph_from_json(submission.graph), space, submission.model)
+
+    def _order(self, name: str, order: Any, done: str) -> None:
+        cluster = self.server_settings.cluster
+        found = next((pilot for pilot in self.queue.pilots() if pilot.name == name), None)
+        if found is None:
+            raise NotFoundError(f"no pilot {name!r} is active")
+        launcher = open_launcher(cluster.launcher, self.server_settings.pilots, cluster.gpus)
+        actor = self.caller.user
+        order(self.queue, launcher, found, actor=actor, reason=f"{done} by {actor}")
+
+    def _sees(self, user: str) -> bool:
+        return self.caller.sees_all or user == self.caller.user
+
+    def _own(self, job_id: int) -> JobRecord:
+        """A job that they may change."""
+        found = self.queue.job(job_id)
+        if found.user != self.caller.user and not self.caller.may(Scope.ADMIN):
+            if self._sees(found.user):
+                raise NotAllowedError(f"job {job_id} belongs to {found.user!r}, not to {self.caller.user!r}")
+            raise NotFoundError(f"there is no job {job_id}")
+        return found
+
+    def _whose(self, user: str | None) -> str | None:
+        return user if self.caller.sees_all else self._own_name(user)
+
+    def _own_name(self, user: str | None) -> str:
+        if user not in (None, self.caller.user):
+            raise NotAllowedError(f"{self.caller.user!r} may not look at what belongs to {user!r}")
+        return self.caller.user
+
+    def _require_all(self) -> None:
+        if not self.caller.sees_all:
+            raise NotAllowedError(f"{self.caller.user!r} may not look at what belongs to others")
+
+    def _hidden(self, backlog: ModelBacklog) -> ModelBacklog:
+        own = backlog.tokens.get(self.caller.user, 0)
+        rest = sum(backlog.tokens.values()) - own
+        shown = {self.caller.user: own, OTHERS: rest}
+        return replace(backlog, tokens={name: tokens for name, tokens in shown.items() if tokens})
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text() if file.is_file() else None

@@ -1,0 +1,118 @@
+"""The routes of :class:`ndif_batch.queue.api.Api`: each calls the method of its name for who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import blake2b
+from inspect import Parameter, Signature
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Body, Header, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ndif_batch.errors import UsageError
+from ndif_batch.queue.api import Api, Submission
+from ndif_batch.queue.http import ENDPOINTS, ProblemDetails
+from ndif_batch.queue.routes import ACTOR, Argument, Endpoint, Where
+from ndif_batch.server.callers import caller_queue
+from ndif_batch.server.problems import MEDIA_TYPE
+
+BODY = "body"
+KEY = "idempotency_key"
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The request is wrong or not allowed.", "model": ProblemDetails},
+    "5XX": {"description": "The server cannot serve it now.", "model": ProblemDetails},
+}
+for _told in PROBLEMS.values():
+    _told["content"] = {MEDIA_TYPE: {}}
+
+
+def api_router() -> APIRouter:
+    """All routes of the table, in its order."""
+    router = APIRouter()
+    for endpoint in ENDPOINTS.values():
+        first, _, rest = endpoint.summary.partition("\n")
+        router.add_api_route(
+            endpoint.route.path,
+            _handler(endpoint),
+            methods=[endpoint.route.verb],
+            operation_id=endpoint.name,
+            summary=first.replace("``", "`").rstrip("."),
+            description=f"{rest.strip().replace('``', '`')}\n\nNeeds the scope `{endpoint.route.scope}`.".strip(),
+            response_model=endpoint.answer_type,
+            responses=PROBLEMS,
+        )
+    return router
+
+
+def _handler(endpoint: Endpoint) -> Callable[..., Response]:
+    acts = ACTOR in endpoint.signature.parameters
+
+    def handle(request: Request, **given: Any) -> Response:
+        queue = caller_queue(request, endpoint.route.scope)
+        arguments = _arguments(endpoint, given)
+        if acts:
+            arguments[ACTOR] = queue.caller.user
+        answer = getattr(queue, endpoint.name)(**arguments)
+        return _response(request, endpoint, arguments, answer)
+
+    setattr(handle, "__signature__", Signature(_parameters(endpoint)))  # noqa: B010 -- FastAPI reads it
+    handle.__name__ = endpoint.name
+    return handle
+
+
+def _parameters(endpoint: Endpoint) -> list[Parameter]:
+    """What FastAPI is to find in a request."""
+    found = [Parameter("request", Parameter.KEYWORD_ONLY, annotation=Request)]
+    found += [_parameter(one, Path()) for one in endpoint.at(Where.PATH)]
+    found += [_parameter(one, Query()) for one in endpoint.at(Where.QUERY)]
+    if endpoint.body_type is not None:
+        found.append(Parameter(BODY, Parameter.KEYWORD_ONLY, annotation=Annotated[endpoint.body_type, Body()]))
+    if endpoint.body_type is Submission:
+        kind = Annotated[str | None, Header(description="The same as `key` in the body.", max_length=200)]
+        found.append(Parameter(KEY, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    return found
+
+
+def _parameter(argument: Argument, where: Any) -> Parameter:
+    annotated: Any = Annotated
+    kind = annotated[argument.hint, where]
+    return Parameter(argument.name, Parameter.KEYWORD_ONLY, default=argument.default, annotation=kind)
+
+
+def _arguments(endpoint: Endpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the method from what FastAPI found."""
+    arguments = {name: value for name, value in given.items() if name not in (BODY, KEY)}
+    body = given.get(BODY)
+    if endpoint.whole is not None:
+        arguments[endpoint.whole] = _keyed(body, given[KEY]) if KEY in given else body
+    elif body is not None:
+        arguments |= {name: getattr(body, name) for name in type(body).model_fields}
+    return arguments
+
+
+def _keyed(submission: Any, key: str | None) -> Submission:
+    """The submission with the key of the header ``Idempotency-Key``."""
+    found: Submission = submission
+    if key is None or key == found.key:
+        return found
+    if found.key is not None:
+        raise UsageError("the header Idempotency-Key and `key` in the body differ")
+    return replace(found, key=key)
+
+
+def _response(request: Request, endpoint: Endpoint, arguments: Mapping[str, Any], answer: Any) -> Response:
+    body = endpoint.answer.dump_json(answer)
+    if endpoint.route.verb != "GET":
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    tag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if endpoint.name == Api.jobs.__name__ and len(answer) == arguments["limit"]:
+        query = {name: value for name, value in arguments.items() if value is not None}
+        headers["Link"] = f'<{request.url.path}?{urlencode(query | {"before": answer[-1].id})}>; rel="next"'
+    return Response(body, media_type="application/json", headers=headers)
