@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from hashlib import blake2b
 from inspect import Parameter, Signature
 from typing import Annotated, Any
@@ -15,24 +16,18 @@ from starlette.responses import Response
 
 from ndif_batch.errors import UsageError
 from ndif_batch.queue.api import Api, Submission
-from ndif_batch.queue.http import ENDPOINTS, ProblemDetails
-from ndif_batch.queue.routes import ACTOR, Argument, Endpoint, Where
+from ndif_batch.queue.http import ENDPOINTS
+from ndif_batch.queue.routes import ACTOR, PREFIX, Argument, Endpoint, Where
 from ndif_batch.server.callers import caller_queue
-from ndif_batch.server.problems import MEDIA_TYPE
 
 BODY = "body"
 KEY = "idempotency_key"
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "The request is wrong or not allowed.", "model": ProblemDetails},
-    "5XX": {"description": "The server cannot serve it now.", "model": ProblemDetails},
-}
-for _told in PROBLEMS.values():
-    _told["content"] = {MEDIA_TYPE: {}}
 
 
+@cache
 def api_router() -> APIRouter:
     """All routes of the table, in its order."""
-    router = APIRouter()
+    router = APIRouter(prefix=PREFIX)
     for endpoint in ENDPOINTS.values():
         first, _, rest = endpoint.summary.partition("\n")
         router.add_api_route(
@@ -43,7 +38,6 @@ def api_router() -> APIRouter:
             summary=first.replace("``", "`").rstrip("."),
             description=f"{rest.strip().replace('``', '`')}\n\nNeeds the scope `{endpoint.route.scope}`.".strip(),
             response_model=endpoint.answer_type,
-            responses=PROBLEMS,
         )
     return router
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ndif_batch.client.local import LocalQueue
 from ndif_batch.config import Settings
 from ndif_batch.queue.access import Scope
+from ndif_batch.queue.http import ProblemDetails
 from ndif_batch.queue.remote import serve
 from ndif_batch.queue.routes import PREFIX
 from ndif_batch.server import archive, problems
@@ -29,17 +30,28 @@ def create_app(queue: LocalQueue, settings: Settings) -> FastAPI:
     app = FastAPI(title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.queue = queue
     app.state.settings = settings.model_copy(update={"url": ""})
-    app.include_router(api_router(), prefix=PREFIX)
-    app.include_router(archive.router, prefix=PREFIX)
-    app.include_router(beside)
+    for router in (api_router(), archive.router, beside):
+        app.router.routes.extend(router.routes)
     app.add_middleware(Gate, queue=queue)
     problems.install(app)
     return app
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document."""
+    """The OpenAPI document: FastAPI's, with the token and the form of errors."""
     text = app.openapi()
+    schemas = text["components"]["schemas"]
+    for validation in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(validation, None)
+    schemas[ProblemDetails.__name__] = ProblemDetails.model_json_schema()
+    told = {problems.MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}}}
+    for path in text["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"] |= {
+                "4XX": {"description": "The request is wrong or not allowed.", "content": told},
+                "5XX": {"description": "The server cannot serve it now.", "content": told},
+            }
     text["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     text["security"] = [{"token": []}]
     text["paths"]["/healthz"]["get"]["security"] = []

@@ -15,16 +15,17 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue.access import Scope
+from ndif_batch.queue.routes import PREFIX
 from ndif_batch.server.callers import caller_queue
 
-router = APIRouter()
+router = APIRouter(prefix=PREFIX)
 
 JobId = Annotated[int, InPath(ge=0, lt=2**63)]
 
 
-@router.api_route(
+@router.head("/archive/{job_id}/{name:path}", include_in_schema=False)
+@router.get(
     "/archive/{job_id}/{name:path}",
-    methods=["GET", "HEAD"],
     operation_id="archive_file",
     summary="A file of a job's archive; with a slash at the end, the names in a folder of it.",
     response_class=Response,
