@@ -1,25 +1,31 @@
-"""Writes the pages that follow from the code and from measurements: commands, operations, states, performance."""
+"""Writes the pages that follow from the code and from measurements: commands, API, operations, states, performance."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from archive_numbers import archive_section
 from engine_numbers import engine_section
 
+from ndif_batch.client.local import LocalQueue
+from ndif_batch.config import Settings
 from ndif_batch.graph.operations import FAMILIES, Operation
 from ndif_batch.graph.operations.operation import MAX_DIMENSIONS, MAX_ELEMENTS
 from ndif_batch.graph.signatures import TYPE_DOCS
 from ndif_batch.queue.cluster import PilotState
 from ndif_batch.queue.records import EventKind, JobState, ShardState, WorkerState
+from ndif_batch.queue.schema import upgrade
 from ndif_batch.queue.states import JOB, PILOT, SHARD, SUSPECT_DEATHS, WORKER, Transition
+from ndif_batch.server.app import create_app, document
 
 NUMBERS: Mapping[str, Callable[[], str]] = {"engine": engine_section, "archive": archive_section}
 """Sections of the performance page that follow from reports of benchmarks."""
@@ -81,7 +87,13 @@ WHEN: Mapping[EventKind, str] = {
 
 def pages() -> dict[str, str]:
     """Each page's name and text."""
-    return {"cli.md": cli(), "operations.md": operations(), "states.md": states(), "performance.md": performance()}
+    return {
+        "cli.md": cli(),
+        "openapi.json": openapi(),
+        "operations.md": operations(),
+        "performance.md": performance(),
+        "states.md": states(),
+    }
 
 
 def performance() -> str:
@@ -102,6 +114,15 @@ def cli() -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     text = re.sub(r"^\* `--(install|show)-completion`.*\n", "", html.unescape(done.stdout), flags=re.MULTILINE)
     return f"{NOTE}\n\n{text.strip()}\n"
+
+
+def openapi() -> str:
+    """The document of the HTTP API."""
+    with TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/queue.db"
+        upgrade(url)
+        with LocalQueue.open(url) as queue:
+            return json.dumps(document(create_app(queue, Settings())), indent=1, ensure_ascii=False) + "\n"
 
 
 def operations() -> str:

@@ -40,7 +40,7 @@ def test_generated_pages_are_current(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(written) == ["cli.md", "operations.md", "performance.md", "states.md"]
+    assert sorted(written) == ["cli.md", "openapi.json", "operations.md", "performance.md", "states.md"]
     for name, text in written.items():
         assert (ROOT / "docs" / name).read_text() == text, f"docs/{name} is old: run `make docs`"
 

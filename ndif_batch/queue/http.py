@@ -100,7 +100,7 @@ class HttpQueue:
         return partial(self._ask, ENDPOINTS[name])
 
     def _ask(self, endpoint: Endpoint, *args: Any, **named: Any) -> Any:
-        bound = endpoint.signature.bind(*args, **{ACTOR: "", **named} if _acts(endpoint) else named)
+        bound = endpoint.signature.bind(*args, **named)
         given = {name: value for name, value in bound.arguments.items() if name != ACTOR}
         where = {argument.name: quote(str(given[argument.name]), safe="") for argument in endpoint.at(Where.PATH)}
         asked = {one.name: given.get(one.name) for one in endpoint.at(Where.QUERY)}
@@ -186,10 +186,6 @@ class HttpWorkerQueue(RemoteQueue):
 
     def __exit__(self, *_: object) -> None:
         self._line.close()
-
-
-def _acts(endpoint: Endpoint) -> bool:
-    return ACTOR in endpoint.signature.parameters
 
 
 def _text(value: Any) -> Any:

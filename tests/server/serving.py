@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import Any
 
 import httpx
 
@@ -29,6 +30,8 @@ class Served:
 
     url: str
     tokens: dict[str, str]
+    sent: list[int]
+    """The bytes of each part of an answer."""
 
     def api(self, who: str) -> RemoteApi:
         """The API for one of ``WHO``."""
@@ -51,6 +54,21 @@ class Served:
         return httpx.Client(base_url=self.url, headers=headers, timeout=WAIT)
 
 
+@dataclass(frozen=True)
+class Counting:
+    """Counts what an application sends."""
+
+    app: Any
+    sent: list[int] = field(default_factory=list)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def counted(message: Any) -> None:
+            self.sent.append(len(message.get("body", b"")))
+            await send(message)
+
+        await self.app(scope, receive, counted)
+
+
 def everybody(queue: LocalQueue) -> dict[str, str]:
     """Make the users of ``WHO``; the text of a token of each."""
     for name, role in WHO.items():
@@ -65,10 +83,11 @@ def serving(queue: LocalQueue, settings: Settings, *, unix: bool = True) -> Iter
         listener = listening(Path(folder) / "socket") if unix else listening_on("127.0.0.1", 0)
         with listener as at:
             running = server(queue, settings)
+            running.config.app = counting = Counting(running.config.app)
             thread = Thread(target=running.run, kwargs={"sockets": [at]})
             thread.start()
             try:
-                yield Served(where(at), everybody(queue))
+                yield Served(where(at), everybody(queue), counting.sent)
             finally:
                 running.should_exit = True
                 thread.join(WAIT)

@@ -1,0 +1,218 @@
+"""How requests are answered: problems, pages, tags, keys, limits, the frozen document, metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from ndif_batch.client import Client, JobHandle
+from ndif_batch.errors import GraphError, UsageError
+from ndif_batch.graph.serialize import graph_to_json
+from ndif_batch.queue.api import Api, Submission
+from ndif_batch.queue.http import ENDPOINTS
+from ndif_batch.queue.store import Queue
+from ndif_batch.server.access import CallerQueue
+from ndif_batch.server.app import create_app, document
+from ndif_batch.server.gate import MOST_BYTES, MOST_DEPTH, check_json
+from ndif_batch.sweep.space import Axis, Space
+from tests import toy
+from tests.server.serving import Served
+from tests.worker.working import submit
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+SPACE = Space((Axis("layer", {"layer": range(2)}),), {"prompt": "the cat sat", "answer": "Paris", "position": 0})
+SUBMISSION: dict[str, Any] = {"model": toy.NAME, "graph": graph_to_json(toy.reading()), "space": SPACE.to_json()}
+
+
+def test_the_document_is_the_one_that_is_kept(behind: Client) -> None:
+    assert json.loads(DOCUMENT.read_text()) == document(create_app(behind.queue, behind.settings))
+
+
+def test_every_method_of_the_api_has_a_route_and_an_answer() -> None:
+    methods = {name for name in dir(Api) if not name.startswith("_")}
+    assert methods - set(ENDPOINTS) == {"open_results"}
+    for name in ENDPOINTS:
+        assert callable(getattr(CallerQueue, name))
+
+
+def test_an_answer_has_the_form_that_the_document_promises(served: Served, done: JobHandle) -> None:
+    text = json.loads(DOCUMENT.read_text())
+    with served.http("root") as http:
+        for path, operations in text["paths"].items():
+            if "get" not in operations or path.startswith(("/metrics", "/v1/archive", "/v1/openapi")):
+                continue
+            url = path.format(job_id=done.id, name="ada" if "users" in path else toy.NAME)
+            reply = http.get(url, params={"job_ids": done.id} if path == "/v1/results" else None)
+            schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+            Draft202012Validator({**schema, "components": text["components"]}).validate(reply.json())
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status", "code"),
+    [
+        ("GET", "/v1/jobs/9", 404, "not_found"),
+        ("GET", "/v1/jobs/x", 400, "usage"),
+        ("GET", "/v1/jobs/99999999999999999999", 400, "usage"),
+        ("GET", "/v1/jobs?limit=0", 400, "usage"),
+        ("GET", "/v1/jobs?limit=1001", 400, "usage"),
+        ("GET", "/v1/jobs?state=GONE", 400, "usage"),
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("PATCH", "/v1/jobs", 405, "usage"),
+        ("POST", "/v1/jobs/1/retry", 409, "conflict"),
+        ("POST", "/v1/jobs", 400, "usage"),
+    ],
+)
+def test_an_error_is_a_problem_with_its_code(
+    served: Served, done: JobHandle, verb: str, path: str, status: int, code: str
+) -> None:
+    with served.http("ada") as http:
+        reply = http.request(verb, path)
+    problem = reply.json()
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+    assert (problem["status"], problem["code"], problem["type"]) == (status, code, f"urn:ndif-batch:{code}")
+    assert problem["detail"]
+
+
+def test_a_wrong_graph_is_refused_by_the_server_and_names_its_node(served: Served) -> None:
+    graph = json.loads(json.dumps(SUBMISSION["graph"]))
+    graph["nodes"][1]["op"] = "open"
+    api = served.api("ada")
+    with pytest.raises(GraphError, match="open") as caught:
+        api.submit(Submission(model=toy.NAME, graph=graph, space=SUBMISSION["space"]))
+    assert caught.value.node == 1
+    api.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": {}},
+        {"space": {"axes": [{"name": "layer"}], "constants": {}}},
+        {"space": {"axes": 7, "constants": {}}},
+        {"space": {"axes": [], "constants": {"prompt": {"file": "/etc/passwd"}}}},
+        {"graph": {}},
+        {"graph": []},
+        {"archive": "/etc"},
+        {"user": "bob"},
+        {"layout": "wide"},
+        {"verify_fraction": 2},
+        {"max_retries": -1},
+        {"model": "../toy"},
+    ],
+)
+def test_a_wrong_submission_is_refused_and_nothing_is_queued(
+    served: Served, behind: Client, change: dict[str, Any]
+) -> None:
+    with served.http("ada") as http:
+        reply = http.post("/v1/jobs", json=SUBMISSION | change)
+    assert reply.status_code in (400, 404)
+    assert reply.json()["code"] != "error"
+    assert behind.jobs() == []
+
+
+def test_a_repeated_submission_with_a_key_is_one_job(served: Served, behind: Client) -> None:
+    with served.http("ada") as http:
+        replies = [http.post("/v1/jobs", json=SUBMISSION, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        replies.append(http.post("/v1/jobs", json=SUBMISSION | {"key": "k"}))
+        assert [reply.json()["id"] for reply in replies] == [1, 1, 1]
+        other = http.post("/v1/jobs", json=SUBMISSION | {"seed": 5}, headers={"Idempotency-Key": "k"})
+        assert (other.status_code, other.json()["code"]) == (409, "conflict")
+        both = http.post("/v1/jobs", json=SUBMISSION | {"key": "a"}, headers={"Idempotency-Key": "b"})
+        assert both.status_code == 400
+    with served.http("bob") as http:
+        assert http.post("/v1/jobs", json=SUBMISSION | {"key": "k"}).json()["id"] == 2
+
+
+def test_pages_follow_one_another_by_their_links(served: Served, behind: Client) -> None:
+    for seed in range(5):
+        submit(behind, seed=seed)
+    seen: list[int] = []
+    with served.http("ada") as http:
+        path: str | None = "/v1/jobs?limit=2"
+        while path is not None:
+            page = http.get(path)
+            seen += [job["id"] for job in page.json()]
+            path = page.links.get("next", {}).get("url")
+    assert seen == [5, 4, 3, 2, 1]
+
+
+def test_an_answer_that_has_not_changed_is_not_sent_again(served: Served, behind: Client) -> None:
+    job = submit(behind)
+    with served.http("ada") as http:
+        first = http.get(f"/v1/jobs/{job.id}")
+        tag = {"If-None-Match": first.headers["etag"]}
+        same = http.get(f"/v1/jobs/{job.id}", headers=tag)
+        assert (same.status_code, same.content) == (304, b"")
+        job.hold()
+        assert http.get(f"/v1/jobs/{job.id}", headers=tag).json()["state"] == "HELD"
+
+
+def test_a_body_that_is_too_large_or_too_deep_is_refused(served: Served) -> None:
+    with served.http("ada") as http:
+        large = http.post("/v1/jobs", content=b" " * (MOST_BYTES + 1))
+        assert (large.status_code, large.json()["code"]) == (413, "usage")
+        parts = http.post("/v1/jobs", content=(b" " * 2**20 for _ in range(MOST_BYTES // 2**20 + 1)))
+        assert parts.status_code == 413
+        deep = http.post("/v1/jobs", content=b"[" * 100_000)
+        assert (deep.status_code, "arrays and objects deep" in deep.json()["detail"]) == (400, True)
+        numbers = http.post("/v1/jobs", content=json.dumps(SUBMISSION | {"seed": float("nan")}))
+        assert (numbers.status_code, "numbers that JSON does not have" in numbers.json()["detail"]) == (400, True)
+
+
+def test_nobody_s_body_is_not_even_read(served: Served) -> None:
+    with served.http() as http:
+        assert http.post("/v1/jobs", content=b"[" * 100_000).status_code == 401
+
+
+def test_brackets_and_words_inside_of_strings_do_not_count() -> None:
+    check_json(json.dumps({"a": "[" * 500 + '\\"NaN' + "{" * 500}).encode())
+    check_json(b"[" * MOST_DEPTH + b"]" * MOST_DEPTH)
+    with pytest.raises(UsageError, match=f"{MOST_DEPTH + 1} arrays"):
+        check_json(b"[" * (MOST_DEPTH + 1))
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer ndif_1_x", "Bearer " + "é" * 9, "ndif_1_" + "a" * 43]
+)
+def test_what_is_no_token_opens_nothing(served: Served, header: str) -> None:
+    with served.http() as http:
+        reply = http.get("/v1/jobs", headers={b"Authorization": header.encode()})
+        assert (reply.status_code, reply.json()["code"]) == (401, "not_authenticated")
+        assert http.get("/v1/nothing").status_code == 401
+
+
+def test_tokens_are_not_cached_beyond_their_end(served: Served, behind: Client) -> None:
+    token = next(one for one in behind.queue.tokens("ada"))
+    with served.http("ada") as http:
+        assert http.get("/v1/me").json()["user"] == "ada"
+        behind.queue.revoke_token(token.id, actor="test")
+        assert http.get("/v1/me").status_code == 401
+
+
+def test_metrics_count_jobs_tasks_and_workers_and_name_no_user(
+    served: Served, done: JobHandle, behind: Client
+) -> None:
+    submit(behind, seed=1)
+    with served.http("rita") as http:
+        text = http.get("/metrics").text
+    lines = set(text.splitlines())
+    assert 'ndif_batch_jobs{state="COMPLETED"} 1.0' in lines
+    assert 'ndif_batch_jobs{state="PENDING"} 1.0' in lines
+    assert 'ndif_batch_tasks{model="toy",state="DONE"} 12.0' in lines
+    assert 'ndif_batch_tasks{model="toy",state="PENDING"} 12.0' in lines
+    assert 'ndif_batch_workers{model="toy",state="STOPPED"} 1.0' in lines
+    assert "ada" not in text
+
+
+def test_a_database_that_is_gone_is_told_as_unavailable(served: Served, behind: Client) -> None:
+    with served.http("ada") as http:
+        assert http.get("/healthz").json() == {"status": "ok"}
+        file = behind.settings.data_dir / "queue.db"
+        Queue.close(behind.queue)
+        file.write_bytes(b"no database")
+        reply = http.get("/healthz")
+        assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
