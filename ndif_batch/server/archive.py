@@ -40,10 +40,10 @@ def archive_file(request: Request, job_id: JobId, name: str) -> Response:
     store = caller_queue(request, Scope.READ).archive(job_id)
     if not name or name.endswith("/"):
         return JSONResponse(_names(store, name))
-    file = _inside(store, name)
     try:
+        file = _inside(store, name)
         found = os.stat(file, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         raise NotFoundError(f"the archive of job {job_id} has no {name!r}") from None
     if not stat.S_ISREG(found.st_mode):
         raise NotFoundError(f"the archive of job {job_id} has no file {name!r}")
@@ -71,5 +71,5 @@ def _inside(store: Path, name: str) -> Path:
 def _names(store: Path, folder: str) -> list[str]:
     try:
         return sorted(entry.name for entry in _inside(store, folder).iterdir() if not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         raise NotFoundError(f"there is no folder {folder!r} of results") from None

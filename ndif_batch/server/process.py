@@ -19,6 +19,7 @@ from ndif_batch.config import Settings
 from ndif_batch.errors import ConflictError, NotAllowedError, UsageError
 from ndif_batch.server.app import create_app
 from ndif_batch.worker.logs import configure_logs
+from ndif_batch.worker.signals import on_signals
 
 BACKLOG = 128
 STOP_SECONDS = 20.0
@@ -41,7 +42,8 @@ def run(settings: Settings, listener: socket.socket, *, with_scheduler: bool = F
         if with_scheduler:
             stack.enter_context(_scheduler(own))
         log.info("server.listens", at=where(listener))
-        server(queue, own).run(sockets=[listener])
+        with on_signals(lambda number: None):  # uvicorn ends by them, and then raises them once more
+            server(queue, own).run(sockets=[listener])
     log.info("server.stopped")
 
 

@@ -30,7 +30,9 @@ def port(behind: Client) -> Iterator[Served]:
 def large(job: JobHandle) -> Numbers:
     """Another archive in place of that of the job, two shards of random numbers with a chunk a task; the numbers."""
     axes = (AxisSpec("layer", {"layer": range(TASKS)}),)
-    spec = ArchiveSpec(axes, (ArraySpec("residual", (WIDTH,), ("hidden",), "float32"),), (TILE,))
+    spec = ArchiveSpec(
+        axes=axes, tile=(TILE,), arrays=(ArraySpec("residual", "float32", "float32", ("hidden",), (WIDTH,)),)
+    )
     numbers = np.random.default_rng(0).random((TASKS, WIDTH), dtype=np.float32)
     store = job.record.store
     remove(store)
