@@ -33,8 +33,8 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
 
     def __init__(self, path: Path | RemotePath | str) -> None:
         """Open the archive at ``path``; ``NotFoundError`` when there is none, ``IntegrityError`` for a damaged one."""
-        self.path = path if isinstance(path, RemotePath) else Path(path)
-        own = read_group(self.path)["attributes"][OWN_KEY]
+        self.place = path if isinstance(path, RemotePath) else Path(path)
+        own = read_group(self.place)["attributes"][OWN_KEY]
         try:
             self.arrays = {array.name: array for array in map(ArraySpec.from_json, own["arrays"])}
             self.grid = Grid(tuple(axis["length"] for axis in own["axes"]), tuple(own["tile"]))
@@ -43,12 +43,12 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
             self._params = {name: param for axis in own["axes"] for name, param in axis["coordinates"].items()}
             self._read: dict[str, np.ndarray[Any, Any]] = {}
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            raise IntegrityError(f"the metadata of {self.path} is damaged: {error!r}") from error
+            raise IntegrityError(f"the metadata of {self.place} is damaged: {error!r}") from error
 
     def __getitem__(self, name: str) -> zarr.Array[Any]:
         if name not in self.arrays:
             raise NoSuchSaveError(f"the job saved nothing called {name!r}", hint=nearest(name, self.arrays))
-        return open_array(self.path, name)
+        return open_array(self.place, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self.arrays))
@@ -58,17 +58,24 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
 
     def __repr__(self) -> str:
         axes = dict(zip(self.axes, self.grid.shape, strict=True))
-        return f"Results({str(self.path)!r}, saves={list(self)}, axes={axes})"
+        return f"Results({str(self.place)!r}, saves={list(self)}, axes={axes})"
+
+    @property
+    def path(self) -> Path:
+        """Its folder; ``UsageError`` if it lies behind a server."""
+        if isinstance(self.place, RemotePath):
+            raise UsageError(f"the archive {self.place} is no folder of this host", hint="do this where it is")
+        return self.place
 
     @property
     def attributes(self) -> dict[str, Any]:
         """What is known of the job: graph, model, versions. Read anew each time, as a running job may add to them."""
-        found = read_group(self.path)["attributes"]
+        found = read_group(self.place)["attributes"]
         return {key: value for key, value in found.items() if key not in RESERVED}
 
     def status(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The :class:`TaskStatus` of every task, shape: the axes."""
-        return np.asarray(open_array(self.path, STATUS)[...], dtype=np.uint8)
+        return np.asarray(open_array(self.place, STATUS)[...], dtype=np.uint8)
 
     def failed(self) -> list[int]:
         """Ids of the tasks that failed."""
@@ -79,7 +86,7 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
         """Every save with its dimensions and coordinates, as ``xarray.open_zarr`` reads it; nothing loaded yet."""
         import xarray
 
-        place = self.path.store() if isinstance(self.path, RemotePath) else self.path
+        place = self.place.store() if isinstance(self.place, RemotePath) else self.place
         data: xr.Dataset = xarray.open_zarr(place, consolidated=False, chunks=None)
         return data[list(self)]
 
@@ -123,15 +130,15 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
 
     def verify(self) -> list[Problem]:
         """Every damaged or missing file and the tasks it touches: by the manifest once finished, until then by CRC."""
-        if isinstance(self.path, RemotePath):
-            return self.path.problems()
+        if isinstance(self.place, RemotePath):
+            return self.place.problems()
         tiled = [name for array in self.arrays.values() for name in (array.name, *array.lengths)]
-        return find_problems(self.path, self.grid, self._coordinates, [*tiled, STATUS])
+        return find_problems(self.place, self.grid, self._coordinates, [*tiled, STATUS])
 
     def _labels(self, name: str) -> np.ndarray[Any, Any]:
         """The labels of a coordinate, read once: an archive's axes do not change."""
         if name not in self._read:
-            values = np.asarray(open_array(self.path, name)[...])
+            values = np.asarray(open_array(self.place, name)[...])
             self._read[name] = values.astype(object) if values.dtype.kind == "T" else values
         return self._read[name]
 

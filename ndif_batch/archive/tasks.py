@@ -42,7 +42,7 @@ def completed(results: Results, told: np.ndarray[Any, np.dtype[np.bool_]]) -> It
         except DAMAGE as error:
             span = f"tasks {tasks.start} to {tasks.stop - 1}"
             raise IntegrityError(
-                f"the results of {span} in {results.path} are damaged: {error}", hint="`ndif-batch results verify`"
+                f"the results of {span} in {results.place} are damaged: {error}", hint="`ndif-batch results verify`"
             ) from error
         for k in new.tolist():
             task = tasks.start + k
@@ -59,7 +59,7 @@ class _Rows:
         self._arrays = results.arrays
         count = len(results.grid.tasks(index))
         names = [name for array in self._arrays.values() for name in (array.name, *array.lengths)]
-        found = {name: np.asarray(open_array(results.path, name)[(*region, ...)]) for name in names}
+        found = {name: np.asarray(open_array(results.place, name)[(*region, ...)]) for name in names}
         self._rows = {name: values.reshape((count, *values.shape[len(region) :])) for name, values in found.items()}
 
     def saves(self, k: int) -> dict[str, _Array]:

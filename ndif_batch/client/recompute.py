@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +79,6 @@ def recompute(
     """
     if model.digest != job.model_digest:
         raise ConflictError(f"model {model.name!r} has other weights than those of {results.path}")
-    if not isinstance(results.path, Path):
-        raise UsageError("tasks are run again where the archive and the model are", hint="leave out the url")
     stored, judge = SavedTasks(results.path, job.spec), Judge(job.spec.arrays, model.dtype)
 
     def checks() -> Iterator[Verified]:

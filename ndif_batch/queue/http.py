@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive import Results
     from ndif_batch.archive.integrity import Problem
 
-SECONDS = 60.0
+SECONDS = 300.0
 UNIX = "unix:"
 ENDPOINTS = endpoints(Api)
 
