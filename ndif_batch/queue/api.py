@@ -46,11 +46,11 @@ class Submission:
     model: str
     graph: Json
     space: Json
-    name: str | None = None
-    seed: int = 0
+    name: Annotated[str, Field(max_length=200)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     hold: bool = False
-    key: str | None = None
-    priority: int = 0
+    key: Annotated[str, Field(max_length=200)] | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
     nan: Literal["allow", "error"] = "allow"
     layout: Literal["auto", "solo"] = "auto"

@@ -34,14 +34,11 @@ from ndif_batch.queue.records import (
     WorkerRecord,
 )
 from ndif_batch.scheduler import orders
+from ndif_batch.server.spaces import space_from
 from ndif_batch.sweep.sample import VERIFY_FRACTION
-from ndif_batch.sweep.space import Space
 
 OTHERS = "(others)"
 """Whose tokens a user's view of the backlog tells together."""
-
-MOST_TASKS = 10_000_000
-"""The largest job that is planned here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +277,7 @@ class CallerQueue:
 
     def _planned(self, submission: Submission) -> tuple[Client, Plan]:
         """The experiment, checked as if its user had prepared it here."""
-        try:
-            space = Space.from_json(submission.space)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"the space is not one: {error!r}") from None
-        if space.size > MOST_TASKS:
-            raise UsageError(f"{space.size:,} tasks are too many for one job", hint=f"at most {MOST_TASKS:,}")
+        space = space_from(submission.space)
         client = Client(self.server_settings.model_copy(update={"user": self.caller.user}), self.queue)
         return client, client.prepare(graph_from_json(submission.graph), space, submission.model)
 

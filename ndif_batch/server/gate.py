@@ -25,6 +25,7 @@ MOST_DEPTH = 100
 """Arrays and objects inside each other; a graph may have 64."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _NO_JSON = re.compile(rb"NaN|Infinity")
 
 
@@ -64,8 +65,10 @@ class Gate:
 
 
 def check_json(body: bytes) -> None:
-    """``UsageError`` for JSON that is deeper than ``MOST_DEPTH``, or has numbers that JSON does not have."""
+    """``UsageError`` for JSON deeper than ``MOST_DEPTH``, or with what no database stores: NaN, Infinity, NUL."""
     rest = _STRING.sub(b"", body)
+    if _NUL.search(body):
+        raise UsageError("the body has a text with the character NUL, which cannot be stored")
     if _NO_JSON.search(rest):
         raise UsageError("the body has numbers that JSON does not have: NaN or Infinity")
     signs = np.zeros(256, dtype=np.int8)
