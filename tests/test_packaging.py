@@ -108,6 +108,8 @@ TRESPASSES = {
     "sweep/task.py": ("def f() -> None:\n    import zarr", "Zarr has one door"),
     "scheduler/tick.py": ("import submitit", "submitit has one door"),
     "worker/loop.py": ("from rich.console import Console", "The terminal and plots have one door"),
+    "client/handle.py": ("import httpx", "Requests have one door"),
+    "scheduler/loop.py": ("import uvicorn", "The server's libraries have one door"),
     "trace/tree.py": ("import ndif_batch.graph.passes.dead", "Graph passes stand above the graph"),
 }
 
