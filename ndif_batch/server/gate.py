@@ -88,17 +88,17 @@ def _bearer(headers: Headers) -> str:
 async def _body(receive: Receive, headers: Headers, most: int) -> bytes:
     """The whole body; refused as soon as it is known to be too large."""
     declared = headers.get("content-length", "0")
-    size = int(declared) if declared.isdecimal() else 0
+    too_large = declared.isdecimal() and int(declared) > most
     parts: list[bytes] = []
-    more = True
-    while more and size <= most:
+    read, more = 0, True
+    while more and not too_large:
         message = await receive()
         if message["type"] == "http.disconnect":
             break
         parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-        size = max(size, sum(map(len, parts)) if len(parts) < 64 else size + len(parts[-1]))
-    if size > most:
+        read += len(parts[-1])
+        more, too_large = message.get("more_body", False), read > most
+    if too_large:
         raise TooLargeError(f"the body is larger than {most:,} bytes")
     return b"".join(parts)
 

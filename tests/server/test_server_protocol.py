@@ -178,6 +178,13 @@ def test_a_body_that_is_too_large_or_too_deep_is_refused(served: Served) -> None
         assert (numbers.status_code, "numbers that JSON does not have" in numbers.json()["detail"]) == (400, True)
 
 
+def test_a_body_up_to_the_limit_is_taken(served: Served) -> None:
+    call = json.dumps({"call": "has_work", "model": toy.NAME}).encode()
+    with served.http("walt") as http:
+        reply = http.post("/v1/worker", content=call.ljust(MOST_BYTES))
+    assert reply.json() == {"answer": False}
+
+
 def test_nobody_s_body_is_not_even_read(served: Served) -> None:
     with served.http() as http:
         assert http.post("/v1/jobs", content=b"[" * 100_000).status_code == 401
