@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """How long the results of a job are kept after its end that does not say so itself; None keeps them."""
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Bounds on a graph that differ from the defaults of ``graph.limits.Limits``, by name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import select
 
 from ndif_batch.errors import NotFoundError
@@ -33,6 +35,12 @@ def newest_jobs(
     if before is not None:
         query = query.where(job.c.id < before)
     return [job_record(row) for row in tx.connection.execute(query).mappings()]
+
+
+def ended_between(tx: Transaction, after: datetime, until: datetime, limit: int) -> list[JobRecord]:
+    """The first jobs that ended after one moment and no later than another."""
+    query = job_query().where(job.c.finished_at > after, job.c.finished_at <= until).order_by(job.c.finished_at)
+    return [job_record(row) for row in tx.connection.execute(query.limit(limit)).mappings()]
 
 
 def graph_body(tx: Transaction, digest: str) -> Json:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 
 from ndif_batch.archive.verified import Verified
 from ndif_batch.queue import (
+    backlog,
     checks,
     endings,
     jobs,
@@ -147,6 +149,25 @@ class Queue(ClusterQueue):
         """The files of given-up results are deleted: they count against no quota any more."""
         with self._database.write() as tx:
             results.deleted(tx, job_id)
+
+    def expire_results(self, actor: str) -> list[int]:
+        """Give up the results of jobs that ended longer ago than they are to be kept; which, a hundred at a time."""
+        with self._database.read() as tx:
+            over = results.expired(tx)
+        if not over:
+            return over
+        with self._database.write() as tx:
+            return results.expire(tx, over, actor)
+
+    def tokens_per_second(self, model: str) -> float | None:
+        """Tokens that went through the model in a GPU-second of its recent workers; None if it was never measured."""
+        with self._database.read() as tx:
+            return backlog.speed(tx, model)
+
+    def ended_between(self, after: datetime, until: datetime, limit: int) -> list[JobRecord]:
+        """The first ``limit`` jobs that ended after one moment and no later than another, by the time of their end."""
+        with self._database.read() as tx:
+            return reading.ended_between(tx, after, until, limit)
 
     def given_up(self) -> list[JobRecord]:
         """The jobs whose results are given up and not known to be deleted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from secrets import token_hex
 from typing import Any
@@ -19,7 +19,8 @@ from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import WorkerRecord
 from ndif_batch.scheduler import views
-from ndif_batch.scheduler.deletion import delete_given_up
+from ndif_batch.scheduler.deletion import delete_given_up, expire
+from ndif_batch.scheduler.janitor import Janitor
 from ndif_batch.scheduler.orders import drain
 from ndif_batch.scheduler.reconcile import Change, Waits, reconcile
 from ndif_batch.scheduling.cluster import Start
@@ -57,12 +58,15 @@ class Scheduler:
     settings: Settings
     holder: str
     token: Callable[[], str] = lambda: token_hex(4)
+    janitor: Janitor = field(default_factory=Janitor)
 
     def tick(self) -> Ticked:
         """One round. Raises ``UnavailableError`` if the queue or the launcher cannot be asked."""
         if not self._leads():
             return Ticked(leads=False)
+        expire(self.queue, ACTOR)
         delete_given_up(self.queue)
+        self.janitor.tidy(self.queue)
         observed = self.launcher.observe()
         ended = self._reconcile(observed)
         pilots = self.queue.pilots()
