@@ -75,9 +75,9 @@ def _submitted(client: Client) -> JobHandle:
     from ndif_batch.cli.sweeps import plan_sweep
 
     config = catalogue() / SWEEP
-    name, plan = plan_sweep(client, config, [])
+    sweep, plan = plan_sweep(client, config, [])
     say(f"{config}: {plan.tasks} tasks, {plan.prompts.distinct} prompts, {plan.bytes} bytes of results")
-    return client.submit(plan, name=name, reuse=False)
+    return client.submit(plan, name=sweep.name, reuse=False)
 
 
 def _draw(job: JobHandle, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +14,12 @@ from ndif_batch.client.handle import JobHandle
 from ndif_batch.client.here import Here
 from ndif_batch.client.language_model import LanguageModel
 from ndif_batch.client.plan import Plan
+from ndif_batch.client.resources import unmet
 from ndif_batch.client.reuse import Reusable, identity, reusable
-from ndif_batch.config import Settings, load_settings
+from ndif_batch.config import ModelPilots, Settings, load_settings
 from ndif_batch.errors import SettingsError, UsageError
 from ndif_batch.graph.nodes import Graph, Value
+from ndif_batch.graph.passes.saves import only_saves
 from ndif_batch.graph.serialize import digest, graph_to_json
 from ndif_batch.graph.validate import constants as constants_of
 from ndif_batch.models.info import ModelInfo
@@ -81,13 +83,16 @@ class Client:
         model: str | ModelInfo,
         *,
         constants: Mapping[str, Any] | None = None,
+        save: Collection[str] | None = None,
     ) -> Plan:
         """Check an experiment and find what it saves, without loading the model or queueing anything.
 
-        ``constants`` are the tensors that the graph names, by digest; those stored before may be left out. Raises
+        ``constants`` are the tensors that the graph names, by digest; those stored before may be left out. Of what the
+        graph saves ``save`` names what is kept, all unless given. Raises
         ``GraphError``, ``SweepError``, ``ModelError`` or ``ShapeError``; one of a single task names its bindings.
         """
         info = self.model_info(model) if isinstance(model, str) else model
+        graph = graph if save is None else only_saves(graph, save)
         return planning.prepare(graph, space, info, constants or {}, self.settings.blobs)
 
     def reusable(
@@ -101,6 +106,13 @@ class Client:
         """What of a plan this user's earlier jobs have saved: :meth:`submit` with these options would not run it."""
         same = identity(plan.graph, plan.model, {"nan": nan, "layout": layout}, seed)
         return reusable(plan, self.queue.earlier(self._user(), same))
+
+    def earlier(self, plan: Plan, *, seed: int = 0) -> JobHandle | None:
+        """This user's newest job of the same experiment, space and ``seed`` that has saved something or still may."""
+        same = identity(plan.graph, plan.model, {"nan": "allow", "layout": "auto"}, seed)
+        space = plan.space.to_json()
+        found = self.queue.earlier(self._user(), same)
+        return next((self._handle(job) for job in found if job.space == space and job.seed == seed), None)
 
     def submit(
         self,
@@ -116,17 +128,22 @@ class Client:
         layout: Literal["auto", "solo"] = "auto",
         verify_fraction: float = VERIFY_FRACTION,
         reuse: bool = True,
+        retention_days: int | None = None,
+        resources: Mapping[str, Any] | None = None,
     ) -> JobHandle:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
         ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
         task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a fiftieth of
         the engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
-        saved is not run again, unless ``reuse`` is false: its results are copied.
+        saved is not run again, unless ``reuse`` is false: its results are copied. They are deleted ``retention_days``
+        after the job's end, by default as the settings say. ``resources`` are kept with the job: see
+        :meth:`unmet_resources`.
         """
         if not 0 <= verify_fraction <= 1:
             raise UsageError(f"verify_fraction is {verify_fraction}, not a number from 0 to 1")
-        options = {"nan": nan, "layout": layout}
+        options, asked = {"nan": nan, "layout": layout}, dict(resources or {})
+        kept = self.settings.retention_days if retention_days is None else retention_days
         blobs.store(self.settings.blobs, plan.constants)
         spec = JobSpec(
             name=name or "-".join(plan.graph.saves()),
@@ -139,7 +156,7 @@ class Client:
             tasks=plan.tasks,
             tile=plan.tile,
             arrays=[array.to_json() for array in plan.arrays],
-            options={**options, "verify_fraction": verify_fraction},
+            options={**options, "verify_fraction": verify_fraction, **({"resources": asked} if asked else {})},
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
             archive_bytes=plan.bytes,
@@ -150,8 +167,17 @@ class Client:
             hold=hold,
             identity=identity(plan.graph, plan.model, options, seed),
             reuse=reuse,
+            retention_days=kept,
         )
         return self._handle(self.queue.submit(spec))
+
+    def unmet_resources(self, model: str, resources: Mapping[str, Any]) -> list[str]:
+        """Where what a job asks for is more, or other, than what the scheduler's workers of its model get, in words.
+
+        Workers belong to a model and run the jobs of many users together, so no job decides what they get.
+        """
+        cluster = self.settings.cluster
+        return unmet(resources, {**cluster.resources, **cluster.models.get(model, ModelPilots()).resources})
 
     def run(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ndif_batch.client.completed import POLL_SECONDS, Completed, TaskResult
 from ndif_batch.errors import NotAllowedError, NotFoundError, TimedOutError
 from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
+from ndif_batch.sweep.space import Space
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results, Verified
@@ -121,8 +122,10 @@ class JobHandle:
         return True
 
     def failures(self, limit: int = 100) -> list[TaskFailure]:
-        """The tasks that failed and why, the first ``limit`` by task."""
-        return self._queue.failures(self.id, limit)
+        """The tasks that failed and why, the first ``limit`` by task; of a failed shard, those that were to run."""
+        skipped = Space.from_json(self.record.space).excluded()
+        found = self._queue.failures(self.id, limit)
+        return found if skipped is None else [failure for failure in found if not skipped[failure.task]]
 
     def verified(self) -> Verified:
         """What came of running some tasks again alone: the largest deviation of each save, and who deviates."""
