@@ -97,8 +97,7 @@ def follow_if(client: Client, job: JobHandle, plan: Plan, *, wait: bool, worker:
 
 def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Mapping[str, Any] | None = None) -> None:
     """Print what a plan will run, save and need, which of it earlier jobs have, and what is known of its passes."""
-    space, running = plan.space, plan.running
-    first, last = int(running[0]), int(running[-1])
+    space, (first, last) = plan.space, plan.ends
     table = output is Format.TABLE
     axes = {axis.name: len(axis) for axis in space.axes}
     arrays = {array.name: [*space.shape, *array.shape] for array in plan.arrays}

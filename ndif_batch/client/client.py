@@ -142,6 +142,10 @@ class Client:
         """
         if not 0 <= verify_fraction <= 1:
             raise UsageError(f"verify_fraction is {verify_fraction}, not a number from 0 to 1")
+        if retention_days is not None and retention_days < 1:
+            raise UsageError(
+                f"retention_days is {retention_days}, not a number of days", hint="leave it out to keep them"
+            )
         options, asked = {"nan": nan, "layout": layout}, dict(resources or {})
         kept = self.settings.retention_days if retention_days is None else retention_days
         blobs.store(self.settings.blobs, plan.constants)

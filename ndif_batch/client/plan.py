@@ -55,6 +55,11 @@ class Plan:
         return self.space.size
 
     @property
+    def ends(self) -> tuple[int, int]:
+        """The first and the last task that run."""
+        return (int(self.running[0]), int(self.running[-1])) if self.excluded else (0, self.tasks - 1)
+
+    @property
     def running(self) -> Tasks:
         """The ids of the tasks that run, in order."""
         return running(self.space)

@@ -93,7 +93,7 @@ class _Reading:
             found = here
         if not found:
             raise self._document.error(f"no point has these values of {' and '.join(wanted)} together", at, hint=hint)
-        return list(found)
+        return _as_range(found)
 
 
 class _Growing(_Reading):
@@ -127,7 +127,16 @@ class _Growing(_Reading):
         if new:
             columns = {name: [*old, *(row[k] for row in new)] for k, (name, old) in enumerate(axis.columns.items())}
             self.axes[number] = Axis(axis.name, columns)
-        return sorted(set(places))
+        return _as_range(set(places))
+
+
+def _as_range(places: Collection[int]) -> Sequence[int]:
+    """Places that follow each other as a range, which a job's row holds in a few bytes."""
+    if isinstance(places, range):
+        return places
+    ascending = sorted(places)
+    whole = range(ascending[0], ascending[-1] + 1)
+    return whole if len(whole) == len(ascending) else ascending
 
 
 def _key(value: Value) -> Hashable:

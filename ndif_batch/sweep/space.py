@@ -64,7 +64,7 @@ class Space:
             raise SweepError(f"two axes have the same name: {axis_names}")
         for rule in self.rules:
             for name, places in rule.places.items():
-                if name not in axis_names or not all(0 <= place < self._length(name) for place in places):
+                if name not in axis_names or not _are_within(places, self._length(name)):
                     raise SweepError(f"a rule speaks of places of axis {name!r} that are not there")
 
     @property
@@ -172,6 +172,11 @@ def _column_to_json(values: Sequence[Value]) -> Any:
     if isinstance(values, range):
         return {"range": [values.start, values.stop, values.step]}
     return [value_to_json(value) for value in values]
+
+
+def _are_within(places: Sequence[int], length: int) -> bool:
+    ends = (places[0], places[-1]) if isinstance(places, range) and places else places
+    return all(0 <= place < length for place in ends)
 
 
 def _places_from_json(data: Any) -> Sequence[int]:

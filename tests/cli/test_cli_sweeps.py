@@ -12,9 +12,12 @@ import pytest
 
 from ndif_batch.archive import TaskStatus
 from ndif_batch.client import Client
+from ndif_batch.errors import UsageError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.queue.records import JobRecord
+from ndif_batch.sweep.space import Space
 from ndif_batch.worker.ending import Until
+from tests import toy
 from tests.cli.conftest import SWEEP, Run
 from tests.cli.test_cli_jobs import drain, third
 from tests.worker.toy_engine import ToyEngine
@@ -174,6 +177,12 @@ def test_retention_is_the_files_or_the_settings_and_told(
     shown = json.loads(run("show", record.id, "-o", "json").out)
     assert record.finished_at is not None
     assert shown["expires_at"] == (record.finished_at + timedelta(days=7)).isoformat()
+
+
+def test_results_cannot_be_kept_for_less_than_a_day(client: Client) -> None:
+    plan = client.prepare(toy.reading(), Space((), {"layer": 0, "position": 0, "prompt": "the", "answer": 1}), toy.NAME)
+    with pytest.raises(UsageError, match="retention_days is 0"):
+        client.submit(plan, retention_days=0)
 
 
 def test_resources_stay_with_the_job_and_what_workers_do_not_get_is_told(

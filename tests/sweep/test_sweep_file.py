@@ -271,4 +271,32 @@ def test_the_published_schema_is_current_and_knows_the_shipped_sweeps(folder: Pa
         parse_yaml(HEAD + 'parameters: {a: [[1, 2], [3]], b: [1, 2], "c,d": {values: [[1, x]]}}', "t").data
     )
     assert not validator.is_valid(parse_yaml(HEAD + "parameters: {a: {rnge: [0, 1]}}", "t").data)
+    validator.validate(
+        parse_yaml(
+            HEAD + "method: random\nsamples: 3\nparameters: {a: {distribution: normal}, b: [1, 2]}\n"
+            "exclude: [{b: 1}]\ninclude: [{a: 0.5, b: {range: [3, 5]}}]\nsave: [x]\nretention_days: 3\n"
+            "resources: {partition: gpu, gpus_per_node: 1}\nschedule: {priority: low, max_retries: 0}\n",
+            "t",
+        ).data
+    )
     assert not validator.is_valid(parse_yaml(HEAD + "methd: grid", "t").data)
+    for wrong in ("parameters: {a: {distribution: nrmal}}", "schedule: {priority: hgh}", "exclude: [{a: {rnge: [1]}}]"):
+        assert not validator.is_valid(parse_yaml(HEAD + wrong, "t").data), wrong
+
+
+def test_the_sweep_file_of_the_page_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs/sweeps.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/activation_patching.py").write_text("")
+    (tmp_path / "prompts").mkdir()
+    pairs = [f'{{"clean": "A {i}", "corrupted": "B {i}"}}\n' for i in range(4)]
+    (tmp_path / "prompts/ioi.jsonl").write_text("".join(pairs))
+    sweep = read(tmp_path, text)
+    validator = Draft202012Validator(json.loads((ROOT / "configs/schema/sweep.v1.json").read_text()))
+    validator.validate(load_yaml(tmp_path / "s.yaml").data)
+    skipped = sweep.space.excluded()
+    assert skipped is not None
+    assert sweep.space.shape == (30, 17, 3, len(pairs), 3)
+    left = 17 * (30 * 3 - 3 - 10 * 2 + 1) + 3
+    assert int((~skipped).sum()) == left * len(pairs) * 3
+    assert (sweep.schedule.number, sweep.retention_days, sweep.save) == (10, 30, ("logit_diff",))
