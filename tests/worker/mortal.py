@@ -1,7 +1,6 @@
 """A worker process of the toy model, to be killed: ``python mortal.py DATA_DIRECTORY LEASE_SECONDS [STEP]``.
 
-It prints the number of its finished shards whenever that changes. Given a step it kills itself before that change to
-the file system.
+It prints the number of its finished shards whenever that changes. Given a step it kills itself before that write.
 """
 
 from __future__ import annotations

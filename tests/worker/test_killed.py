@@ -27,8 +27,8 @@ LEASE_SECONDS = 0.4
 PATIENCE_SECONDS = 60
 Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 SHARDS = 4 * 3 * 5
-STEPS = 6 * SHARDS
-"""About half as many changes to the file system as a worker makes for a job."""
+STEPS = 25 * SHARDS
+"""About half as many writes, to disk or to its log, as a worker makes for a job."""
 
 
 def long_job(client: Client) -> JobHandle:
