@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,25 @@ class Live:
             print(repr(self._job), file=sys.stderr)
             return
         show = import_module("IPython.display")
-        html = show.HTML(page(self._job, self._save))
+        shown = _Shown(page(self._job, self._save), repr(self._job))
         if self._place is None:
-            self._place = show.display(html, display_id=True)
+            self._place = show.display(shown, display_id=True)
         else:
-            self._place.update(html)
+            self._place.update(shown)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Shown:
+    """A page, and its words for readers of a notebook that show no HTML."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def in_notebook() -> bool:
