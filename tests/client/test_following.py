@@ -146,6 +146,30 @@ def test_a_notebook_shows_progress_failures_and_what_is_saved_so_far(
     assert "layer=0, position=1: " in text
 
 
+def test_a_notebook_draws_the_first_two_axes_with_the_mean_over_the_others(
+    client: Client, one_shard: Callable[[float], None]
+) -> None:
+    layers, positions = SpaceAxis("layer", {"layer": range(3)}), SpaceAxis("position", {"position": range(2)})
+    answers = SpaceAxis("answer", {"answer": ["Paris", "Rome"]})
+    space = Space((layers, positions, answers), {"prompt": "the cat sat"})
+    job = client.submit(client.prepare(toy.reading(), space, toy.NAME))
+    one_shard(0)
+    page = shown(job.refresh()._repr_html_())
+    assert "logit, mean over answer" in "".join(page.itertext())
+    logit = np.asarray(job.results()["logit"])
+    assert [box.findtext("{http://www.w3.org/2000/svg}title") for box in boxes(page)] == [
+        f"layer={layer}, position={position}: {mean(logit[layer, position])}"
+        for layer in range(3)
+        for position in range(2)
+    ]
+
+
+def mean(values: Any) -> str:
+    """Of those that are there, as a picture tells it."""
+    there = values[~np.isnan(values)]
+    return f"{there.mean():.4g}" if there.size else "no number"
+
+
 def test_a_job_is_watched_on_stderr_outside_a_notebook(
     client: Client, one_shard: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
