@@ -135,7 +135,7 @@ def test_a_value_that_no_parameter_takes_is_refused(t: Trace, backend: Noted, na
 
 
 def test_a_vector_for_a_number_is_refused_without_printing_it_and_with_what_to_record(t: Trace) -> None:
-    values = {"prompt": [1, 2], "layer": 1, "position": 0, "direction": np.ones(8)}
+    values: dict[str, Any] = {"prompt": [1, 2], "layer": 1, "position": 0, "direction": np.ones(8)}
     with pytest.raises(
         TraceError, match=r"parameter 'scale' of type float cannot be a tensor of shape \[576\]"
     ) as caught:
