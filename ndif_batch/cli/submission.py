@@ -78,10 +78,8 @@ def enqueue(
     job = client.submit(plan, seed=seed, reuse=not no_reuse, **options)
     write_text(str(job.id) if parsable else f"Submitted job {job.id} ({job.record.tasks} tasks{reused})")
     if worker:
-        from ndif_batch.cli.local_worker import local_worker
-
-        with local_worker(client.settings, plan.model.name) as running:
-            follow(client, [job], on_look=running.check)
+        with client.local_worker(plan.model.name):
+            follow(client, [job], own_worker=True)
     elif wait:
         follow(client, [job])
     return job
