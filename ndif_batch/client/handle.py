@@ -19,12 +19,18 @@ WATCH_SECONDS = 1.0
 
 
 class JobHandle:
-    """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again."""
+    """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again.
 
-    def __init__(self, queue: Queue, record: JobRecord, actor: str) -> None:
+    Whoever waits for it looks again and again, and each time calls ``check``, which raises if there is no use in it.
+    """
+
+    def __init__(
+        self, queue: Queue, record: JobRecord, actor: str, check: Callable[[JobRecord], None] = lambda record: None
+    ) -> None:
         self.record = record
         self._queue = queue
         self._actor = actor
+        self._check = check
 
     @property
     def id(self) -> int:
@@ -90,6 +96,7 @@ class JobHandle:
             yield self.refresh().record
             if self.state.final:
                 return
+            self._check(self.record)
             if deadline is not None and clock() >= deadline:
                 raise TimedOutError(f"job {self.id} is still {self.state} after {timeout:g} s", hint=self._waits_for())
             pause(poll_seconds)

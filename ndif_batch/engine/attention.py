@@ -53,6 +53,12 @@ def attending(pack: Callable[[], Pack], watch: Watch | None = None) -> Iterator[
         _current.reset(token)
 
 
+def current_pack() -> Pack | None:
+    """The pack that attention is over at this moment, if it is ours."""
+    current = _current.get()
+    return None if current is None else current[0]()
+
+
 class Pattern:
     """Which earlier or later tokens of its own run a token may attend to, as transformers' mask function says."""
 

@@ -14,6 +14,7 @@ from ndif_batch.engine import attention
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.pack import Lanes, Pack
+from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
 from ndif_batch.models.probe import entry_device, watching
@@ -103,7 +104,12 @@ def _packed(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
     alone = _each_alone(model, runs)
     model.set_attn_implementation(attention.NAME)
     pack = Pack.of(Lanes.of(runs))
-    together = _values(model, pack, packed=True)
+    with watching_numbers(pack.tokens) as counting:
+        together = _values(model, pack, packed=True)
+    if counting:
+        for path in sorted(counting):
+            number_run_by_run(model.get_submodule(path))
+        together = _values(model, pack, packed=True)
     if model.config._attn_implementation != attention.NAME:
         raise TypeError("its attention cannot be replaced")
     sites = _without_absent(sites, together)

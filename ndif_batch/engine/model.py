@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ndif_batch.engine.layout import measure_layout
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.memory import measure_footprint
+from ndif_batch.engine.places import keep_frequencies_apart
 from ndif_batch.engine.trial import measure_blocks
 from ndif_batch.errors import UsageError
 from ndif_batch.models.architecture import model_class, read_config, torch_dtype
@@ -35,6 +36,7 @@ def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedM
     started = time.perf_counter()
     module.train(False).requires_grad_(False)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles anew for every shape, and packs have many
+    keep_frequencies_apart(module)
     layout, sites = measure_layout(module, measure_sites(module))
     model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))
     return replace(model, footprint=measure_footprint(model), load_seconds=time.perf_counter() - started)

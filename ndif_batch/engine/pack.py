@@ -132,8 +132,15 @@ class Pack:
 
     def position_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
-        flat = np.arange(self.seats.size) - np.repeat(self.lanes.first, self.lanes.length)
-        return uploaded(flat[self._owners], device).reshape(self.rows, -1)
+        return self.positions(device).reshape(self.rows, -1)
+
+    def positions(self, device: torch.device) -> torch.Tensor:
+        """Where each token stands in its run, ``[tokens]``; of a pack of lanes."""
+        return uploaded(self.lanes.own(self.ordered) - self.per_token(self.lanes.first), device)
+
+    def per_token(self, of_lanes: Numbers) -> Numbers:
+        """What its lane has, for each token: ``[lanes]`` to ``[tokens]``; of a pack of lanes."""
+        return np.repeat(of_lanes[self.ordered], self.lanes.length[self.ordered] - self.lanes.start[self.ordered])
 
     @cached_property
     def _owners(self) -> Numbers:
@@ -144,8 +151,7 @@ class Pack:
     def owners(self, device: torch.device) -> torch.Tensor:
         """The lane of each token, ``[tokens]``; of a pack of lanes."""
         if device not in self._lanes:
-            counts = self.lanes.length[self.ordered] - self.lanes.start[self.ordered]
-            self._lanes[device] = uploaded(np.repeat(self.ordered, counts), device)
+            self._lanes[device] = uploaded(self.per_token(np.arange(len(self.lanes.prompts))), device)
         return self._lanes[device]
 
     def lengths(self, device: torch.device) -> Lengths:

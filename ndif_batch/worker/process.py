@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,7 +38,7 @@ from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.provenance import Runtime
-from ndif_batch.worker.signals import on_signals
+from ndif_batch.worker.signals import on_signals, terminate_at_eof
 from ndif_batch.worker.walltime import PILOT, Walltime, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -52,6 +53,7 @@ def run(
     *,
     until_idle: bool = False,
     idle_seconds: float | None = None,
+    until_eof: bool = False,
     once: bool = False,
     device: str = "auto",
     walltime_seconds: float | None = None,
@@ -59,12 +61,14 @@ def run(
 ) -> Progress:
     """Load a model and drain its shards; ends when a signal or the queue asks for it, or as the options say.
 
-    ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``once`` after
-    one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in good order. Raises ``NotFoundError``
-    for an unknown model, ``TimedOutError`` if that was too short for anything, and ``UnavailableError`` when queue or
-    disk cannot serve.
+    ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``until_eof``
+    with standard input, ``once`` after one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in
+    good order. Raises ``NotFoundError`` for an unknown model, ``TimedOutError`` if that was too short for anything, and
+    ``UnavailableError`` when queue or disk cannot serve.
     """
     configure_logs()
+    if until_eof:
+        terminate_at_eof(sys.stdin.fileno())
     end = walltime(walltime_seconds, os.environ, time.time())
     patience = Patience(settings.lease_seconds)
     with Queue.open(settings.database) as queue:
