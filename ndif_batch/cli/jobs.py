@@ -87,7 +87,7 @@ def explain(job: JobArgument) -> None:
         standing = Standing.of(client.queue)
         why = explained(waiting_reason(record, standing, client.queue.shards(job)), record, standing)
         events = client.queue.events(job, LONGEST_LISTING)
-        pilots = pilots_say(client.queue.pilots(active=False), record.model)
+        pilots = pilots_say(client.queue.newest_pilots([record.model], 1), record.model)
         served = record.state.final or standing.serves(record.model)
     headline = f"job {job} ({record.name}) is {record.state.value}"
     console = stdout()

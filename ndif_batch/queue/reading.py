@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import select
@@ -20,6 +21,7 @@ from ndif_batch.queue.records import (
     WorkerRecord,
 )
 from ndif_batch.queue.rows import event_record, job_query, job_record, shard_records, with_failed_tasks, worker_record
+from ndif_batch.queue.sets import is_one_of
 from ndif_batch.queue.tables import event, graph, job, shard, task_error, worker
 
 
@@ -85,7 +87,12 @@ def events(tx: Transaction, job_id: int | None, limit: int) -> list[EventRecord]
     return [event_record(row) for row in reversed(rows)]
 
 
-def workers(tx: Transaction) -> list[WorkerRecord]:
-    """All workers, newest first."""
+def workers(tx: Transaction, ids: Collection[int] | None) -> list[WorkerRecord]:
+    """All workers, or those of these ``ids``, newest first."""
     query = select(worker).order_by(worker.c.id.desc())
-    return [worker_record(row) for row in tx.connection.execute(query).mappings()]
+    rows = (
+        tx.connection.execute(query)
+        if ids is None
+        else tx.connection.execute(query.where(is_one_of(worker.c.id)), {"ids": ids})
+    )
+    return [worker_record(row) for row in rows.mappings()]

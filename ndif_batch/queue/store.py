@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 
@@ -194,10 +194,10 @@ class Queue(ClusterQueue):
         with self._database.read() as tx:
             return checks.verified(tx, [job_id])[job_id]
 
-    def workers(self) -> list[WorkerRecord]:
-        """All workers, newest first."""
+    def workers(self, ids: Collection[int] | None = None) -> list[WorkerRecord]:
+        """All workers, or those of these ``ids``, newest first."""
         with self._database.read() as tx:
-            return reading.workers(tx)
+            return reading.workers(tx, ids)
 
     def drain_worker(self, worker_id: int, actor: str) -> None:
         """Ask a worker, by its next heartbeat, to finish what it holds and stop."""
