@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -130,9 +131,12 @@ def leaves(arg: Arg) -> Iterator[Arg]:
 
 def inputs(node: Node) -> Iterator[int]:
     """Ids of the nodes whose values ``node`` takes."""
-    for leaf in leaves(tuple(node.arguments())):
-        if isinstance(leaf, NodeRef):
-            yield leaf.node
+    return iter(_inputs(node))
+
+
+@lru_cache(maxsize=4096)
+def _inputs(node: Node) -> tuple[int, ...]:
+    return tuple([leaf.node for leaf in leaves(tuple(node.arguments())) if isinstance(leaf, NodeRef)])
 
 
 def map_node(node: Node, leaf: Callable[[Arg], Arg]) -> Node:
