@@ -46,9 +46,10 @@ def tokens_of(tasks: list[Task], name: str = "llama") -> int:
     return engine.counters.tokens
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gptj"])
 def test_tasks_that_change_the_same_and_read_at_other_layers_are_one_run(name: str) -> None:
-    site = output if name == "llama" else lambda block: f"transformer.h.{block}.output"
+    def site(block: int) -> str:
+        return f"{'model.layers' if name == 'llama' else 'transformer.h'}.{block}.mlp.output"
 
     def ablated(seen: int) -> Task:
         read = Node("read", run=0, site=site(seen)), Node("save", (NodeRef(1),), name="x")
