@@ -12,8 +12,8 @@ from ndif_batch.engine.batches import Need, Prepared
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
 from ndif_batch.engine.memory import Live, live_bytes
-from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
+from ndif_batch.engine.routes import Route, routes
 from ndif_batch.engine.tasks import Member
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.abstract import AbstractTensor

@@ -13,8 +13,9 @@ import torch
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.plan import PassPlan, plan_pass, routes
+from ndif_batch.engine.plan import PassPlan, plan_pass
 from ndif_batch.engine.prepare import Preparation
+from ndif_batch.engine.routes import routes
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
 from ndif_batch.sweep.task import Task
