@@ -65,6 +65,7 @@ gpu: ## run the tests and benchmarks that need CUDA
 	$(GPU_PYTHON) benchmarks/patching.py $(GPU_BENCH)
 	$(GPU_PYTHON) benchmarks/extraction.py $(GPU_BENCH)
 	$(GPU_PYTHON) benchmarks/mixed_users.py $(GPU_BENCH)
+	$(GPU_PYTHON) benchmarks/busy.py --device cuda
 	$(GPU_PYTHON) benchmarks/overhead.py $(GPU_BENCH) --dtype float32
 	$(GPU_PYTHON) benchmarks/scaling.py $(GPU_BENCH) --dtype float32
 

@@ -45,7 +45,7 @@ def _plain(value: Any) -> str:
 
 
 def _versions(report: Report) -> str:
-    found: dict[str, str] = {}
+    found: dict[str, str] = dict(report.get("versions", {}))
     for row in report.get("results", ()):
         found |= row["versions"]
     return "".join(f"; {name} {version}" for name, version in sorted(found.items()))
@@ -92,6 +92,16 @@ def _scaling(report: Report) -> Iterator[str]:
     yield from ("", f"![time against tasks, tokens and layers](pictures/{report['picture']})")
 
 
+def _busy(report: Report) -> Iterator[str]:
+    """How long the device was at work, and how long it waited."""
+    yield "| job | tasks | seconds | device at work | nvidia-smi | µs a task without work |"
+    yield "|---|---|---|---|---|---|"
+    for job in report["jobs"]:
+        gpu = "" if job["gpu"] is None else f"{job['gpu']:.1%}"
+        numbers = f"{job['tasks']:,} | {job['seconds']:.1f} | {job['device']:.1%} | {gpu} | {job['idle']:.1f}"
+        yield f"| {job['job']} | {numbers} |"
+
+
 def _skipped(report: Report) -> Iterator[str]:
     if report["skipped"]:
         yield f"Not measured: {'; '.join(report['skipped'].values())}."
@@ -118,6 +128,12 @@ BENCHMARKS: Mapping[str, tuple[str, str, Callable[[Report], Iterator[str]]]] = {
         "Scaling",
         "The engine's time against the number of tasks that share nothing, of tokens and of layers.",
         _scaling,
+    ),
+    "busy": (
+        "A worker's device",
+        "The share of a long job's time in which the device is at work: by its own clock a batch lies on it, by"
+        " nvidia-smi, from the second second on, a kernel runs.",
+        _busy,
     ),
 }
 """In the order of the page: title, what is done, how its results are shown."""

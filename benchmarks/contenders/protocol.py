@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 PROBLEM, ANSWER, VALUES = "problem.json", "answer.json", "values.npz"
+SHORT = 5.0
+"""Seconds of one measurement that can well be made once more."""
 PATIENCE = 20.0
 """Seconds of measured work after which a contender does not repeat a case."""
 
@@ -70,7 +72,8 @@ def compete(
 ) -> None:
     """Warms up, times every case in turn, ``repeats`` times over, and writes the answer.
 
-    A case gives its values as numbers on the CPU, so that nothing is left running on a GPU when the clock stops.
+    A case gives its values as numbers on the CPU, so that nothing is left running on a GPU when the clock stops. What
+    is short there is warmed up with itself: its first time loads kernels.
     """
     warm()
     seconds: dict[str, list[float]] = {case: [] for case in cases}
@@ -79,14 +82,22 @@ def compete(
         for case, work in cases.items():
             if repeat and sum(seconds[case]) > PATIENCE:
                 continue
-            begun = time.perf_counter()
-            found = work()
-            seconds[case].append(time.perf_counter() - begun)
+            took, found = timed(work)
+            if not repeat and problem.subject.device == "cuda" and took < SHORT:
+                took, found = timed(work)
+            seconds[case].append(took)
             values[case] = np.asarray(found, dtype=np.float32)
     versions = {"python": platform.python_version()} | {name: version(name) for name in libraries}
     folder = Path(sys.argv[1])
     np.savez(folder / VALUES, **values)
     (folder / ANSWER).write_text(json.dumps({"seconds": seconds, "versions": versions}))
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """How many seconds it took, and what came out."""
+    begun = time.perf_counter()
+    found = work()
+    return time.perf_counter() - begun, found
 
 
 def parse(folder: Path) -> Measured:

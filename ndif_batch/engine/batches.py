@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ndif_batch.engine.loaded import Footprint
@@ -16,11 +16,11 @@ RESIDENT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a task brings to a pass: ``tokens`` of its own, ``prompts`` that it can share with others, ``positions``
-    in the head, and what the values of its nodes take."""
+    """What a task brings to a pass: ``tokens`` of its own, runs that it ``shares`` with others, each with its
+    tokens, ``positions`` in the head, and what the values of its nodes take."""
 
     tokens: int
-    prompts: frozenset[tuple[int, ...]]
+    shares: frozenset[tuple[Hashable, int]]
     positions: int
     live: Live
 
@@ -45,12 +45,12 @@ class Batch:
     _most: int = 0
     _between: int = 0
     _within: dict[int, int] = field(default_factory=dict)
-    _shared: set[tuple[int, ...]] = field(default_factory=set)
+    _shared: set[tuple[Hashable, int]] = field(default_factory=set)
 
     def add(self, task: Prepared) -> None:
         """Takes a task in."""
         self.tokens += self._more(task.need)
-        self._shared |= task.need.prompts
+        self._shared |= task.need.shares
         self._positions += task.need.positions
         self._between += task.need.live.between
         self._within[id(task.program)] = self._within_of(task)
@@ -75,7 +75,9 @@ class Batch:
         return self._within.get(id(task.program), 0) + task.need.live.within
 
     def _more(self, need: Need) -> int:
-        return need.tokens + sum(len(prompt) for prompt in need.prompts - self._shared)
+        if need.shares <= self._shared:
+            return need.tokens
+        return need.tokens + sum(tokens for _, tokens in need.shares - self._shared)
 
 
 def batches(tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprint: Footprint) -> Iterator[Batch]:

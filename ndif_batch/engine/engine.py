@@ -16,8 +16,9 @@ from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.memory import free_bytes, shown_bytes
 from ndif_batch.engine.passes import apply_module, run_pass
-from ndif_batch.engine.plan import Route, plan_pass
+from ndif_batch.engine.plan import plan_pass
 from ndif_batch.engine.prepare import Preparation
+from ndif_batch.engine.routes import Route
 from ndif_batch.engine.saves import copies
 from ndif_batch.engine.schedule import BEFORE
 from ndif_batch.engine.stopwatch import Stopwatch

@@ -156,8 +156,9 @@ class _Pass:
         if cohorts:
             tokens, rows = self.pack.tokens, self.pack.rows
             access = SiteAccess(on_one_axis(value, site.value, tokens, rows), site.value, self.pack)
-            for cohort in cohorts:
-                cohort.advance(self._plan.stage, site.order, access)
+            waiting = cohorts
+            while waiting:
+                waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, site.order, access)]
             value = in_rows(access.value, value, site.value, tokens, rows) if access.written else value
         if site.order == self._plan.depth:
             raise _PassEnd

@@ -63,8 +63,8 @@ class _Fresh:
         pack = current_pack()
         if pack is None:
             return None
-        length = pack.lanes.length
-        of_token = pack.per_token(np.where(length > self._short, length, 0))
+        length = pack.run_lengths()
+        of_token = np.where(length > self._short, length, 0)
         kinds = np.unique(of_token)
         if len(kinds) == 1:
             return None

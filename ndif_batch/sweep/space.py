@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
@@ -101,11 +101,21 @@ class Space:
 
     def bindings(self, task: int) -> dict[str, Value]:
         """What a task binds to each parameter."""
-        bound = dict(self.constants)
-        for axis, along in zip(self.axes, self.point(task), strict=True):
-            for param, values in axis.columns.items():
-                bound[param] = values[along]
-        return bound
+        self.point(task)
+        return next(self.all_bindings((task,)))
+
+    def all_bindings(self, tasks: Iterable[int]) -> Iterator[dict[str, Value]]:
+        """What each of some tasks of the space binds to each parameter."""
+        columns = []
+        stride = self.size
+        for axis in self.axes:
+            stride //= len(axis)
+            columns += [(param, values, stride, len(axis)) for param, values in axis.columns.items()]
+        for task in tasks:
+            bound = dict(self.constants)
+            for param, values, stride, length in columns:
+                bound[param] = values[task // stride % length]
+            yield bound
 
     def excluded(self) -> Excluded | None:
         """For each task, by number, whether it does not run; None if all do."""

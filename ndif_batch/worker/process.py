@@ -58,13 +58,14 @@ def run(
     device: str = "auto",
     walltime_seconds: float | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    load: Callable[[ModelInfo, str], LoadedModel] = load,
 ) -> Progress:
     """Load a model and drain its shards; ends when a signal or the queue asks for it, or as the options say.
 
     ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``until_eof``
-    with standard input, ``once`` after one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in
-    good order. Raises ``NotFoundError`` for an unknown model, ``TimedOutError`` if that was too short for anything, and
-    ``UnavailableError`` when queue or disk cannot serve.
+    with standard input, ``once`` after one round. ``load`` is how the model comes to be. Before ``walltime_seconds`` or
+    the end of its Slurm job it ends in good order. Raises ``NotFoundError`` for an unknown model, ``TimedOutError`` if
+    that was too short for anything, and ``UnavailableError`` when queue or disk cannot serve.
     """
     configure_logs()
     if until_eof:
@@ -78,7 +79,7 @@ def run(
         try:
             try:
                 with on_signals(_leave):
-                    engine, jobs = _ready(settings, record, device)
+                    engine, jobs = _ready(settings, record, device, load)
             except _Left as left:
                 return _left_early(left, end)
             if end.over:
@@ -124,7 +125,9 @@ def _registered(queue: WorkerQueue, model: str, patience: Patience) -> int:
     return patience.ask(lambda: queue.register_worker(model, host(os.environ), os.getpid(), pilot, key))
 
 
-def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine, OpenJobs]:
+def _ready(
+    settings: Settings, record: ModelRecord, device: str, load: Callable[[ModelInfo, str], LoadedModel]
+) -> tuple[Engine, OpenJobs]:
     started = perf_counter()
     info = ModelInfo.read(Path(record.path))
     model = load(info, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.queue.records import JobRecord, Lease, TaskFailure
 from ndif_batch.sweep.space import Excluded, Space
-from ndif_batch.sweep.task import Task, make_task
+from ndif_batch.sweep.task import Task, make_task, make_tasks
 from ndif_batch.worker.ports import LayoutChoice, NanPolicy, Outcome
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ class ShardWork:
         """The task at a place of the shard."""
         job = self.job
         return make_task(job.graph, job.space, job.record.seed, self.shard.first_task + place)
+
+    def tasks(self, places: Sequence[int]) -> Iterator[Task]:
+        """The tasks at some places of the shard."""
+        job, first = self.job, self.shard.first_task
+        return make_tasks(job.graph, job.space, job.record.seed, [first + place for place in places])
 
     @property
     def reused(self) -> int:
