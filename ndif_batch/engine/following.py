@@ -128,3 +128,4 @@ def follow(model: LoadedModel) -> None:
         engines[kind].follow(tasks, call.routes, call.constants, refuse_nan=order.refuse_nan)
         for ended in order.over:
             calls.pop(ended, None)
+    ranks.running = False
