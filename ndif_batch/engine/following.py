@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-import structlog
 import torch
 
 from ndif_batch.engine.batches import Need, Prepared
@@ -20,7 +19,6 @@ from ndif_batch.engine.tasks import Member
 if TYPE_CHECKING:
     from ndif_batch.engine.loaded import LoadedModel
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 NOTHING_NEEDED = Need(0, frozenset(), 0, Live())
 _calls = count()

@@ -23,6 +23,7 @@ def environments(size: int) -> list[dict[str, str]]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    meeting["NCCL_SOCKET_IFNAME"] = "lo"
     sizes = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     return [{**meeting, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
 
