@@ -11,7 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
+
+from ndif_batch.engine.following import dismiss, follow, lead
+from ndif_batch.engine.loaded import LoadedModel
+from ndif_batch.engine.model import Device, find_device, load
 from ndif_batch.engine.ranks import Ranks, Seat
+from ndif_batch.errors import UsageError
+from ndif_batch.models.info import ModelInfo
 
 END_SECONDS = 20.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -38,15 +45,40 @@ def beside(size: int, command: Sequence[str]) -> Iterator[Seat]:
     before = {name: os.environ.get(name) for name in seats[0]}
     others = [subprocess.Popen(command, env=os.environ | own, stdin=subprocess.DEVNULL) for own in seats[1:]]
     os.environ.update(seats[0])
+    patience = 0.0
     try:
         yield Seat(0, size)
+        patience = END_SECONDS
     finally:
         _restore(before)
         for other in others:
             with suppress(subprocess.TimeoutExpired):
-                other.wait(END_SECONDS)
+                other.wait(patience)
             other.kill()
             other.wait()
+
+
+@contextmanager
+def split_model(info: ModelInfo, ranks: int) -> Iterator[LoadedModel]:
+    """A model entry over all GPUs of this process, or else over ``ranks`` processes; this one leads.
+
+    ``UsageError`` if that is only one. Should another one end, so does this process.
+    """
+    device = find_device(Device.AUTO)
+    size = torch.cuda.device_count() if device.type == "cuda" else ranks
+    if size < 2:
+        raise UsageError(
+            f"the model {info.name!r} is to be split, but there is one device for it",
+            hint="give its pilots more gpus_per_node, or leave out parallel = 'tensor'",
+        )
+    with beside(size, [sys.executable, "-m", __name__, str(info.directory)]) as seat:
+        shared = Ranks(seat, device)
+        with shared.watched():
+            model = load(info, ranks=shared)
+            lead(model)
+            yield model
+            dismiss(model)
+        shared.close()
 
 
 def _restore(before: Mapping[str, str | None]) -> None:
@@ -57,19 +89,10 @@ def _restore(before: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def follower(directory: Path) -> list[str]:
-    """The command of a process that follows with the model entry in ``directory``."""
-    return [sys.executable, "-m", __name__, str(directory)]
-
-
 def main(directory: Path) -> None:
     """Be a rank that follows. Signals are for rank 0, which lets this one go in good order."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    from ndif_batch.engine.following import follow
-    from ndif_batch.engine.model import Device, find_device, load
-    from ndif_batch.models.info import ModelInfo
-
     seat = Seat.of(os.environ)
     assert seat is not None
     ranks = Ranks(seat, find_device(Device.AUTO))

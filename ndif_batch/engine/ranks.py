@@ -77,6 +77,8 @@ class Ranks:
     def __init__(self, seat: Seat, device: torch.device) -> None:
         self.rank, self.size = seat.rank, seat.size
         self.leads = self.running = False
+        if device.type == "cuda":
+            torch.cuda.set_device(seat.rank)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         self._talk: Any = dist.new_group(backend="gloo", timeout=IDLE)
