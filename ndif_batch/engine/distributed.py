@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
 from ndif_batch.engine.ranks import Ranks
+from ndif_batch.engine.split import HINT
 from ndif_batch.errors import ModelError
 from ndif_batch.models.architecture import empty_model, model_class
 from ndif_batch.models.info import ModelInfo
@@ -90,5 +91,5 @@ def _refused(error: Exception, ranks: Ranks) -> ModelError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ModelError(
         f"the model cannot be split over {ranks.size} processes: {reason}",
-        hint="place its layers one after another instead (parallel = 'layers')",
+        hint=HINT,
     )

@@ -25,6 +25,7 @@ from ndif_batch.models.probe import entry_device
 MODULE, VALUE, WEIGHT, MOST = range(4)
 """What ranks send each other in a pass: inside a split module, the parts of a value, of a weight, numbers."""
 
+HINT = "place its layers one after another instead (parallel = 'layers')"
 LENGTH = 9
 """Tokens of the prompt that shows which values are split."""
 
@@ -92,7 +93,11 @@ class Split:
         ``twin`` is the model in one piece. ``ModelError`` if the last site of all is among them.
         """
         runs = random_prompts(sites.vocabulary, (LENGTH,))
-        (truth,), (seen,) = each_alone(twin, runs), each_alone(self._module, runs)
+        try:
+            (truth,), (seen,) = each_alone(twin, runs), each_alone(self._module, runs)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"the model cannot be split over {self.ranks.size} processes: {reason}", hint=HINT) from error
         for site in sites.sites.values():
             if site.refused is None:
                 for items, _ in tensors_of(site.value):
@@ -115,7 +120,7 @@ class Split:
         if last.path in wrong:
             raise ModelError(
                 f"split over {self.ranks.size} processes the model gives other values at {last.path!r} than in one piece",
-                hint="place its layers one after another instead (parallel = 'layers')",
+                hint=HINT,
             )
         for path in wrong:
             self.axes.pop(path, None)
