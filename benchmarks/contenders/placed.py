@@ -60,7 +60,7 @@ def _spread(name: str, shape: Shape) -> float:
     """
     if name.endswith("embed_tokens.weight"):
         return 1.0
-    return shape.spread / 32 if name.endswith(("o_proj.weight", "down_proj.weight")) else shape.spread
+    return shape.spread / 64 if name.endswith(("o_proj.weight", "down_proj.weight")) else shape.spread
 
 
 def _in_sequence(config: Any, subject: Subject, weight: Any) -> Any:
