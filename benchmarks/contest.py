@@ -146,9 +146,7 @@ def run(contender: Contender, problem: Problem, peers: Path) -> Measured:
 
 
 @contextmanager
-def others(
-    command: Sequence[str], environment: Mapping[str, str], subject: Subject
-) -> Iterator[Mapping[str, str]]:
+def others(command: Sequence[str], environment: Mapping[str, str], subject: Subject) -> Iterator[Mapping[str, str]]:
     """The processes that share a model with the first one, whose environment is given."""
     if subject.processes == 1:
         yield environment
@@ -210,8 +208,10 @@ def table(rows: Sequence[Row]) -> str:
         times = f"{row.median:9.3f} s{row.low:10.3f}{row.high:10.3f}"
         lines.append(f"{f'{row.label} {row.case}':44}{times}{row.ratio:8.2f}{row.deviation:11.1e}")
         if row.placed:
-            lines.append(f"    loaded in {row.placed['load_seconds']} s, {row.placed['memory_gib']} GiB in use,"
-                         f" busy {row.placed['busy']}")
+            lines.append(
+                f"    loaded in {row.placed['load_seconds']} s, {row.placed['memory_gib']} GiB in use,"
+                f" busy {row.placed['busy']}"
+            )
     return "\n".join(lines)
 
 

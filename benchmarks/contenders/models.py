@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from contenders.protocol import Subject
 from contenders.shapes import FAMILIES, SHAPES, Shape
 
+
 def load_model(subject: Subject) -> Any:
     """The Hugging Face model, ready for forward passes; random weights are made on the device itself."""
     torch.set_num_threads(subject.threads)

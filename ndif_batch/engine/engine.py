@@ -203,9 +203,7 @@ class Engine:
         module, split = self.model.submodule(path), self.model.split
         return apply_module(module, args) if split is None else split.applied(path, module, args, apply_module)
 
-    def _start(
-        self, batch: Batch, routes: Routes, around: Surroundings, orders: Orders | None
-    ) -> Iterator[_Started]:
+    def _start(self, batch: Batch, routes: Routes, around: Surroundings, orders: Orders | None) -> Iterator[_Started]:
         """Runs a batch; a GPU is still at work when it is given back, so that the next can be made ready.
 
         A batch whose pass breaks as a whole is halved until the task that breaks it is found.

@@ -174,9 +174,7 @@ def _mixed(
         (site.path, items)
         for site in usable
         for items, shape in tensors_of(site.value)
-        if not _is_each_ones(
-            shape, pack, [at(own, site.path, items) for own in alone], at(together, site.path, items)
-        )
+        if not _is_each_ones(shape, pack, [at(own, site.path, items) for own in alone], at(together, site.path, items))
     )
     last = max(usable, key=lambda site: site.order).path
     if any(path == last for path, _ in mixed):

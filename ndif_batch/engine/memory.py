@@ -119,7 +119,7 @@ def shown_bytes(count: float) -> str:
 
 @contextmanager
 def peak_of(*devices: torch.device) -> Iterator[list[int]]:
-    """Appends, at the end of the block, by how many bytes the memory used on a GPU rose at most; of several the most."""
+    """Appends, at the end of the block, by how many bytes the memory used on a GPU rose; of several the most."""
     found: list[int] = []
     before = []
     for device in devices:

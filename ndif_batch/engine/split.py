@@ -97,7 +97,9 @@ class Split:
             (truth,), (seen,) = each_alone(twin, runs), each_alone(self._module, runs)
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"the model cannot be split over {self.ranks.size} processes: {reason}", hint=HINT) from error
+            raise ModelError(
+                f"the model cannot be split over {self.ranks.size} processes: {reason}", hint=HINT
+            ) from error
         for site in sites.sites.values():
             if site.refused is None:
                 for items, _ in tensors_of(site.value):

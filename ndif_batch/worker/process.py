@@ -125,9 +125,7 @@ def _registered(queue: WorkerQueue, model: str, patience: Patience) -> int:
     return patience.ask(lambda: queue.register_worker(model, host(os.environ), os.getpid(), pilot, key))
 
 
-def _ready(
-    settings: Settings, record: ModelRecord, device: str, places: ExitStack
-) -> tuple[Engine, OpenJobs]:
+def _ready(settings: Settings, record: ModelRecord, device: str, places: ExitStack) -> tuple[Engine, OpenJobs]:
     started = perf_counter()
     info = ModelInfo.read(Path(record.path))
     ranks = settings.ranks(record.name)
