@@ -46,7 +46,8 @@ def peer(library: str, name: str, label: str, module: str, **arguments: Any) -> 
 class Row:
     """What a contender's case came to. ``ratio`` is to the baseline's median, as ``deviation`` is to its values.
 
-    ``placed`` says of a model on several devices how long it took to load, the memory in use and the busy share of each.
+    ``placed`` says of a model on several devices how long it took to load, and of each the memory in use and the busy
+    share.
     """
 
     contender: str

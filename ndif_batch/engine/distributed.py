@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from ndif_batch.engine.ranks import Ranks
-from ndif_batch.engine.split import HINT
-from ndif_batch.errors import ModelError
+from ndif_batch.engine.split import not_split
 from ndif_batch.models.architecture import empty_model, model_class
 from ndif_batch.models.info import ModelInfo
 
@@ -32,7 +31,7 @@ def read_split(info: ModelInfo, config: PretrainedConfig, ranks: Ranks, dtype: t
             local_files_only=True,
         )
     except Exception as error:
-        raise _refused(error, ranks) from error
+        raise not_split(error, ranks) from error
     return model
 
 
@@ -52,7 +51,7 @@ def make_split(
         wanted, _, mesh = factory.prepare_distribute_model(DistributedConfig(tp_size=ranks.size))
         model: PreTrainedModel = factory.maybe_distribute_model(empty_model(deepcopy(config), dtype), wanted, mesh)
     except Exception as error:
-        raise _refused(error, ranks) from error
+        raise not_split(error, ranks) from error
     fill(model, lambda name, empty: device, weight)
     return model
 
@@ -83,13 +82,5 @@ def fill(
                     full = f"{path}.{name}" if path else name
                     module._buffers[name] = torch.empty_like(buffer, device=place(full, buffer))
             if not module._parameters:
-                model._init_weights(module)
+                model._init_weights(module)  # type: ignore[no-untyped-call]
     model.tie_weights()
-
-
-def _refused(error: Exception, ranks: Ranks) -> ModelError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ModelError(
-        f"the model cannot be split over {ranks.size} processes: {reason}",
-        hint=HINT,
-    )

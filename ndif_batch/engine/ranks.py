@@ -132,7 +132,8 @@ class Ranks:
     def _sequence(self) -> int:
         """How much this process has sent to the others, as torch counts it."""
         try:
-            number: int = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group()
+            group: Any = dist.distributed_c10d._get_default_group()
+            number: int = group._get_sequence_number_for_group()
         except RuntimeError:  # a backend that does not count
             return 0
         return number
@@ -306,7 +307,8 @@ class _Board:
         return Sent(kind, which, tuple(tensors))
 
     def _reason(self, rank: int) -> str:
-        return self._words[rank].tobytes().rstrip(b"\0").decode(errors="replace")
+        words: bytes = self._words[rank].tobytes()
+        return words.rstrip(b"\0").decode(errors="replace")
 
 
 def _alive(process: int) -> bool:

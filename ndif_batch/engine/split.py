@@ -38,7 +38,10 @@ eight bits grows to a tenth in a deep model.
 
 
 class Split:
-    """What the ranks have of one model. ``axes`` says along which axis, counted from the end, a tensor of a site is split."""
+    """What the ranks have of one model.
+
+    ``axes`` says along which axis, counted from the end, a tensor of a site is split.
+    """
 
     def __init__(self, module: PreTrainedModel, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -48,7 +51,7 @@ class Split:
         self._inner = [own.forward for own in _split_modules(module)]
         self._replaying = False
         for number, own in enumerate(_split_modules(module)):
-            own.forward = self._said_before(number, own.forward)  # type: ignore[method-assign]
+            own.forward = self._said_before(number, own.forward)
         ranks.replays(self._replay)
 
     def whole(self, path: str, value: Any) -> Any:
@@ -96,10 +99,7 @@ class Split:
         try:
             (truth,), (seen,) = each_alone(twin, runs), each_alone(self._module, runs)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"the model cannot be split over {self.ranks.size} processes: {reason}", hint=HINT
-            ) from error
+            raise not_split(error, self.ranks) from error
         for site in sites.sites.values():
             if site.refused is None:
                 for items, _ in tensors_of(site.value):
@@ -121,7 +121,7 @@ class Split:
         last = max((site for site in sites.sites.values() if site.refused is None), key=lambda site: site.order)
         if last.path in wrong:
             raise ModelError(
-                f"split over {self.ranks.size} processes the model gives other values at {last.path!r} than in one piece",
+                f"split over {self.ranks.size} processes the model has other values at {last.path!r} than in one piece",
                 hint=HINT,
             )
         for path in wrong:
@@ -161,6 +161,14 @@ class Split:
                     self.ranks.most(empty[0])
         finally:
             self._replaying = False
+
+
+def not_split(error: Exception, ranks: Ranks) -> ModelError:
+    """What keeps a model from being split."""
+    reason = (str(error).splitlines() or [""])[0]
+    return ModelError(
+        f"the model cannot be split over {ranks.size} processes: {type(error).__name__}: {reason}", hint=HINT
+    )
 
 
 def _split_modules(module: nn.Module) -> list[nn.Module]:
