@@ -54,7 +54,7 @@ def make(subject: Subject) -> Any:
 
 
 def _spread(name: str, shape: Shape) -> float:
-    """What a block adds is small beside the embedding, as it is after training: else rounding grows from layer to layer.
+    """What a block adds is small beside the embedding, as it is after training: else rounding grows by the layer.
 
     In bfloat16 plain random weights of 80 layers give another model for every size of a batch.
     """
