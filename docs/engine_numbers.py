@@ -29,6 +29,9 @@ def engine_section(results: Path = ROOT / "benchmarks" / "results") -> str:
 def _heading(report: Report, path: Path) -> Iterator[str]:
     model, machine = report["model"], report["machine"]
     where = machine.get("gpu") or f"{machine['cpu']}, {model['threads']} cores"
+    if "parallel" in model:
+        how = "layers one after another" if model["parallel"] == "layers" else "each weight split"
+        where = f"{model['devices']} × {where}, {how}"  # noqa: RUF001
     work = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in report["work"].items())
     changed = " with changes" if report["changed"] else ""
     yield f"#### {model['shape']}, {model['dtype']}, on {where}"
@@ -58,7 +61,20 @@ def _contest(report: Report) -> Iterator[str]:
     for row in report["results"]:
         spread = f"{row['low']:.3g} to {row['high']:.3g}"
         yield f"| {row['label']} | {row['median']:.3g} | {spread} | {row['ratio']:.2f} | {row['deviation']:.1e} |"
-    yield from ("", *_skipped(report))
+    yield from ("", *_placed(report), *_skipped(report))
+
+
+def _placed(report: Report) -> Iterator[str]:
+    """Of a model on several devices: how long it took to be there, what it takes, how busy each device was."""
+    for row in report["results"]:
+        if found := row.get("placed"):
+            busy = " and ".join(f"{share:.0%}" for share in found["busy"])
+            memory = " and ".join(f"{used:.0f}" for used in found["memory_gib"])
+            yield (
+                f"{row['label']}: made and measured in {found['load_seconds']} s, {memory} GiB in use on the devices,"
+                f" which had a kernel at work for {busy} of the time."
+            )
+            yield ""
 
 
 def _overhead(report: Report) -> Iterator[str]:

@@ -20,13 +20,18 @@ Resources: TypeAlias = dict[str, int | float | str | dict[str, str | int | bool]
 
 
 class ModelPilots(BaseModel):
-    """The pilots of one model, where they differ from those of all: more ``resources``, how few and how many."""
+    """The pilots of one model, where they differ from those of all: more ``resources``, how few and how many.
+
+    ``parallel`` says how workers put it on several GPUs: ``layers`` one after another, or (``tensor``) each weight
+    split over all of them, a process a GPU.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resources: Resources = Field(default_factory=dict)
     minimum: Annotated[int, Field(ge=0)] = 0
     maximum: Annotated[int, Field(ge=0)] | None = None
+    parallel: Literal["layers", "tensor"] = "layers"
 
 
 class ClusterSettings(BaseModel):
@@ -92,6 +97,13 @@ class Settings(BaseSettings):
     def blobs(self) -> Path:
         """Where constant tensors lie, one safetensors file a digest."""
         return self.data_dir / "blobs"
+
+    def ranks(self, model: str) -> int | None:
+        """Over how many processes a model is split where no GPU says it; ``None`` if it is not to be split."""
+        pilots = self.cluster.models.get(model)
+        if pilots is None or pilots.parallel != "tensor":
+            return None
+        return int(str((self.cluster.resources | pilots.resources).get("gpus_per_node", 1)))
 
     @property
     def pilots(self) -> Path:

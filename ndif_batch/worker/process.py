@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ from ndif_batch.config import Settings
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.model import load
+from ndif_batch.engine.processes import split_model
 from ndif_batch.engine.usage import device_usage
 from ndif_batch.errors import TimedOutError, UnavailableError
 from ndif_batch.models.info import ModelInfo
@@ -75,11 +76,12 @@ def run(
     with Queue.open(settings.database) as queue:
         record = queue.model(model_name)
         worker_id = _registered(queue, model_name, patience)
+        places = ExitStack()
         structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
         try:
             try:
                 with on_signals(_leave):
-                    engine, jobs = _ready(settings, record, device, load)
+                    engine, jobs = _ready(settings, record, device, load, places)
             except _Left as left:
                 return _left_early(left, end)
             if end.over:
@@ -111,8 +113,10 @@ def run(
                 progress = worker.run(Until(once, until_idle, idle_seconds))
             if end.near and heart.holds_any and not progress.shards_done:
                 raise _too_short("ended a single shard")
+            places.close()
             return progress
         finally:
+            places.__exit__(*sys.exc_info())
             with on_signals(lambda number: None), suppress(UnavailableError):
                 queue.stop_worker(worker_id)
             log.info("worker.stopped")
@@ -126,11 +130,16 @@ def _registered(queue: WorkerQueue, model: str, patience: Patience) -> int:
 
 
 def _ready(
-    settings: Settings, record: ModelRecord, device: str, load: Callable[[ModelInfo, str], LoadedModel]
+    settings: Settings,
+    record: ModelRecord,
+    device: str,
+    load: Callable[[ModelInfo, str], LoadedModel],
+    places: ExitStack,
 ) -> tuple[Engine, OpenJobs]:
     started = perf_counter()
     info = ModelInfo.read(Path(record.path))
-    model = load(info, device)
+    ranks = settings.ranks(record.name)
+    model = load(info, device) if ranks is None else places.enter_context(split_model(info, ranks))
     layout = str(model.layout)
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)

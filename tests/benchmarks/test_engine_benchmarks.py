@@ -73,7 +73,7 @@ def test_a_contender_is_wrong_if_any_value_of_any_round_is_off(monkeypatch: pyte
     from contest import Contender, Contest, summarise
 
     def measured(*values: float) -> Measured:
-        return Measured({"": [2.0]}, {"": np.array(values)}, {})
+        return Measured({"": [2.0]}, {"": np.array(values)}, {}, {})
 
     right = measured(1, 2, -4)
     rounds = {
