@@ -10,6 +10,8 @@ from ndif_batch.engine.memory import Live
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.tasks import Member
 
+MOST_SAVED = 2**29
+"""Bytes that the tasks of a pass may save together: all of them lie in main memory until they are written."""
 RESIDENT = 0.25
 """How much of what a token takes inside a block it takes between blocks."""
 
@@ -44,6 +46,7 @@ class Batch:
     _positions: int = 0
     _most: int = 0
     _between: int = 0
+    _saved: int = 0
     _within: dict[int, int] = field(default_factory=dict)
     _shared: set[tuple[Hashable, int]] = field(default_factory=set)
 
@@ -53,6 +56,7 @@ class Batch:
         self._shared |= task.need.shares
         self._positions += task.need.positions
         self._between += task.need.live.between
+        self._saved += task.need.live.saved
         self._within[id(task.program)] = self._within_of(task)
         self._most = max(self._most, self._within[id(task.program)])
         self.tasks.append(task)
@@ -60,6 +64,8 @@ class Batch:
     def has_room(self, task: Prepared, max_tokens: int, max_bytes: int, footprint: Footprint) -> bool:
         """Whether a further task can go with those that are there."""
         if task.alone or any(other.alone for other in self.tasks[-1:]):
+            return False
+        if self._saved + task.need.live.saved > MOST_SAVED:
             return False
         tokens = self.tokens + self._more(task.need)
         positions = self._positions + task.need.positions

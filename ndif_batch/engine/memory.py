@@ -82,10 +82,12 @@ def free_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Bytes of the values of one task: the most that wait for a later moment of a pass, and the most within one."""
+    """Bytes of the values of one task: the most that wait for a later moment of a pass, the most within one, and what
+    is ``saved`` in the end."""
 
     between: int = 0
     within: int = 0
+    saved: int = 0
 
 
 def live_bytes(program: Program, values: Mapping[int, Abstract]) -> Live:
@@ -105,7 +107,10 @@ def live_bytes(program: Program, values: Mapping[int, Abstract]) -> Live:
                 live.pop(used, None)
         if following is None or (following.stage, following.order) != (entry.stage, entry.order):
             between = max(between, sum(live.values()))
-    return Live(between, within)
+    saves = (
+        inputs(program.graph.nodes[entry.node]) for entry in entries if program.graph.nodes[entry.node].op == "save"
+    )
+    return Live(between, within, sum(_bytes(values.get(program.origin[node])) for save in saves for node in save))
 
 
 def shown_bytes(count: float) -> str:
