@@ -29,10 +29,10 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo model postgres slurm test lint types bench gpu docs clean
+.PHONY: help setup demo model postgres slurm test lint types bench gpu docs examples clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.installed ## create .venv and install the package with its development tools
 
@@ -65,12 +65,16 @@ gpu: ## run the tests and benchmarks that need CUDA
 	$(GPU_PYTHON) benchmarks/patching.py $(GPU_BENCH)
 	$(GPU_PYTHON) benchmarks/extraction.py $(GPU_BENCH)
 	$(GPU_PYTHON) benchmarks/mixed_users.py $(GPU_BENCH)
+	$(GPU_PYTHON) benchmarks/busy.py --device cuda
 	$(GPU_PYTHON) benchmarks/overhead.py $(GPU_BENCH) --dtype float32
 	$(GPU_PYTHON) benchmarks/scaling.py $(GPU_BENCH) --dtype float32
 
 docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py
 	PYTHONPATH=. $(BIN)/python docs/families.py
+
+examples: setup model ## run the notebooks anew and store what they show
+	$(BIN)/python examples/run.py examples/*.ipynb
 
 clean: ## remove caches and build products
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -43,7 +44,11 @@ def peer(library: str, name: str, label: str, module: str, **arguments: Any) -> 
 
 @dataclass(frozen=True)
 class Row:
-    """What a contender's case came to. ``ratio`` is to the baseline's median, as ``deviation`` is to its values."""
+    """What a contender's case came to. ``ratio`` is to the baseline's median, as ``deviation`` is to its values.
+
+    ``placed`` says of a model on several devices how long it took to load, and of each the memory in use and the busy
+    share.
+    """
 
     contender: str
     label: str
@@ -55,6 +60,7 @@ class Row:
     ratio: float
     deviation: float
     versions: Mapping[str, str]
+    placed: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,31 @@ def run(contender: Contender, problem: Problem, peers: Path) -> Measured:
     with TemporaryDirectory() as folder:
         problem.write(Path(folder))
         command = [executable, "-m", f"contenders.{contender.module}", folder]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        with others(command, environment, problem.subject) as first:
+            done = subprocess.run(command, env=first, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{contender.label} failed:\n{done.stdout}\n{done.stderr}")
         return parse(Path(folder))
+
+
+@contextmanager
+def others(command: Sequence[str], environment: Mapping[str, str], subject: Subject) -> Iterator[Mapping[str, str]]:
+    """The processes that share a model with the first one, whose environment is given."""
+    if subject.processes == 1:
+        yield environment
+        return
+    from ndif_batch.engine.processes import environments
+
+    first, *rest = [{**environment, **own} for own in environments(subject.processes)]
+    running = [subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL) for own in rest]
+    try:
+        yield first
+    finally:
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
 
 
 def summarise(contenders: Sequence[Contender], found: Mapping[str, Sequence[Measured]]) -> list[Row]:
@@ -161,6 +188,7 @@ def summarise(contenders: Sequence[Contender], found: Mapping[str, Sequence[Meas
                     ratio=median(usual) / median(seconds),
                     deviation=max(deviation(expected, measured.values[case]) for measured in rounds),
                     versions=rounds[0].versions,
+                    placed=rounds[-1].placed,
                 )
             )
     return rows
@@ -180,6 +208,11 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         times = f"{row.median:9.3f} s{row.low:10.3f}{row.high:10.3f}"
         lines.append(f"{f'{row.label} {row.case}':44}{times}{row.ratio:8.2f}{row.deviation:11.1e}")
+        if row.placed:
+            lines.append(
+                f"    loaded in {row.placed['load_seconds']} s, {row.placed['memory_gib']} GiB in use,"
+                f" busy {row.placed['busy']}"
+            )
     return "\n".join(lines)
 
 

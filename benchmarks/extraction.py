@@ -22,11 +22,12 @@ def main() -> int:
     arguments = parser(__doc__, CONTENDERS)
     arguments.add_argument("--prompts", type=int, default=256)
     arguments.add_argument("--tokens", type=int, nargs=2, default=(8, 128), help="shortest and longest prompt")
+    arguments.add_argument("--layer", type=int, help="which one is read (default: the middle one)")
     given = arguments.parse_args()
     options = read_options(given)
     source = random.Random(0)
     prompts = [prompt(source, options.subject.shape, source.randint(*given.tokens)) for _ in range(given.prompts)]
-    layer = max(options.subject.layers // 2 - 1, 0)
+    layer = max(options.subject.layers // 2 - 1, 0) if given.layer is None else given.layer
     described = {"prompts": given.prompts, "shortest": given.tokens[0], "longest": given.tokens[1]}
     described |= {"layer": layer, "tokens": sum(map(len, prompts))}
     benchmark.report("extraction", CONTENDERS, options, {"prompts": prompts, "layer": layer}, described)

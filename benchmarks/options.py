@@ -6,11 +6,11 @@ import argparse
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import machine
-from contenders.protocol import Subject
+from contenders.protocol import LAYERS, TENSOR, Subject
 from contenders.shapes import SHAPES, SMOLLM2
 from contest import Contender
 
@@ -39,6 +39,8 @@ def parser(doc: str | None, contenders: Sequence[Contender], shape: str | None =
     made.add_argument("--shape", choices=SHAPES, default=shape, help="random weights, except smollm2")
     made.add_argument("--layers", type=int, help="only the first layers, for a quick try")
     made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    made.add_argument("--parallel", choices=[LAYERS, TENSOR], help="how a model with random weights is divided")
+    made.add_argument("--devices", type=int, default=2, help="over how many GPUs, or processes on a CPU")
     made.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32, bfloat16 on CUDA")
     made.add_argument("--threads", type=int, default=machine.cores())
     made.add_argument("--rounds", type=int, default=3, help="processes of each contender, in turn")
@@ -62,6 +64,8 @@ def read_options(given: argparse.Namespace) -> Options:
         given.device,
         given.threads,
     )
+    if given.parallel is not None:
+        subject = replace(subject, parallel=given.parallel, devices=given.devices)
     return Options(
         subject,
         given.only,

@@ -28,11 +28,17 @@ CONTENDERS = (
 
 def main() -> int:
     """Runs what the command line asks for; ends with 1 if a contender's values differ from those of raw hooks."""
-    options = read_options(parser(__doc__, CONTENDERS).parse_args())
+    arguments = parser(__doc__, CONTENDERS)
+    arguments.add_argument("--every", type=int, default=1, help="patch every so many-th layer")
+    given = arguments.parse_args()
+    options = read_options(given)
     subject = options.subject
     work = ioi_work() if subject.shape == SMOLLM2 else random_work(subject)
     tokens = len(work["clean"])
-    described = {"runs": subject.layers * tokens, "tokens": tokens}
+    described = {"runs": len(range(0, subject.layers, given.every)) * tokens, "tokens": tokens}
+    if given.every > 1:
+        work |= {"every": given.every}
+        described |= {"every_layer": given.every}
     benchmark.report("patching", CONTENDERS, options, work, described)
     return 0
 

@@ -30,8 +30,6 @@ BATCH, PACED_BATCH = 64, 8
 """Shards of one lease."""
 
 PROCESSES = 4
-STARTING = 6.0
-"""Seconds in which busy workers start and warm up; paced ones get some more each."""
 
 
 def main() -> int:
@@ -75,18 +73,14 @@ def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
     filled = fill(url, options.users, options.shards)
     version = settle(url)
     big = submit_seconds(url, 1_000_000)
-    hard = in_processes(PROCESSES, busy, STARTING, url, BATCH, options.seconds)
+    hard = in_processes(PROCESSES, busy, url, BATCH, options.seconds)
     each = max(1, options.workers // PROCESSES)
-    steady = in_processes(PROCESSES, paced, STARTING + each / 5, url, PACED_BATCH, options.seconds, each)
+    steady = in_processes(PROCESSES, paced, url, PACED_BATCH, options.seconds, each)
     return {
         "version": version,
         "submit": {"shards": filled.shards, "shards_per_second": rate(filled), "million_tasks_seconds": big},
         "busy": {"workers": PROCESSES, **figures(hard, options.seconds)},
-        "paced": {
-            "workers": PROCESSES * each,
-            **figures(steady, options.seconds),
-            "late": quantiles(steady.late),
-        },
+        "paced": {"workers": PROCESSES * each, **figures(steady, options.seconds)},
     }
 
 
@@ -139,7 +133,6 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         "paced workers: shards a second": lambda one: f"{one['paced']['shards_per_second']:,.0f}",
         "paced workers: lease p50, p99": lambda one: milliseconds(one["paced"]["lease"]),
         "paced workers: commit p50, p99": lambda one: milliseconds(one["paced"]["commit"]),
-        "paced workers: late to their turn p50, p99": lambda one: milliseconds(one["paced"]["late"]),
     }
     lines += [f"| {name} | " + " | ".join(cell(one) for one in results.values()) + " |" for name, cell in rows.items()]
     return "\n".join(lines)

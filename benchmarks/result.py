@@ -19,7 +19,8 @@ def write(
 ) -> Path:
     """Writes the report and says where. ``work`` is a short description, ``found`` the benchmark's own results."""
     described = machine.describe(subject.device)
-    name = f"{benchmark}-{subject.shape}-{machine.slug(described)}.json"
+    several = "" if subject.parallel is None else f"-{subject.parallel}-{subject.devices}"
+    name = f"{benchmark}-{subject.shape}{several}-{machine.slug(described)}.json"
     path = path or machine.ROOT / "benchmarks" / "results" / name
     report = {
         "benchmark": benchmark,
@@ -47,4 +48,4 @@ def model(subject: Subject) -> dict[str, Any]:
         "dtype": subject.dtype,
         "threads": subject.threads,
         "weights": "random" if subject.weights is None else "trained",
-    }
+    } | ({} if subject.parallel is None else {"parallel": subject.parallel, "devices": subject.devices})

@@ -29,6 +29,9 @@ def engine_section(results: Path = ROOT / "benchmarks" / "results") -> str:
 def _heading(report: Report, path: Path) -> Iterator[str]:
     model, machine = report["model"], report["machine"]
     where = machine.get("gpu") or f"{machine['cpu']}, {model['threads']} cores"
+    if "parallel" in model:
+        how = "layers one after another" if model["parallel"] == "layers" else "each weight split"
+        where = f"{model['devices']} × {where}, {how}"  # noqa: RUF001
     work = ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in report["work"].items())
     changed = " with changes" if report["changed"] else ""
     yield f"#### {model['shape']}, {model['dtype']}, on {where}"
@@ -45,7 +48,7 @@ def _plain(value: Any) -> str:
 
 
 def _versions(report: Report) -> str:
-    found: dict[str, str] = {}
+    found: dict[str, str] = dict(report.get("versions", {}))
     for row in report.get("results", ()):
         found |= row["versions"]
     return "".join(f"; {name} {version}" for name, version in sorted(found.items()))
@@ -58,7 +61,20 @@ def _contest(report: Report) -> Iterator[str]:
     for row in report["results"]:
         spread = f"{row['low']:.3g} to {row['high']:.3g}"
         yield f"| {row['label']} | {row['median']:.3g} | {spread} | {row['ratio']:.2f} | {row['deviation']:.1e} |"
-    yield from ("", *_skipped(report))
+    yield from ("", *_placed(report), *_skipped(report))
+
+
+def _placed(report: Report) -> Iterator[str]:
+    """Of a model on several devices: how long it took to be there, what it takes, how busy each device was."""
+    for row in report["results"]:
+        if found := row.get("placed"):
+            busy = " and ".join(f"{share:.0%}" for share in found["busy"])
+            memory = " and ".join(f"{used:.0f}" for used in found["memory_gib"])
+            yield (
+                f"{row['label']}: made and measured in {found['load_seconds']} s, {memory} GiB in use on the devices,"
+                f" which had a kernel at work for {busy} of the time."
+            )
+            yield ""
 
 
 def _overhead(report: Report) -> Iterator[str]:
@@ -92,6 +108,16 @@ def _scaling(report: Report) -> Iterator[str]:
     yield from ("", f"![time against tasks, tokens and layers](pictures/{report['picture']})")
 
 
+def _busy(report: Report) -> Iterator[str]:
+    """How long the device was at work, and how long it waited."""
+    yield "| job | tasks | seconds | device at work | nvidia-smi | µs a task without work |"
+    yield "|---|---|---|---|---|---|"
+    for job in report["jobs"]:
+        gpu = "" if job["gpu"] is None else f"{job['gpu']:.1%}"
+        numbers = f"{job['tasks']:,} | {job['seconds']:.1f} | {job['device']:.1%} | {gpu} | {job['idle']:.1f}"
+        yield f"| {job['job']} | {numbers} |"
+
+
 def _skipped(report: Report) -> Iterator[str]:
     if report["skipped"]:
         yield f"Not measured: {'; '.join(report['skipped'].values())}."
@@ -118,6 +144,12 @@ BENCHMARKS: Mapping[str, tuple[str, str, Callable[[Report], Iterator[str]]]] = {
         "Scaling",
         "The engine's time against the number of tasks that share nothing, of tokens and of layers.",
         _scaling,
+    ),
+    "busy": (
+        "A worker's device",
+        "The share of a long job's time in which the device is at work: by its own clock a batch lies on it, by"
+        " nvidia-smi, from the second second on, a kernel runs.",
+        _busy,
     ),
 }
 """In the order of the page: title, what is done, how its results are shown."""

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ndif_batch.client import Client, JobHandle, LanguageModel, Plan, TaskResult, as_completed
+    from ndif_batch.client import Client, JobHandle, LanguageModel, LocalWorker, Plan, TaskResult, as_completed
     from ndif_batch.config import Settings
     from ndif_batch.errors import (
         ConflictError,
@@ -39,6 +39,7 @@ __all__ = [
     "IntegrityError",
     "JobHandle",
     "LanguageModel",
+    "LocalWorker",
     "ModelError",
     "NdifBatchError",
     "NotAllowedError",
@@ -63,6 +64,7 @@ _HOMES = {
     "Client": "client",
     "JobHandle": "client",
     "LanguageModel": "client",
+    "LocalWorker": "client",
     "Plan": "client",
     "Settings": "config",
     "TaskResult": "client",

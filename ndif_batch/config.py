@@ -20,13 +20,18 @@ Resources: TypeAlias = dict[str, int | float | str | dict[str, str | int | bool]
 
 
 class ModelPilots(BaseModel):
-    """The pilots of one model, where they differ from those of all: more ``resources``, how few and how many."""
+    """The pilots of one model, where they differ from those of all: more ``resources``, how few and how many.
+
+    ``parallel`` says how workers put it on several GPUs: ``layers`` one after another, or (``tensor``) each weight
+    split over all of them, a process a GPU.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resources: Resources = Field(default_factory=dict)
     minimum: Annotated[int, Field(ge=0)] = 0
     maximum: Annotated[int, Field(ge=0)] | None = None
+    parallel: Literal["layers", "tensor"] = "layers"
 
 
 class ClusterSettings(BaseModel):
@@ -76,6 +81,8 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """How long the results of a job are kept after its end that does not say so itself; None keeps them."""
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Bounds on a graph that differ from the defaults of ``graph.limits.Limits``, by name."""
@@ -94,6 +101,13 @@ class Settings(BaseSettings):
     def blobs(self) -> Path:
         """Where constant tensors lie, one safetensors file a digest."""
         return self.data_dir / "blobs"
+
+    def ranks(self, model: str) -> int | None:
+        """Over how many processes a model is split where no GPU says it; ``None`` if it is not to be split."""
+        pilots = self.cluster.models.get(model)
+        if pilots is None or pilots.parallel != "tensor":
+            return None
+        return int(str((self.cluster.resources | pilots.resources).get("gpus_per_node", 1)))
 
     @property
     def pilots(self) -> Path:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ndif_batch import Client, Settings
+from ndif_batch import Client
 from ndif_batch.cli.main import main
 from ndif_batch.config import ClusterSettings, load_settings
-from ndif_batch.models import demo
 from ndif_batch.queue.schema import upgrade
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +22,7 @@ SWEEP = yaml.safe_load((ROOT / "configs" / "sweeps" / "ioi_patching.yaml").read_
 
 
 def documents() -> list[Path]:
-    folders = ("docs", "jobs", "benchmarks", "configs", "migrations", "tests")
+    folders = ("docs", "examples", "jobs", "benchmarks", "configs", "migrations", "tests")
     return sorted([*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*.md"))])
 
 
@@ -91,26 +89,18 @@ def test_the_examples_about_users_of_the_administrators_page_set_what_they_say(
         assert client.queue.settings() == {"half_life_hours": 48}
 
 
-@pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    """The demonstration model in a queue of this test's own, which is also where the environment points."""
+def test_the_python_example_of_the_readme_does_what_its_comments_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NDIF_BATCH_DATA_DIR", str(tmp_path))
-    cache = load_settings().model_cache
-    settings = Settings(data_dir=tmp_path, model_cache=cache)
-    upgrade(settings.database)
-    with Client(settings) as client:
-        client.add_model(str(demo.fetch(cache)), demo.NAME)
-        yield client
-
-
-def test_the_python_example_of_the_readme_does_what_its_comments_say(at_home: Client) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(code) == 1
-    head, waiting, _ = code[0].partition("job.wait()")
-    assert waiting
+    head, worker, _ = code[0].partition("with client.local_worker(")
+    assert worker
     names: dict[str, Any] = {}
     exec(head.replace("\nt.run(", "\none = t.run("), names)
     assert float(names["one"]) == pytest.approx(5.328, abs=1e-3)
     assert names["prompts"] == {name: SWEEP[name] for name in ("clean", "corrupted", "answer", "distractor")}
-    (job,) = at_home.jobs()
-    assert job.record.tasks == 30 * 17
+    with names["client"] as client:
+        assert [job.record.tasks for job in client.jobs()] == [30 * 17]
+        assert client.settings.archive.is_relative_to(tmp_path / "demo")

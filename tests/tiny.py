@@ -12,7 +12,7 @@ from tests import toy
 NAME = "tiny"
 
 
-def write(directory: Path) -> Path:
+def write(directory: Path, key_value_heads: int = 1) -> Path:
     """A checkpoint; the same weights each time."""
     toy.write_tokenizer(directory)
     config = LlamaConfig(
@@ -21,7 +21,7 @@ def write(directory: Path) -> Path:
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        num_key_value_heads=1,
+        num_key_value_heads=key_value_heads,
         max_position_embeddings=32,
         bos_token_id=0,
         eos_token_id=1,

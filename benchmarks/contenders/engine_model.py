@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from contenders.models import load_model
 from contenders.protocol import Problem
 from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.model import wrap
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.sweep.task import Task
@@ -21,11 +24,27 @@ LIBRARIES = ("torch", "transformers")
 
 def load(problem: Problem) -> tuple[Engine, LanguageModel]:
     """An engine, and the model to record traces of."""
-    loaded = wrap(load_model(problem.subject))
+    loaded = _loaded(problem)
     engine = Engine(loaded) if problem.batch_tokens is None else Engine(loaded, max_batch_tokens=problem.batch_tokens)
     subject, nowhere = problem.subject, Path()
     info = ModelInfo(subject.shape, "", nowhere, nowhere, "", "", subject.dtype, loaded.sites)
     return engine, LanguageModel(info)
+
+
+def _loaded(problem: Problem) -> LoadedModel:
+    """The model; a process that only shares it does what the first one says until that has ended."""
+    if problem.subject.processes == 1:
+        return wrap(load_model(problem.subject))
+    from contenders import placed
+    from ndif_batch.engine.following import dismiss, follow, lead
+
+    loaded = wrap(load_model(problem.subject), ranks=placed.ranks())
+    if placed.ranks().rank:
+        follow(loaded)
+        sys.exit()
+    lead(loaded)
+    atexit.register(dismiss, loaded)
+    return loaded
 
 
 def run(engine: Engine, tasks: Iterable[Task], name: str) -> torch.Tensor:

@@ -11,14 +11,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from contenders.protocol import Subject
 from contenders.shapes import FAMILIES, SHAPES, Shape
 
-SPREAD = 0.06
-"""Standard deviation of random weights: three times the usual, so that an intervention changes the logits clearly."""
-
 
 def load_model(subject: Subject) -> Any:
     """The Hugging Face model, ready for forward passes; random weights are made on the device itself."""
     torch.set_num_threads(subject.threads)
     torch.set_float32_matmul_precision("highest")
+    if subject.parallel is not None:
+        from contenders import placed
+
+        return placed.make(subject)
     dtype = getattr(torch, subject.dtype)
     factory: Any = AutoModelForCausalLM
     if subject.weights is not None:
@@ -28,17 +29,17 @@ def load_model(subject: Subject) -> Any:
         config = AutoConfig.for_model(shape.family, **shape.config(subject.layers))
         with torch.device(subject.device):
             model = factory.from_config(config, dtype=dtype)
-        fill(model, subject.device)
+        fill(model, subject.device, shape.spread)
     return model.to(subject.device).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def fill(model: Any, device: str) -> None:
+def fill(model: Any, device: str, spread: float) -> None:
     """Draws every weight from one generator, in the order of their names: transformers' own ways change."""
     generator = torch.Generator(device).manual_seed(0)
     for _, weight in sorted(model.named_parameters()):
         if weight.ndim > 1:
-            weight.normal_(0, SPREAD, generator=generator)
+            weight.normal_(0, spread, generator=generator)
 
 
 def shape_of(subject: Subject) -> Shape:

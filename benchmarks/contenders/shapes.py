@@ -19,7 +19,11 @@ FAMILIES = {"llama": Family("model.layers", "mlp.down_proj"), "gpt2": Family("tr
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a decoder; ``tokens`` is how long a prompt of the patching sweep is."""
+    """Sizes of a decoder; ``tokens`` is how long a prompt of the patching sweep is.
+
+    ``spread`` is the standard deviation of random weights: three times the usual, so that an intervention changes the
+    logits clearly; the usual where many layers would make noise of rounding.
+    """
 
     family: str
     layers: int
@@ -29,6 +33,7 @@ class Shape:
     mlp: int
     vocabulary: int
     tokens: int
+    spread: float = 0.06
 
     def config(self, layers: int | None = None) -> dict[str, Any]:
         """Arguments of the family's configuration in transformers."""
@@ -48,8 +53,9 @@ SHAPES = {
     "gpt2-small": Shape("gpt2", 12, 768, 12, 12, 3072, 50_257, tokens=18),
     "llama-1b": Shape("llama", 16, 2048, 32, 8, 8192, 128_256, tokens=24),
     "llama-8b": Shape("llama", 32, 4096, 32, 8, 14_336, 128_256, tokens=24),
+    "llama-70b": Shape("llama", 80, 8192, 64, 8, 28_672, 128_256, tokens=24, spread=0.02),
     "llama-small": Shape("llama", 8, 256, 8, 4, 704, 2048, tokens=12),
     "llama-tiny": Shape("llama", 2, 64, 4, 2, 128, 256, tokens=6),
     "gpt2-tiny": Shape("gpt2", 2, 64, 4, 4, 256, 256, tokens=6),
 }
-"""By name: the demonstration model, three that people study, and three for the measuring of overhead and for tests."""
+"""By name: the demonstration model, four that people study, and three for the measuring of overhead and for tests."""

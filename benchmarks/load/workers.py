@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from threading import Barrier
 from time import perf_counter
 
 from load.filling import MODEL, TASKS, TOKENS
@@ -23,25 +24,23 @@ ALL = 10**9
 
 @dataclass(slots=True)
 class Timed:
-    """Seconds of each lease and each commit, how late a worker came to its turn, and the shards that were committed."""
+    """Seconds of each lease and each commit, and the shards that were committed."""
 
     leases: list[float] = field(default_factory=list)
     commits: list[float] = field(default_factory=list)
-    late: list[float] = field(default_factory=list)
     shards: int = 0
 
     def add(self, other: Timed) -> None:
         self.leases += other.leases
         self.commits += other.commits
-        self.late += other.late
         self.shards += other.shards
 
 
 class Simulated:
-    """One worker."""
+    """One worker with a connection of its own."""
 
-    def __init__(self, queue: Queue, batch: int) -> None:
-        self._queue = queue
+    def __init__(self, url: str, batch: int) -> None:
+        self._queue = Queue.open(url)
         self._batch = batch
         self._id = self._queue.register_worker(MODEL.name, "here", 1)
         self.timed = Timed()
@@ -61,6 +60,8 @@ class Simulated:
 
     def commit(self, leases: Sequence[Lease]) -> None:
         """All of them are done."""
+        if not leases:
+            return
         finished = [Finished(lease.shard.id, lease.shard.epoch, cost=COST) for lease in leases]
         began = perf_counter()
         counted = self._queue.commit(finished)
@@ -69,38 +70,39 @@ class Simulated:
         self.timed.shards += len(counted)
 
 
-def busy(url: str, batch: int, start: float, seconds: float) -> Timed:
+def busy(ready: Barrier, url: str, batch: int, seconds: float) -> Timed:
     """Leases and commits without a pause."""
-    worker = Simulated(Queue.open(url), batch)
+    worker = Simulated(url, batch)
     worker.warm_up()
-    _wait_until(start)
-    while time.time() < start + seconds:
+    ready.wait()
+    end = perf_counter() + seconds
+    while perf_counter() < end:
         worker.commit(worker.lease())
     return worker.timed
 
 
-def paced(url: str, batch: int, start: float, seconds: float, workers: int) -> Timed:
-    """So many workers that each lease once a second, and before that commit what they leased last.
+def paced(ready: Barrier, url: str, batch: int, seconds: float, workers: int) -> Timed:
+    """So many workers, each with a connection of its own, that lease once a second.
 
-    Each has its own moments. They share a connection, as behind a server, and may come late to their turns.
+    Before a lease each commits what it leased last; each has its own moment in every second.
     """
-    queue = Queue.open(url)
-    simulated = [Simulated(queue, batch) for _ in range(workers)]
+    simulated = [Simulated(url, batch) for _ in range(workers)]
     for worker in simulated:
         worker.warm_up()
-    draw = random.Random()
-    moments = [(second + draw.random(), number) for second in range(int(seconds)) for number in range(workers)]
-    held: dict[int, Sequence[Lease]] = {}
-    late = []
-    for moment, number in sorted(moments):
-        _wait_until(start + moment)
-        late.append(time.time() - start - moment)
-        if number in held:
-            simulated[number].commit(held[number])
-        held[number] = simulated[number].lease()
-    for number, leases in held.items():
-        simulated[number].commit(leases)
-    return together([worker.timed for worker in simulated] + [Timed(late=late)])
+    ready.wait()
+    start = perf_counter()
+
+    def work(worker: Simulated, phase: float) -> None:
+        held: Sequence[Lease] = ()
+        for second in range(int(seconds)):
+            time.sleep(max(0.0, start + second + phase - perf_counter()))
+            worker.commit(held)
+            held = worker.lease()
+        worker.commit(held)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, simulated, [random.random() for _ in simulated]))
+    return together(worker.timed for worker in simulated)
 
 
 def together(parts: Iterable[Timed]) -> Timed:
@@ -111,16 +113,11 @@ def together(parts: Iterable[Timed]) -> Timed:
     return whole
 
 
-def in_processes(count: int, run: Callable[..., Timed], starting: float, *arguments: object) -> Timed:
-    """``run(url, batch, start, seconds, …)`` in so many processes that begin at one moment."""
-    url, batch, seconds, *more = arguments
-    start = time.time() + starting
+def in_processes(count: int, run: Callable[..., Timed], *arguments: object) -> Timed:
+    """``run(ready, *arguments)`` in so many processes, which begin together when all of them are ready."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        jobs = [pool.submit(run, url, batch, start, seconds, *more) for _ in range(count)]
+    with context.Manager() as manager, ProcessPoolExecutor(count, mp_context=context) as pool:
+        ready = manager.Barrier(count)
+        jobs = [pool.submit(run, ready, *arguments) for _ in range(count)]
         return together(job.result() for job in jobs)
-
-
-def _wait_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.time()))

@@ -24,12 +24,13 @@ _NAME = re.compile(r"\w[\w.\-\[\]]{0,199}")
 
 
 class TaskStatus(IntEnum):
-    """What became of a task."""
+    """What became of a task; one that is excluded was never to run."""
 
     WAITING = 0
     SAVED = 1
     FAILED = 2
     REUSED = 3
+    EXCLUDED = 4
 
 
 def stored_dtype(source_dtype: str) -> str:

@@ -21,6 +21,8 @@ def as_stored(value: Any, array: ArraySpec) -> np.ndarray[Any, Any]:
     if str(value.dtype) == "torch.bfloat16":
         value = value.float()
     found = np.asarray(value)
+    if found.shape == array.shape and found.dtype == array.dtype:
+        return found
     if found.dtype == np.bool_:
         found = found.view(np.uint8)
     lengths = list(enumerate(zip(found.shape, array.shape, strict=False)))

@@ -29,6 +29,8 @@ class SavedTask:
 def completed(results: Results, told: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[SavedTask]:
     """The tasks that have their outcome, in order, without those that are ``told`` [tasks], where they are noted.
 
+    Those that were never to run are noted and not given.
+
     A tile is read at once; ``IntegrityError`` for a damaged one.
     """
     status = results.status().reshape(-1)
@@ -48,6 +50,8 @@ def completed(results: Results, told: np.ndarray[Any, np.dtype[np.bool_]]) -> It
             task = tasks.start + k
             told[task] = True
             became = TaskStatus(int(status[task]))
+            if became is TaskStatus.EXCLUDED:
+                continue
             yield SavedTask(task, became, rows.saves(k) if rows and _has_saves(status[task]) else {})
 
 

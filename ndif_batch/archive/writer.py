@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,9 +58,10 @@ def _columns(
         column = values.get(array.name, ())
         if len(column) != len(status):
             raise UsageError(f"save {array.name!r} has {len(column)} values for {len(status)} tasks")
-        for k, value in enumerate(column):
-            if value is not None:
-                _check_value(array, first_task + k, value)
+        there = [(k, value) for k, value in enumerate(column) if value is not None]
+        firsts = {(value.shape, value.dtype): (k, value) for k, value in reversed(there)}
+        for k, value in sorted(firsts.values(), key=lambda first: first[0]):
+            _check_value(array, first_task + k, value)
         yield array.name, array.shape, partial(_padded, layout_of[array.name], extent, column)
         for name, own in array.lengths.items():
             lengths = [0 if value is None else np.shape(value)[own] for value in column]
@@ -71,14 +73,14 @@ def _padded(layout: Layout, extent: tuple[int, ...], column: Sequence[Value], re
     """A part of what the tasks of a tile saved, filled up where a value is shorter or missing."""
     axes, own = region[: len(extent)], region[len(extent) :]
     padded = np.full([part.stop - part.start for part in region], layout.fill, dtype=layout.dtype)
-    for point in np.ndindex(padded.shape[: len(axes)]):
-        task = 0
-        for at, part, length in zip(point, axes, extent, strict=True):
-            task = task * length + part.start + at
+    rows = padded.reshape(-1, *padded.shape[len(axes) :])
+    tasks = np.arange(prod(extent)).reshape(extent)[axes]
+    for k, task in enumerate(tasks.ravel().tolist()):
         value = column[task]
         if value is not None:
             there = value[own]
-            padded[(*point, *map(slice, there.shape))] = there
+            cut: tuple[Any, ...] = (k, *map(slice, there.shape))
+            rows[cut] = there
     return padded
 
 

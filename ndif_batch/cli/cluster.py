@@ -33,9 +33,10 @@ Model: TypeAlias = Annotated[str | None, typer.Option("--model", "-m", help="Eve
 def status(output: Output = Format.TABLE) -> None:
     """Show what waits for each model, and the pilots that there are for it."""
     with _opened() as (_, queue):
-        backlog, settings, every = queue.backlog(), queue.settings(), queue.pilots(active=False)
+        backlog, settings = queue.backlog(), queue.settings()
+        recent = queue.newest_pilots(list(backlog), 1)
         pilots: dict[str, Counter[str]] = {}
-        for pilot in (one for one in every if not one.state.final):
+        for pilot in (one for one in recent if not one.state.final):
             pilots.setdefault(pilot.model, Counter())[pilot.state.value.lower()] += 1
         rows: list[dict[str, Any]] = []
         for model in sorted({*backlog, *pilots}):
@@ -50,7 +51,7 @@ def status(output: Output = Format.TABLE) -> None:
                     "tokens/s": waits.tokens_per_second if waits else None,
                     "oldest": f"{waits.oldest_seconds:.0f}s" if waits else None,
                     "paused": bool(settings.get("pause") or settings.get(f"pause:{model}")),
-                    "reason": pilots_say(every, model) if waits else "",
+                    "reason": pilots_say(recent, model) if waits else "",
                 }
             )
     write_rows(rows, STATUS, output)
@@ -63,8 +64,10 @@ def pilots(
 ) -> None:
     """List pilots, the oldest first."""
     with _opened() as (_, queue):
-        workers = {worker.id: worker for worker in queue.workers()}
-        rows = [_row(pilot, workers.get(pilot.worker_id or 0), output) for pilot in queue.pilots(active=not every)]
+        listed = queue.pilots(active=not every)
+        inside = {pilot.worker_id for pilot in listed if pilot.worker_id is not None}
+        workers = {worker.id: worker for worker in queue.workers(sorted(inside))}
+        rows = [_row(pilot, workers.get(pilot.worker_id or 0), output) for pilot in listed]
     write_rows(rows, PILOTS, output)
 
 

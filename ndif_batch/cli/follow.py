@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,34 +39,28 @@ def follow(
     client: Client,
     jobs: Sequence[JobHandle],
     timeout: float | None = None,
-    on_look: Callable[[JobRecord], None] | None = None,
+    *,
+    own_worker: bool = False,
 ) -> None:
     """Return when all ``jobs`` are completed; exit with 1 if one is not, ``TimedOutError`` after ``timeout`` seconds.
 
-    ``on_look`` is called with each look at a job, several times a second, by a caller that cares for a worker.
+    Unless the caller has started its ``own_worker``, a model without one is told.
     """
-    if on_look is None:
+    if not own_worker:
         _hint_at_workers(client, jobs)
     deadline = None if timeout is None else monotonic() + timeout
     for job in jobs:
-        _follow_one(job, None if deadline is None else max(0.0, deadline - monotonic()), timeout, on_look)
+        _follow_one(job, None if deadline is None else max(0.0, deadline - monotonic()), timeout)
     if any(told_failures(job) for job in jobs):
         raise typer.Exit(JOB_FAILED)
 
 
-def _follow_one(
-    job: JobHandle,
-    left: float | None,
-    timeout: float | None,
-    on_look: Callable[[JobRecord], None] | None,
-) -> None:
+def _follow_one(job: JobHandle, left: float | None, timeout: float | None) -> None:
     with _bar() as bar:
         line = bar.add_task(printable(f"{job.record.name} ({job.id})"), total=job.record.tasks, state=job.state.value)
 
         def look(record: JobRecord) -> None:
             bar.update(line, completed=record.tasks_done, state=record.state.value)
-            if on_look is not None:
-                on_look(record)
 
         try:
             job.wait(left, on_look=look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -19,10 +20,22 @@ BatchTokens: TypeAlias = Annotated[
 HEADS = {"token_blocks": "token blocks", "positions": "head positions", "nodes": "nodes run"}
 
 
-def passes_record(forecast: PassForecast) -> dict[str, Any]:
-    """The fields that ``sweep plan`` has beside those of a submission."""
+def passes_record(forecast: PassForecast, weights: int, tokens_per_second: float | None) -> dict[str, Any]:
+    """The fields that a plan has beside those of a submission; ``weights`` are the bytes of the model's.
+
+    GPU-seconds are None unless it is known how many tokens go through the model in one.
+    """
+    first, last = list(forecast.efforts.values())[:: len(forecast.efforts) - 1]
+    needs = {
+        "passes": last.passes,
+        "tokens": last.tokens,
+        "tokens_without_sharing": first.tokens,
+        "gpu_seconds": None if tokens_per_second is None else round(last.tokens / tokens_per_second, 3),
+        "peak_bytes": weights + forecast.bytes,
+    }
     efforts = {step: asdict(effort) for step, effort in forecast.efforts.items()}
     return {
+        **needs,
         "planned_tasks": forecast.planned_tasks,
         "batch_tokens": forecast.batch_tokens,
         "assumed_layout": forecast.layout,
@@ -33,6 +46,14 @@ def passes_record(forecast: PassForecast) -> dict[str, Any]:
         "pass_bytes": forecast.bytes,
         "efforts": efforts,
     }
+
+
+def in_words(record: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The same for a reader: sizes with their units, and why something is not known."""
+    unknown = f"unknown: no worker of {model} has run lately"
+    sizes = {name: f"{record[name]} ({size(record[name])})" for name in ("peak_bytes", "pass_bytes")}
+    seconds = record["gpu_seconds"]
+    return {**record, **sizes, "gpu_seconds": unknown if seconds is None else seconds}
 
 
 def write_efforts(forecast: PassForecast) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ndif_batch.cli.forecast import BatchTokens, passes_record, write_efforts
+from ndif_batch.cli.forecast import BatchTokens, in_words, passes_record, write_efforts
 from ndif_batch.cli.output import Format, Output, say, write_record, write_text
 from ndif_batch.cli.submission import Constants, Grid, Zipped
 from ndif_batch.errors import UsageError
@@ -78,7 +78,7 @@ def _show_plan(
 ) -> None:
     """What the passes over the tasks of these ``values`` (as ``submit`` takes them) compute."""
     from ndif_batch.cli.values import space_from
-    from ndif_batch.client.forecast import forecast
+    from ndif_batch.client.forecast import forecast, weights_bytes
 
     if model is None:
         raise UsageError("what is computed depends on the model", hint="name one: --model")
@@ -87,8 +87,10 @@ def _show_plan(
         space = space_from(found.graph.params, *values)
         planned = client.prepare(found.graph, space, model, constants=found.constants)
         passes = forecast(planned, batch_tokens or client.settings.max_batch_tokens)
-    record = {"tasks": planned.tasks, "unique_prompts": planned.prompts.distinct, **passes_record(passes)}
+        needs = passes_record(passes, weights_bytes(planned.model), client.service.tokens_per_second(model))
+    record = {"tasks": planned.tasks, "unique_prompts": planned.prompts.distinct, **needs}
     if output is Format.TABLE:
+        record = in_words(record, model)
         del record["efforts"]
         write_record({key.replace("_", " "): value for key, value in record.items()}, output)
         write_efforts(passes)

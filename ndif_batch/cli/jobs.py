@@ -17,6 +17,7 @@ from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailu
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client
+    from ndif_batch.sweep.space import Space
 
 COLUMNS = ("jobid", "name", "user", "model", "st", "tasks", "done", "age", "reason")
 LONGEST_LISTING = 1000
@@ -52,17 +53,25 @@ def show(job: JobArgument, output: Output = Format.TABLE) -> None:
         shards = client.service.shards(job)
         verified = client.service.verified(job)
         data = job_data(record, Standing.of(client.service))
-    axes = {axis["name"]: length for axis, length in zip(record.space["axes"], _lengths(record), strict=True)}
+    space = _space(record)
+    axes = {axis.name: len(axis) for axis in space.axes}
+    skipped = space.excluded()
     states = Counter(shard.state.value for shard in shards)
     more = {
         "axes": ", ".join(f"{name} ({length})" for name, length in axes.items()) if output is Format.TABLE else axes,
         "constants": record.space["constants"],
+        **({} if skipped is None else {"excluded_points": int(skipped.sum())}),
         "arrays": [array["name"] for array in record.arrays],
         "shards": ", ".join(f"{count} {state}" for state, count in states.items())
         if output is Format.TABLE
         else states,
         "verified": in_words(verified) if output is Format.TABLE else verified.to_json(),
         "seed": record.seed,
+        "max_retries": record.max_retries,
+        "retention_days": record.retention_days,
+        "expires_at": _iso(record.expires_at),
+        "removed_at": _iso(record.removed_at),
+        "resources": record.options.get("resources", {}),
         "graph": record.graph_digest,
         "archive": str(record.store),
     }
@@ -78,7 +87,7 @@ def explain(job: JobArgument) -> None:
         standing = Standing.of(client.service)
         why = explained(waiting_reason(record, standing, client.service.shards(job)), record, standing)
         events = client.service.events(job, LONGEST_LISTING)
-        pilots = pilots_say(client.service.pilots(active=False), record.model)
+        pilots = pilots_say(client.service.newest_pilots([record.model], 1), record.model)
         served = record.state.final or standing.serves(record.model)
     headline = f"job {job} ({record.name}) is {record.state.value}"
     console = stdout()
@@ -181,10 +190,10 @@ def _told(event: EventRecord) -> tuple[str, str, str, str]:
     return (event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S"), event.kind.value, who, detail)
 
 
-def _lengths(record: JobRecord) -> tuple[int, ...]:
+def _space(record: JobRecord) -> Space:
     from ndif_batch.sweep.space import Space
 
-    return Space.from_json(record.space).shape
+    return Space.from_json(record.space)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -59,6 +59,7 @@ __all__ = [
     "Zipped",
     "describe",
     "enqueue",
+    "follow_if",
 ]
 
 
@@ -70,33 +71,39 @@ def enqueue(
     worker: bool,
     parsable: bool,
     seed: int,
-    no_reuse: bool,
+    no_reuse: bool = False,
     **options: Any,
 ) -> JobHandle:
     """Queue a plan, print the job's number, and follow the job if asked to."""
     reused = "" if parsable or no_reuse else _told(client.reusable(plan, seed=seed))
     job = client.submit(plan, seed=seed, reuse=not no_reuse, **options)
-    write_text(str(job.id) if parsable else f"Submitted job {job.id} ({job.record.tasks} tasks{reused})")
-    if worker:
-        from ndif_batch.cli.local_worker import local_worker
+    excluded = f", {plan.excluded} points excluded" if plan.excluded else ""
+    told = f"Submitted job {job.id} ({plan.tasks - plan.excluded} tasks{excluded}{reused})"
+    write_text(str(job.id) if parsable else told)
+    follow_if(client, job, plan, wait=wait, worker=worker)
+    return job
 
-        with local_worker(client.settings, plan.model.name) as running:
-            follow(client, [job], on_look=running.check)
+
+def follow_if(client: Client, job: JobHandle, plan: Plan, *, wait: bool, worker: bool) -> None:
+    """Follow a job to its end if asked to, with a worker of its own if asked to."""
+    if worker:
+        with client.local_worker(plan.model.name):
+            follow(client, [job], own_worker=True)
     elif wait:
         follow(client, [job])
-    return job
 
 
 def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Mapping[str, Any] | None = None) -> None:
     """Print what a plan will run, save and need, which of it earlier jobs have, and what is known of its passes."""
-    space, last = plan.space, plan.tasks - 1
+    space, (first, last) = plan.space, plan.ends
     table = output is Format.TABLE
     axes = {axis.name: len(axis) for axis in space.axes}
     arrays = {array.name: [*space.shape, *array.shape] for array in plan.arrays}
     record = {
         "name": name,
         "model": plan.model.name,
-        "tasks": plan.tasks,
+        "tasks": plan.tasks - plan.excluded,
+        "excluded_points": plan.excluded,
         "reused_tasks": reused.tasks,
         "reused_from": list(reused.jobs),
         "axes": ", ".join(f"{axis} ({length})" for axis, length in axes.items()) if table else axes,
@@ -108,7 +115,7 @@ def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Ma
         "tile": " × ".join(map(str, plan.tile)) if table else list(plan.tile),  # noqa: RUF001
         "shards": len(plan.shards),
         "constants": as_json(space.constants),
-        "first_task": describe_point(space, 0) if table else as_json(space.bindings(0)),
+        "first_task": describe_point(space, first) if table else as_json(space.bindings(first)),
         "last_task": describe_point(space, last) if table else as_json(space.bindings(last)),
         **(passes or {}),
     }

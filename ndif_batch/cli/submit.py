@@ -63,7 +63,7 @@ def submit(
         plan = client.prepare(found.graph, space, info, constants=found.constants)
         job_name = name or experiment.stem.replace("_", "-")
         if dry_run:
-            describe(plan, job_name, output, Reusable() if no_reuse else client.reusable(plan, seed=seed))
+            describe(plan, job_name, output, Reusable.nothing(plan) if no_reuse else client.reusable(plan, seed=seed))
         else:
             enqueue(
                 client,

@@ -1,14 +1,14 @@
-"""The verbs sweep plan and sweep run."""
+"""The verbs sweep plan, sweep run and sweep resume."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ndif_batch.cli.forecast import BatchTokens, passes_record, write_efforts
-from ndif_batch.cli.output import Format, Output
+from ndif_batch.cli.forecast import BatchTokens, in_words, passes_record, write_efforts
+from ndif_batch.cli.output import Format, Output, say, write_text
 from ndif_batch.cli.submission import (
     Hold,
     Key,
@@ -20,11 +20,16 @@ from ndif_batch.cli.submission import (
     Worker,
     describe,
     enqueue,
+    follow_if,
 )
+from ndif_batch.errors import NotFoundError
+from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, Plan
+    from ndif_batch.config import Settings
+    from ndif_batch.sweep.load import Sweep
 
 app = typer.Typer(help="Plan and run sweep files.", no_args_is_help=True)
 
@@ -44,17 +49,25 @@ def plan(
 ) -> None:
     """Check a sweep and say what it will run, re-use, save and need, and what its passes compute; nothing is queued.
 
-    Each line of the last table adds one of the engine's means to those above it; the last line is what is done. A
-    token block is one token in one block of the model; bytes are those that blocks and head make on the way. The
-    layout is what the model's class promises: the one that a worker measures may differ.
+    Passes, tokens, GPU-seconds and the last table are of what runs, without what is re-used. GPU-seconds follow from
+    the tokens, at the speed of the model's workers of the last seven days. Each line of the last table adds one of the
+    engine's means to those above it; the last line is what is done. A token block is one token in one block of the
+    model; bytes are those that blocks and head make on the way. The layout is what the model's class promises: the one
+    that a worker measures may differ.
     """
     from ndif_batch.client import Client
-    from ndif_batch.client.forecast import forecast
+    from ndif_batch.client.forecast import forecast, weights_bytes
 
     with Client() as client:
-        name, planned = plan_sweep(client, config, variables or [])
-        passes = forecast(planned, batch_tokens or client.settings.max_batch_tokens)
-        describe(planned, name, output, client.reusable(planned, seed=seed), passes_record(passes))
+        sweep, planned = plan_sweep(client, config, variables or [], seed)
+        reusable = client.reusable(planned, seed=seed)
+        passes = forecast(planned, batch_tokens or client.settings.max_batch_tokens, reusable.left)
+        speed = client.service.tokens_per_second(planned.model.name)
+        needs = passes_record(passes, weights_bytes(planned.model), speed)
+        if output is Format.TABLE:
+            needs = in_words(needs, planned.model.name)
+        describe(planned, sweep.name, output, reusable, {**needs, **wishes(sweep, client.settings)})
+        tell_unmet(client, sweep)
         if output is Format.TABLE:
             write_efforts(passes)
 
@@ -76,11 +89,11 @@ def run(
     from ndif_batch.client import Client
 
     with Client() as client:
-        name, planned = plan_sweep(client, config, variables or [])
-        enqueue(
+        sweep, planned = plan_sweep(client, config, variables or [], seed)
+        submit_sweep(
             client,
+            sweep,
             planned,
-            name=name,
             seed=seed,
             hold=hold,
             key=key,
@@ -92,14 +105,82 @@ def run(
         )
 
 
-def plan_sweep(client: Client, config: Path, variables: list[str]) -> tuple[str, Plan]:
-    """The name and the checked plan of a sweep file."""
+@app.command()
+def resume(
+    config: Config,
+    variables: Variables = None,
+    seed: Seed = 0,
+    wait: Wait = False,
+    worker: Worker = False,
+    parsable: Parsable = False,
+) -> None:
+    """Let the newest job of a sweep go on: release it, retry what failed, or queue again what was cancelled.
+
+    What is saved is not run again. Exit code 3 if there is no job of this sweep; one that is completed stays as it is.
+    """
+    from ndif_batch.client import Client
+
+    with Client() as client:
+        sweep, planned = plan_sweep(client, config, variables or [], seed)
+        job = client.earlier(planned, seed=seed)
+        if job is None:
+            raise NotFoundError(f"no job of this sweep has begun: {config}", hint=f"`ndif-batch sweep run {config}`")
+        if job.state is JobState.CANCELLED:
+            submit_sweep(client, sweep, planned, seed=seed, wait=wait, worker=worker, parsable=parsable)
+            return
+        if job.state is JobState.HELD:
+            job.release()
+        elif job.state is JobState.FAILED:
+            job.retry()
+        told = f"Job {job.id} is {job.state} ({job.record.tasks_done} of {job.record.tasks} tasks done)"
+        write_text(str(job.id) if parsable else told)
+        follow_if(client, job, planned, wait=wait, worker=worker)
+
+
+def submit_sweep(client: Client, sweep: Sweep, planned: Plan, **options: Any) -> None:
+    """Queue a sweep as one job, as its file asks."""
+    tell_unmet(client, sweep)
+    enqueue(
+        client,
+        planned,
+        name=sweep.name,
+        priority=sweep.schedule.number,
+        max_retries=sweep.schedule.max_retries,
+        retention_days=sweep.retention_days,
+        resources=sweep.resources.words(),
+        **options,
+    )
+
+
+def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0) -> tuple[Sweep, Plan]:
+    """A sweep file and its checked plan."""
     from ndif_batch.cli.experiments import load_experiment
     from ndif_batch.cli.values import variables_from
     from ndif_batch.sweep.load import load_sweep
 
-    sweep = load_sweep(config, variables_from(variables))
+    sweep = load_sweep(config, variables_from(variables), seed)
     info = client.model_info(sweep.model)
     found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
-    sweep.check(found.graph.params)
-    return sweep.name, client.prepare(found.graph, sweep.space, info, constants=found.constants)
+    sweep.check(found.graph.params, found.graph.saves())
+    plan = client.prepare(found.graph, sweep.space, info, constants=found.constants, save=sweep.save)
+    return sweep, plan
+
+
+def wishes(sweep: Sweep, settings: Settings) -> dict[str, Any]:
+    """What a sweep file asks of the cluster and of the archive, as the job will have it."""
+    kept = settings.retention_days if sweep.retention_days is None else sweep.retention_days
+    return {
+        "priority": sweep.schedule.number,
+        "max_retries": sweep.schedule.max_retries,
+        "retention_days": kept,
+        "resources": sweep.resources.words(),
+    }
+
+
+def tell_unmet(client: Client, sweep: Sweep) -> None:
+    """Say on stderr which of the resources that a sweep asks for the workers of its model do not get."""
+    unmet = client.unmet_resources(sweep.model, sweep.resources.words())
+    if unmet:
+        told = ", ".join(unmet)
+        say(f"workers of {sweep.model} do not get what the sweep asks for: {told}. The job runs with what they get;")
+        say("it is the administrator's setting cluster.resources or cluster.models, as workers belong to a model")

@@ -23,6 +23,9 @@ def run(
     idle_seconds: Annotated[
         float | None, typer.Option("--idle-seconds", min=0, help="End after so long without work.")
     ] = None,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", help="End when standard input does: with the process that holds the pipe.")
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="End after one round of work.")] = False,
     walltime: Annotated[
         float | None, typer.Option("--walltime", min=1, help="End in good order before so many seconds have passed.")
@@ -38,6 +41,7 @@ def run(
         model,
         until_idle=until_idle,
         idle_seconds=idle_seconds,
+        until_eof=until_eof,
         once=once,
         device=device,
         walltime_seconds=walltime,

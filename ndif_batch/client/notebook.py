@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ndif_batch.client.picture import Picture
 
 SHOWN_FAILURES = 3
+DRAWN_AXES = 2
+"""The first two axes of a job are drawn, as its user named them, with the mean over the others."""
+
 MOST_VALUES = 2**20
 """A picture is drawn of at most so many tasks: every look reads them all."""
 
@@ -41,11 +45,25 @@ class Live:
             print(repr(self._job), file=sys.stderr)
             return
         show = import_module("IPython.display")
-        html = show.HTML(page(self._job, self._save))
+        shown = _Shown(page(self._job, self._save), repr(self._job))
         if self._place is None:
-            self._place = show.display(html, display_id=True)
+            self._place = show.display(shown, display_id=True)
         else:
-            self._place.update(html)
+            self._place.update(shown)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Shown:
+    """A page, and its words for readers of a notebook that show no HTML."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def in_notebook() -> bool:
@@ -78,7 +96,7 @@ def _parts(job: JobHandle, save: str | None) -> Iterator[str]:
 
 def _picture(job: JobHandle, save: str | None) -> Picture | None:
     """What is saved so far; None if there is nothing yet, or nothing that is a single number."""
-    from ndif_batch.client.panels import panels
+    from ndif_batch.client.panels import as_numbers, panels
 
     if job.record.removed_at is not None or job.record.tasks > MOST_VALUES:
         return None
@@ -89,7 +107,10 @@ def _picture(job: JobHandle, save: str | None) -> Picture | None:
     name = _chosen(results, save)
     if name is None:
         return None
-    data = results.xarray()[name]
+    data = results.xarray()[name].squeeze()
+    beside = [str(dim) for dim in data.dims[DRAWN_AXES:]]
+    if beside:
+        data, name = data.copy(data=as_numbers(data)).mean(beside), f"{name}, mean over {', '.join(beside)}"
     return panels(data, name, results.attributes.get("tokens"), 1).pictures[0]
 
 

@@ -45,13 +45,13 @@ class Picture:
     @property
     def signed(self) -> bool:
         """Whether values lie on both sides of zero, so that zero deserves the middle of the colours."""
-        low, high = self._ends()
+        low, high = self.ends
         return low < 0 < high
 
     @property
     def limits(self) -> tuple[float, float]:
         """The values at the ends of the colours; equally far from zero for signed data."""
-        low, high = self._ends()
+        low, high = self.ends
         if self.signed:
             far = max(-low, high)
             return -far, far
@@ -69,7 +69,9 @@ class Picture:
         red, green, blue = (round(float(np.interp(at, range(len(anchors)), anchors[:, i]))) for i in range(3))
         return red, green, blue
 
-    def _ends(self) -> tuple[float, float]:
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest value, of all pictures that it stands beside."""
         if self.span is not None:
             return self.span
         return (float(self.finite.min()), float(self.finite.max())) if self.finite.size else (0.0, 1.0)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from ndif_batch import blobs
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, archive_size, distinct_dims
 from ndif_batch.client.resolved import Prompts, check_parameters, count_prompts, resolve_space
 from ndif_batch.client.shapes import Saved, shapes
-from ndif_batch.errors import ShapeError
+from ndif_batch.errors import ShapeError, SweepError
 from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.graph.validate import check_constants, validate
@@ -20,14 +22,17 @@ from ndif_batch.models.info import ModelInfo
 from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.tiles import tile_shape, tile_tasks
 
+Tasks: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A checked submission.
 
-    ``shards`` are the task ids of each shard. ``bytes`` are those of all saved values, uncompressed; ``files`` those
-    of the archive; ``cost`` the most FLOPs of the graph's own operations in one task (the model's come on top).
-    ``constants`` are the tensors to be stored at submission, by digest; ``stored`` those that are already.
+    ``shards`` are the task ids of each shard; so many tasks are ``excluded`` and do not run. ``bytes`` are those of all
+    saved values, uncompressed; ``files`` those of the archive; ``cost`` the most FLOPs of the graph's own operations in
+    one task (the model's come on top). ``constants`` are the tensors to be stored at submission, by digest; ``stored``
+    those that are already.
     """
 
     graph: Graph
@@ -36,6 +41,7 @@ class Plan:
     arrays: tuple[ArraySpec, ...]
     tile: tuple[int, ...]
     shards: tuple[range, ...]
+    excluded: int
     prompts: Prompts
     bytes: int
     files: int
@@ -45,18 +51,37 @@ class Plan:
 
     @property
     def tasks(self) -> int:
-        """Number of tasks."""
+        """Number of tasks, those included that do not run."""
         return self.space.size
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The first and the last task that run."""
+        return (int(self.running[0]), int(self.running[-1])) if self.excluded else (0, self.tasks - 1)
+
+    @property
+    def running(self) -> Tasks:
+        """The ids of the tasks that run, in order."""
+        return running(self.space)
+
+
+def running(space: Space) -> Tasks:
+    """The ids of the tasks of a space that run, in order."""
+    skipped = space.excluded()
+    return np.arange(space.size) if skipped is None else np.flatnonzero(~skipped)
 
 
 def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str, Any], blobs_directory: Path) -> Plan:
-    """Checks a graph, what its parameters are bound to, and the shapes of every task.
+    """Checks a graph, what its parameters are bound to, and the shapes of every task that runs.
 
     A constant tensor is among ``constants`` or stored already. Raises ``GraphError``, ``SweepError``, ``ModelError``
     or ``ShapeError``, and ``NotFoundError`` for a missing constant; an error of one task names its bindings.
     """
     validate(graph)
     check_parameters(graph, space)
+    skipped = space.excluded()
+    if skipped is not None and skipped.all():
+        raise SweepError("no point of the space is left to run")
     resolved = resolve_space(graph, space, model)
     given, stored = _constants(graph, space, constants, blobs_directory)
     check_constants(graph, {digest: tensor.bytes for digest, tensor in (given | stored).items()})
@@ -73,6 +98,7 @@ def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str
         arrays=arrays,
         tile=tile,
         shards=tuple(tile_tasks(space.shape, tile)),
+        excluded=0 if skipped is None else int(skipped.sum()),
         prompts=count_prompts(graph, resolved, model),
         bytes=size.bytes,
         files=size.files,

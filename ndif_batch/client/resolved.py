@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import ceil
+from typing import Any
 
 from ndif_batch.errors import ModelError, SweepError, nearest
 from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, TensorRef, Value
@@ -74,25 +74,45 @@ def resolve_space(graph: Graph, space: Space, model: ModelInfo) -> Space:
         return [known[name, value] for value in values]
 
     axes = tuple(Axis(axis.name, {n: column(n, values) for n, values in axis.columns.items()}) for axis in space.axes)
-    return Space(axes, {name: column(name, (value,))[0] for name, value in space.constants.items()})
+    constants = {name: column(name, (value,))[0] for name, value in space.constants.items()}
+    return Space(axes, constants, space.rules)
 
 
 def count_prompts(graph: Graph, space: Space, model: ModelInfo) -> Prompts:
-    """The prompts of all tasks of a resolved ``space``; a prompt that an axis does not vary is the same in each."""
-    values = dict(_columns(space))
-    runs = [
-        _ids(values[run.prompt.param] if isinstance(run.prompt, ParamRef) else (run.prompt,), model)
-        for run in graph.runs
-    ]
-    tokens = sum(sum(map(len, prompts)) * space.size // len(prompts) for prompts in runs)
-    distinct = len(set(chain.from_iterable(runs)))
-    return Prompts(distinct, tokens, max(1, ceil(tokens / space.size)))
+    """The prompts of all tasks of a resolved ``space`` that run; one that no axis varies is the same in each."""
+    uses, running = _uses(space)
+    distinct: set[tuple[int, ...]] = set()
+    tokens = 0
+    for run in graph.runs:
+        name = run.prompt.param if isinstance(run.prompt, ParamRef) else None
+        values = (run.prompt,) if name is None else dict(_columns(space))[name]
+        for ids, tasks in zip(_ids(values, model), uses.get(name, (running,)), strict=True):
+            if tasks:
+                distinct.add(ids)
+                tokens += len(ids) * tasks
+    return Prompts(len(distinct), tokens, max(1, ceil(tokens / running)))
 
 
-def _ids(prompts: Sequence[Value | str | tuple[int, ...]], model: ModelInfo) -> list[tuple[int, ...]]:
+def _uses(space: Space) -> tuple[dict[str | None, Sequence[int]], int]:
+    """How many running tasks have each value of each varying parameter, and how many run."""
+    skipped = space.excluded()
+    if skipped is None:
+        counts = [[space.size // length] * length for length in space.shape]
+        running = space.size
+    else:
+        grid = ~skipped.reshape(space.shape)
+        numbers = range(grid.ndim)
+        counts = [grid.sum(axis=tuple(k for k in numbers if k != number)).tolist() for number in numbers]
+        running = int(grid.sum())
+    along = zip(space.axes, counts, strict=True)
+    return {name: tasks for axis, tasks in along for name in axis.columns}, running
+
+
+def _ids(prompts: Sequence[Any], model: ModelInfo) -> list[tuple[int, ...]]:
+    """Token ids of each prompt; none of one that cannot be."""
     tokenizer = model.tokenizer
     encoded = [tokenizer.encode(p) if isinstance(p, str) and tokenizer is not None else p for p in prompts]
-    return [ids for ids in encoded if isinstance(ids, tuple)]
+    return [ids if isinstance(ids, tuple) else () for ids in encoded]
 
 
 def _columns(space: Space) -> Iterator[tuple[str, Sequence[Value]]]:

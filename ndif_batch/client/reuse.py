@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ndif_batch.archive import ArchiveSpec
-from ndif_batch.client.plan import Plan
+from ndif_batch.client.plan import Plan, Tasks
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.graph.serialize import digest
 from ndif_batch.models.info import ModelInfo
@@ -33,10 +33,16 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Reusable:
-    """How many tasks of a plan earlier jobs have saved, and which jobs, newest first."""
+    """How many tasks of a plan earlier jobs have saved, and which jobs, newest first; ``left`` are those that run."""
 
     tasks: int = 0
     jobs: tuple[int, ...] = ()
+    left: Tasks = field(default_factory=lambda: np.arange(0), compare=False)
+
+    @classmethod
+    def nothing(cls, plan: Plan) -> Reusable:
+        """All of the plan runs."""
+        return cls(0, (), plan.running)
 
 
 def identity(graph: Graph, model: ModelInfo, options: Mapping[str, Any], seed: int) -> str:
@@ -58,7 +64,7 @@ def identity(graph: Graph, model: ModelInfo, options: Mapping[str, Any], seed: i
 
 def reusable(plan: Plan, earlier: Sequence[JobRecord]) -> Reusable:
     """What of a plan the ``earlier`` jobs, all of its identity, hold at this moment."""
-    left = np.arange(plan.tasks)
+    wanted = left = plan.running
     found = []
     for job in earlier:
         if not len(left):
@@ -68,16 +74,18 @@ def reusable(plan: Plan, earlier: Sequence[JobRecord]) -> Reusable:
         if has.any():
             found.append(job.id)
             left = left[~has]
-    return Reusable(plan.tasks - len(left), tuple(found))
+    return Reusable(len(wanted) - len(left), tuple(found), left)
 
 
 def _saved(job: JobRecord) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which tasks of a job are saved, as its archive says; a completed job is taken at its word."""
     from ndif_batch.archive import SavedTasks
 
+    space = Space.from_json(job.space)
     if job.state is JobState.COMPLETED:
-        return np.full(job.tasks, job.store.is_dir())
-    axes = {axis.name: axis.columns for axis in Space.from_json(job.space).axes}
+        skipped = space.excluded()
+        return np.full(job.tasks, job.store.is_dir()) if skipped is None else ~skipped & job.store.is_dir()
+    axes = {axis.name: axis.columns for axis in space.axes}
     return SavedTasks(job.store, ArchiveSpec.described(axes, job.tile, job.arrays)).saved()
 
 

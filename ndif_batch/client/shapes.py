@@ -6,6 +6,9 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from ndif_batch.engine.program import compile_task, optimise
 from ndif_batch.errors import NdifBatchError, ShapeError
@@ -16,7 +19,7 @@ from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, Value, leaves
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.tokenizer import concrete
-from ndif_batch.sweep.space import Axis, Space
+from ndif_batch.sweep.space import Axis, Excluded, Space
 from ndif_batch.sweep.task import make_task
 
 CHECKED_TASKS = 4_096
@@ -68,13 +71,43 @@ def shapes(
 
 
 def checked_tasks(graph: Graph, space: Space, sites: SiteMap) -> list[int]:
-    """Ids of the tasks that stand for all tasks of a resolved ``space``, in order."""
+    """Ids of the tasks that stand for all tasks of a resolved ``space`` that run, in order."""
     classes = _Classes(graph, sites)
+    skipped = space.excluded()
+    if skipped is not None:
+        return _checked_of(space, classes, ~skipped)
     chosen = [_distinct(axis, classes) for axis in space.axes]
     if prod(map(len, chosen)) > CHECKED_TASKS:
         chosen = [_corners(axis, classes) for axis in space.axes]
     strides = [prod(space.shape[i + 1 :]) for i in range(len(space.axes))]
     return [sum(at * stride for at, stride in zip(point, strides, strict=True)) for point in product(*chosen)]
+
+
+def _checked_of(space: Space, classes: _Classes, runs: Excluded) -> list[int]:
+    """As :func:`checked_tasks`, of some tasks of a space.
+
+    Should they be too many, they are for each place of an axis that matters the first and the last task there.
+    """
+    tasks = np.flatnonzero(runs)
+    points = np.unravel_index(tasks, space.shape) if space.axes else ()
+    kinds = [_labels(axis, classes)[along] for axis, along in zip(space.axes, points, strict=True)]
+    distinct = np.unique(np.stack(kinds), axis=1, return_index=True)[1] if kinds else np.array([0])
+    if len(distinct) <= CHECKED_TASKS:
+        return sorted(tasks[distinct].tolist())
+    ends = set()
+    for axis, along in zip(space.axes, points, strict=True):
+        for place in _corners(axis, classes):
+            there = tasks[along == place]
+            ends |= {int(there[0]), int(there[-1])} if len(there) else set()
+    return sorted(ends)
+
+
+def _labels(axis: Axis, classes: _Classes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """A number for each place of an axis: equal where shapes cannot differ."""
+    labels = np.empty(len(axis), dtype=np.int64)
+    for number, group in enumerate(_groups(axis, classes, tuple(axis.columns)).values()):
+        labels[group] = number
+    return labels
 
 
 class _Classes:

@@ -155,14 +155,14 @@ def _take_one(pack: Pack, value: Any, shape: SiteValue, lane: int, index: tuple[
     return getitem(view, index) if index else view
 
 
-def _view(value: torch.Tensor, shape: SiteTensor, places: Numbers) -> torch.Tensor:
+def _view(value: torch.Tensor, shape: SiteTensor, places: torch.Tensor) -> torch.Tensor:
     """A copy of the tokens at ``places``."""
     if not shape.token_axes:
         return value.clone()
     return value.index_select(shape.token_axes[0], uploaded(places, value.device))
 
 
-def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) -> tuple[Numbers, tuple[Any, ...]]:
+def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
     """Places of the positions that ``index`` touches, and the index for a view of these alone."""
     length = int(pack.lanes.length[lane])
     parts = one_part_an_axis(index, len(shape.shape)) if len(shape.token_axes) == 1 else None
@@ -176,7 +176,7 @@ def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) ->
     return _row(pack, lane, touched), tuple(slice(None) if part is WHOLE else part for part in new)
 
 
-def _row(pack: Pack, lane: int, touched: Numbers) -> Numbers:
+def _row(pack: Pack, lane: int, touched: Numbers) -> torch.Tensor:
     return pack.places(np.full(touched.size, lane), touched)
 
 
@@ -188,7 +188,7 @@ def _parts(index: tuple[Any, ...], shape: SiteTensor) -> tuple[Any, ...]:
     return parts
 
 
-def _places(pack: Pack, lanes: Numbers, part: int | slice | Rows) -> Numbers:
+def _places(pack: Pack, lanes: Numbers, part: int | slice | Rows) -> torch.Tensor:
     """Places of the positions of each task: ``[tasks]`` for a position, ``[tasks, positions]`` for a slice."""
     lengths = pack.lanes.length[lanes]
     if isinstance(part, slice):

@@ -53,6 +53,12 @@ def attending(pack: Callable[[], Pack], watch: Watch | None = None) -> Iterator[
         _current.reset(token)
 
 
+def current_pack() -> Pack | None:
+    """The pack that attention is over at this moment, if it is ours."""
+    current = _current.get()
+    return None if current is None else current[0]()
+
+
 class Pattern:
     """Which earlier or later tokens of its own run a token may attend to, as transformers' mask function says."""
 
@@ -99,15 +105,21 @@ class Pattern:
         return self._windows[length]
 
     def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
-        place = torch.arange(length, device=self._device)
-        zero = torch.zeros((), dtype=torch.long, device=self._device)
-        allowed = self._function(zero, zero, place[:, None], place[None, :])
-        allowed = allowed.expand(length, length)
+        try:
+            allowed = self._allowed(length, torch.device("cpu"))
+        except RuntimeError:  # the function has tensors of its own, on the model's device
+            allowed = self._allowed(length, self._device).cpu()
         if bool(allowed.all()):
             return None, False
         if torch.equal(allowed, torch.ones_like(allowed).tril()):
             return None, True
-        return allowed, False
+        return allowed.to(self._device), False
+
+    def _allowed(self, length: int, device: torch.device) -> torch.Tensor:
+        """Looked at in main memory, so that a pass that begins does not wait for the end of the last."""
+        place = torch.arange(length, device=device)
+        zero = torch.zeros((), dtype=torch.long, device=device)
+        return self._function(zero, zero, place[:, None], place[None, :]).expand(length, length)
 
 
 def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device, **_: Any) -> Pattern:

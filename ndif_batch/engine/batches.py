@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ndif_batch.engine.loaded import Footprint
@@ -10,17 +10,19 @@ from ndif_batch.engine.memory import Live
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.tasks import Member
 
+MOST_SAVED = 2**29
+"""Bytes that the tasks of a pass may save together: all of them lie in main memory until they are written."""
 RESIDENT = 0.25
 """How much of what a token takes inside a block it takes between blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a task brings to a pass: ``tokens`` of its own, ``prompts`` that it can share with others, ``positions``
-    in the head, and what the values of its nodes take."""
+    """What a task brings to a pass: ``tokens`` of its own, runs that it ``shares`` with others, each with its
+    tokens, ``positions`` in the head, and what the values of its nodes take."""
 
     tokens: int
-    prompts: frozenset[tuple[int, ...]]
+    shares: frozenset[tuple[Hashable, int]]
     positions: int
     live: Live
 
@@ -44,15 +46,17 @@ class Batch:
     _positions: int = 0
     _most: int = 0
     _between: int = 0
+    _saved: int = 0
     _within: dict[int, int] = field(default_factory=dict)
-    _shared: set[tuple[int, ...]] = field(default_factory=set)
+    _shared: set[tuple[Hashable, int]] = field(default_factory=set)
 
     def add(self, task: Prepared) -> None:
         """Takes a task in."""
         self.tokens += self._more(task.need)
-        self._shared |= task.need.prompts
+        self._shared |= task.need.shares
         self._positions += task.need.positions
         self._between += task.need.live.between
+        self._saved += task.need.live.saved
         self._within[id(task.program)] = self._within_of(task)
         self._most = max(self._most, self._within[id(task.program)])
         self.tasks.append(task)
@@ -60,6 +64,8 @@ class Batch:
     def has_room(self, task: Prepared, max_tokens: int, max_bytes: int, footprint: Footprint) -> bool:
         """Whether a further task can go with those that are there."""
         if task.alone or any(other.alone for other in self.tasks[-1:]):
+            return False
+        if self._saved + task.need.live.saved > MOST_SAVED:
             return False
         tokens = self.tokens + self._more(task.need)
         positions = self._positions + task.need.positions
@@ -75,7 +81,9 @@ class Batch:
         return self._within.get(id(task.program), 0) + task.need.live.within
 
     def _more(self, need: Need) -> int:
-        return need.tokens + sum(len(prompt) for prompt in need.prompts - self._shared)
+        if need.shares <= self._shared:
+            return need.tokens
+        return need.tokens + sum(tokens for _, tokens in need.shares - self._shared)
 
 
 def batches(tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprint: Footprint) -> Iterator[Batch]:

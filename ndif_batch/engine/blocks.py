@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,9 +31,8 @@ class Moments:
     causal: bool = True
 
     def birth(self, order: int) -> int:
-        """At which birth a run has to be apart that is changed at a site."""
-        before = [k for k, at in enumerate(self.births) if at <= order]
-        return before[-1] if before else FROM_THE_BEGINNING
+        """At which birth a run has to be apart that is changed at a site; before the first: from the beginning."""
+        return bisect_right(self.births, order) - 1
 
 
 @dataclass(frozen=True, slots=True)

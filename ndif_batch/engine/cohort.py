@@ -20,7 +20,18 @@ from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import saved, shown
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
-from ndif_batch.engine.values import Rows, column, compact, has_nan, joined, of_task, of_tasks, on_one_device, varies
+from ndif_batch.engine.values import (
+    Rows,
+    column,
+    compact,
+    has_nan,
+    joined,
+    of_each,
+    of_task,
+    of_tasks,
+    on_one_device,
+    varies,
+)
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
@@ -44,6 +55,7 @@ class Cohort:
     _prints: list[tuple[str, Any]] = field(default_factory=list)
     _values: dict[int, Any] = field(default_factory=dict)
     _next: int = 0
+    _halted: int = -1
 
     def __post_init__(self) -> None:
         self._left = list(self.program.uses)
@@ -54,13 +66,19 @@ class Cohort:
         """Where in pass ``stage`` there is something to do."""
         return {entry.order for entry in self.program.entries if entry.stage == stage and entry.order >= 0}
 
-    def advance(self, stage: int, order: int, point: Touchpoint | None = None) -> None:
-        """Carries out every node that is due at ``(stage, order)``."""
+    def advance(self, stage: int, order: int, point: Touchpoint | None = None) -> bool:
+        """Carries out the nodes that are due at ``(stage, order)``, up to the next write; whether one is waiting.
+
+        Other cohorts may have equal runs in the same lanes: before one of them writes there, all have read.
+        """
         entries = self.program.entries
-        done = []
+        done: list[int] = []
         while self.members and self._next < len(entries):
             entry = entries[self._next]
             if (entry.stage, entry.order) != (stage, order):
+                break
+            if self.program.graph.nodes[entry.node].op == "write" and self._halted != self._next:
+                self._halted = self._next
                 break
             self._next += 1
             done.append(entry.node)
@@ -68,16 +86,18 @@ class Cohort:
         for i in done:
             if i in self._values:
                 self._values[i] = compact(self._values[i])
+        return bool(self.members) and self._halted == self._next
 
     def results(self) -> Iterator[tuple[Member, dict[str, torch.Tensor], tuple[tuple[str, str], ...]]]:
         """What each member that is well has saved and printed; no two share memory."""
-        several = len(self.members) > 1
+        count = len(self.members)
+        saved = {
+            name: of_each(value, count) if varies(value) or count == 1 else [value.clone() for _ in self.members]
+            for name, value in self._saves.items()
+        }
         for place, member in enumerate(self.members):
-            saves = {
-                name: of_task(value, place) if varies(value) or not several else value.clone()
-                for name, value in self._saves.items()
-            }
-            yield member, saves, tuple((name, of_task(text, place)) for name, text in self._prints)
+            saves = {name: values[place] for name, values in saved.items()}
+            yield member, saves, tuple([(name, of_task(text, place)) for name, text in self._prints])
 
     def unsound_places(self) -> set[int]:
         """Places of the members of whom a run borrowed tokens and held what is not finite."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from ndif_batch.engine.again import Again
 from ndif_batch.engine.batches import Batch, Prepared, batches
+from ndif_batch.engine.blocks import FROM_THE_BEGINNING
 from ndif_batch.engine.cohort import Cohort
+from ndif_batch.engine.following import Orders
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.memory import free_bytes, shown_bytes
+from ndif_batch.engine.memory import free_for_passes, free_here, shown_bytes
 from ndif_batch.engine.passes import apply_module, run_pass
-from ndif_batch.engine.plan import Route, plan_pass
+from ndif_batch.engine.plan import plan_pass
 from ndif_batch.engine.prepare import Preparation
+from ndif_batch.engine.routes import Route
 from ndif_batch.engine.saves import copies
 from ndif_batch.engine.schedule import BEFORE
 from ndif_batch.engine.stopwatch import Stopwatch
@@ -71,6 +75,10 @@ class _Started:
 CPU_BATCH_TOKENS = 2048
 """More tokens in one pass gain little on a CPU, and a worker that is asked to end finishes its pass first."""
 CUDA_BATCH_TOKENS = 65_536
+PIPELINED_TOKENS = 4_096
+"""Where layers lie on one GPU after another: enough to keep one busy, few enough that work is there for all."""
+WINDOW = 16
+"""So many batches' tasks are put in order there."""
 
 
 @dataclass
@@ -86,12 +94,19 @@ class Engine:
     max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
     beside: bool = False
+    _over: list[int] = field(default_factory=list)
 
     @property
     def batch_tokens(self) -> int:
-        """The most tokens of a pass that holds several tasks."""
+        """The most tokens of a pass that holds several tasks; where layers lie on several GPUs each has one of many."""
         default = CUDA_BATCH_TOKENS if self.model.device.type == "cuda" else CPU_BATCH_TOKENS
+        default = PIPELINED_TOKENS if len(self.model.devices) > 1 else default
         return self.max_batch_tokens or default
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches are under way while the next is made ready: one a GPU through which each goes."""
+        return len(self.model.devices)
 
     def run(
         self,
@@ -126,22 +141,25 @@ class Engine:
         settled: Callable[[Iterable[Outcome]], Iterable[Outcome]],
     ) -> Iterator[Outcome]:
         """What :meth:`run` gives; ``settled`` is applied to what comes out together."""
-        around = self._surroundings(nan, constants)
+        around = self._surroundings(nan == "error", constants)
         preparation = Preparation(self.model, solo=layout == "solo", constants=constants)
+        orders = self._orders(preparation.routes, constants, refuse_nan=nan == "error")
         refused: list[Outcome] = []
         prepared = in_turn(self._prepared(tasks, preparation, refused), packed=self.model.layout.packed)
-        free = free_bytes(self.model.device)
+        if len(self.model.devices) > 1:
+            prepared = late_first(prepared, preparation.routes, WINDOW * self.batch_tokens)
+        free = free_for_passes(self.model)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
             needed = batch.bytes(self.model.footprint)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
-            before, started = started, list(self._start(batch, preparation.routes, around))
-            yield from settled(self._outcomes(before))
-            if self.model.device.type == "cpu":
-                yield from settled(self._outcomes(started))
-                started = []
+            started += self._start(batch, preparation.routes, around, orders)
+            while len(started) > self.in_flight:
+                yield from settled(self._outcomes([started.pop(0)]))
         yield from settled(self._outcomes(started))
         yield from settled(refused)
+        if orders is not None:
+            self._over.append(orders.call)
 
     def _prepared(self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]) -> Iterator[Prepared]:
         """The tasks that can run; what became of the others is put into ``refused``."""
@@ -151,24 +169,50 @@ class Engine:
             except NdifBatchError as error:
                 refused.append(Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None))))
 
-    def _surroundings(self, nan: NanPolicy, constants: Mapping[str, torch.Tensor]) -> Surroundings:
+    def follow(
+        self,
+        tasks: Sequence[Prepared],
+        routes: Routes,
+        constants: Mapping[str, torch.Tensor],
+        *,
+        refuse_nan: bool,
+    ) -> None:
+        """Carries out a batch beside the rank that has it; what comes of it is that one's to tell."""
+        with suppress(Exception):
+            self._executed(tasks, routes, self._surroundings(refuse_nan, constants))
+            return
+        self._free_memory()
+
+    def _orders(self, routes: Routes, constants: Mapping[str, torch.Tensor], *, refuse_nan: bool) -> Orders | None:
+        """How the other ranks of a model that is split hear what they are to run, if this one leads."""
+        if self.model.split is None or not self.model.split.ranks.leads:
+            return None
+        return Orders(self.model, routes, constants, self.beside, refuse_nan, self._over)
+
+    def _surroundings(self, refuse_nan: bool, constants: Mapping[str, torch.Tensor]) -> Surroundings:
         there = cache(lambda digest: constants[digest].to(self.model.device))
         return Surroundings(
             weight=self.model.weight,
-            call=lambda path, args: apply_module(self.model.submodule(path), args),
+            call=self._applied,
             constant=there,
             device=self.model.device,
             spread=self.model.spread,
-            refuse_nan=nan == "error",
+            refuse_nan=refuse_nan,
         )
 
-    def _start(self, batch: Batch, routes: Routes, around: Surroundings) -> Iterator[_Started]:
+    def _applied(self, path: str, args: tuple[Any, ...]) -> Any:
+        module, split = self.model.submodule(path), self.model.split
+        return apply_module(module, args) if split is None else split.applied(path, module, args, apply_module)
+
+    def _start(self, batch: Batch, routes: Routes, around: Surroundings, orders: Orders | None) -> Iterator[_Started]:
         """Runs a batch; a GPU is still at work when it is given back, so that the next can be made ready.
 
         A batch whose pass breaks as a whole is halved until the task that breaks it is found.
         """
         tasks = batch.tasks
         try:
+            if orders is not None:
+                orders.give(tasks)
             started = self._executed(tasks, routes, around)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
@@ -184,7 +228,7 @@ class Engine:
             smaller = Batch()
             for task in half:
                 smaller.add(task)
-            yield from self._start(smaller, routes, around)
+            yield from self._start(smaller, routes, around, orders)
 
     def _outcomes(self, batches: Sequence[_Started]) -> Iterator[Outcome]:
         for batch in batches:
@@ -198,16 +242,23 @@ class Engine:
     def _told(self, error: Exception, batch: Batch) -> str:
         """What went wrong, in one line; of memory how much was needed."""
         if isinstance(error, torch.OutOfMemoryError):
-            need, free = batch.bytes(self.model.footprint), free_bytes(self.model.device)
+            need, free = batch.bytes(self.model.footprint), free_for_passes(self.model)
             return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
         return str(error).splitlines()[0] if str(error) else type(error).__name__
 
     def _executed(self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings) -> _Started:
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), self._together():
             stopwatch = Stopwatch(self.model.device)
             cohorts = self._execute(tasks, routes, around)
             stopwatch.stop()
             return _Started(cohorts, copies(), stopwatch)
+
+    def _together(self) -> AbstractContextManager[None]:
+        """All ranks of a model that is split are at it, unless they are still trying what it can do."""
+        split = self.model.split
+        if split is None or not split.ranks.running:
+            return nullcontext()
+        return split.ranks.one_pass(lambda: free_here(self.model))
 
     @cached_property
     def _stream(self) -> torch.cuda.Stream | None:
@@ -243,6 +294,27 @@ class Engine:
 def in_turn(tasks: Iterable[Prepared], *, packed: bool) -> Iterable[Prepared]:
     """Tasks as they are cut into batches: as given, or those with prompts of equal lengths together."""
     return tasks if packed else sorted(tasks, key=lambda task: [len(prompt) for prompt in task.member.prompts])
+
+
+def late_first(tasks: Iterable[Prepared], routes: Routes, tokens: int) -> Iterator[Prepared]:
+    """Tasks in windows of so many ``tokens``, in each those whose runs leave their trunks late before the others.
+
+    They hardly touch the first of the GPUs on which layers lie, which has time for the others meanwhile. To begin with
+    what is short on the first of two machines is best for both (S. M. Johnson, 1954).
+    """
+
+    def late(task: Prepared) -> int:
+        return -max((route.birth for route in routes[id(task.program)]), default=FROM_THE_BEGINNING)
+
+    window: list[Prepared] = []
+    held = 0
+    for task in tasks:
+        window.append(task)
+        held += task.need.tokens
+        if held >= tokens:
+            yield from sorted(window, key=late)
+            window, held = [], 0
+    yield from sorted(window, key=late)
 
 
 def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:

@@ -16,9 +16,10 @@ from ndif_batch.engine.blocks import Moments, births_of, find_blocks
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.engine import by_program, in_turn, side_by_side
 from ndif_batch.engine.outline import AssumedModel
-from ndif_batch.engine.plan import PassPlan, Route, plan_pass, routes
+from ndif_batch.engine.plan import PassPlan, plan_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.program import Program, at_sites, compile_task, rewritten
+from ndif_batch.engine.routes import Route, routes
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.nodes import Graph

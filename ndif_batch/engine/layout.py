@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import PreTrainedModel
@@ -14,6 +14,7 @@ from ndif_batch.engine import attention
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.pack import Lanes, Pack
+from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
 from ndif_batch.models.probe import entry_device, watching
@@ -29,6 +30,10 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.1, torc
 
 Another order of additions is far below it even after a hundred layers; a run that sees a neighbour is far above.
 """
+
+
+Values: TypeAlias = dict[str, Any]
+"""The value of every site in one pass."""
 
 
 class Arrangement(StrEnum):
@@ -80,40 +85,55 @@ def forward(
         return model(**given, position_ids=pack().position_ids(device))
 
 
-def measure_layout(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
+def measure_layout(
+    model: PreTrainedModel,
+    sites: SiteMap,
+    twin: PreTrainedModel | None = None,
+    whole: Callable[[Values], Values] = lambda values: values,
+) -> tuple[Layout, SiteMap]:
     """Tries the packed layout, then rows, and leaves the model set up for the layout that was found.
 
     Gives the layout, and the sites as that layout has them: packed attention makes no attention weights, so that the
-    second item of what an attention module puts out is nothing.
+    second item of what an attention module puts out is nothing. Of a model that is split, ``twin`` is the one in one
+    piece, and ``whole`` joins the parts of values.
     """
     native = model.config._attn_implementation
     try:
-        return _packed(model, sites)
+        return _packed(model, sites, twin or model, whole)
     except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it cannot be packed
         model.set_attn_implementation(native)
         reason = _first_line(error)
     try:
-        return _in_rows(model, sites, reason), sites
+        return _in_rows(model, sites, reason, twin or model, whole), sites
     except Exception as error:  # noqa: BLE001  nor can it run in rows
         return Layout(Arrangement.ALONE, f"{reason}; in rows: {_first_line(error)}"), sites
 
 
-def _packed(model: PreTrainedModel, sites: SiteMap) -> tuple[Layout, SiteMap]:
-    runs = _random_prompts(sites.vocabulary, LENGTHS)
-    alone = _each_alone(model, runs)
+def _packed(
+    model: PreTrainedModel, sites: SiteMap, twin: PreTrainedModel, whole: Callable[[Values], Values]
+) -> tuple[Layout, SiteMap]:
+    runs = random_prompts(sites.vocabulary, LENGTHS)
+    alone = each_alone(twin, runs)
     model.set_attn_implementation(attention.NAME)
     pack = Pack.of(Lanes.of(runs))
-    together = _values(model, pack, packed=True)
+    with watching_numbers(pack.tokens) as counting:
+        together = whole(_values(model, pack, packed=True))
+    if counting:
+        for path in sorted(counting):
+            number_run_by_run(model.get_submodule(path))
+        together = whole(_values(model, pack, packed=True))
     if model.config._attn_implementation != attention.NAME:
         raise TypeError("its attention cannot be replaced")
     sites = _without_absent(sites, together)
     return Layout(Arrangement.PACKED, alone=_mixed(sites, pack, alone, together)), sites
 
 
-def _in_rows(model: PreTrainedModel, sites: SiteMap, reason: str) -> Layout:
-    runs = _random_prompts(sites.vocabulary, ROWS)
+def _in_rows(
+    model: PreTrainedModel, sites: SiteMap, reason: str, twin: PreTrainedModel, whole: Callable[[Values], Values]
+) -> Layout:
+    runs = random_prompts(sites.vocabulary, ROWS)
     pack = Pack.of(Lanes.of(runs), in_rows=True)
-    mixed = _mixed(sites, pack, _each_alone(model, runs), _values(model, pack, packed=False))
+    mixed = _mixed(sites, pack, each_alone(twin, runs), whole(_values(model, pack, packed=False)))
     return Layout(Arrangement.ROWS, reason, mixed)
 
 
@@ -133,17 +153,19 @@ def _without_absent(sites: SiteMap, values: dict[str, Any]) -> SiteMap:
     return replace(sites, sites=kept)
 
 
-def _random_prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
+def random_prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
+    """Prompts of so many tokens, the same ones each time."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
 
-def _each_alone(model: PreTrainedModel, runs: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+def each_alone(model: PreTrainedModel, runs: Sequence[Sequence[int]]) -> list[Values]:
+    """The value of every site in a pass of each run."""
     return [_values(model, Pack.of(Lanes.of([run])), packed=False) for run in runs]
 
 
-def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Values:
+    values: Values = {}
     with watching(model, values.__setitem__), torch.no_grad():
         forward(model, lambda: pack, packed=packed)
     return values
@@ -158,9 +180,7 @@ def _mixed(
         (site.path, items)
         for site in usable
         for items, shape in tensors_of(site.value)
-        if not _is_each_ones(
-            shape, pack, [_at(own, site.path, items) for own in alone], _at(together, site.path, items)
-        )
+        if not _is_each_ones(shape, pack, [at(own, site.path, items) for own in alone], at(together, site.path, items))
     )
     last = max(usable, key=lambda site: site.order).path
     if any(path == last for path, _ in mixed):
@@ -168,7 +188,8 @@ def _mixed(
     return mixed
 
 
-def _at(values: Mapping[str, Any], path: str, items: tuple[int, ...]) -> Any:
+def at(values: Mapping[str, Any], path: str, items: tuple[int, ...]) -> Any:
+    """The item of a site's value that ``items`` lead to; ``None`` if there is none."""
     value = values.get(path)
     for item in items:
         value = value[item] if isinstance(value, tuple | list) and item < len(value) else None

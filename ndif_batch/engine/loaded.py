@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ndif_batch.engine.layout import Layout
+from ndif_batch.engine.split import Split
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.models.probe import entry_device
 from ndif_batch.models.tokenizer import Tokenizer
@@ -44,7 +45,10 @@ class Outline(Protocol):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run. ``load_seconds`` is what reading and probing took."""
+    """A model ready to run. ``load_seconds`` is what reading and probing took.
+
+    ``split`` is there if its weights are split over ranks, of which this process is one.
+    """
 
     module: PreTrainedModel
     sites: SiteMap
@@ -52,6 +56,7 @@ class LoadedModel:
     tokenizer: Tokenizer | None = None
     load_seconds: float = 0.0
     footprint: Footprint = Footprint()
+    split: Split | None = None
 
     @property
     def device(self) -> torch.device:
@@ -63,11 +68,16 @@ class LoadedModel:
         """Whether its weights lie on several devices, or on the disk."""
         return len({parameter.device for parameter in self.module.parameters()}) > 1
 
+    @cached_property
+    def devices(self) -> tuple[torch.device, ...]:
+        """The GPUs that compute in this process, in the order in which a pass meets them; none on a CPU."""
+        found = dict.fromkeys(parameter.device for parameter in self.module.parameters())
+        return tuple(device for device in found if device.type == "cuda")
+
     @property
     def gpus(self) -> int:
         """How many devices compute; on a CPU one."""
-        computing = {parameter.device for parameter in self.module.parameters() if parameter.device.type == "cuda"}
-        return max(1, len(computing))
+        return max(1, len(self.devices)) * (1 if self.split is None else self.split.ranks.size)
 
     @property
     def device_name(self) -> str:
@@ -83,7 +93,9 @@ class LoadedModel:
         return self.module.get_submodule(path)
 
     def weight(self, path: str) -> torch.Tensor:
-        """The parameter at ``path``, fetched if it rests in main memory or on the disk until it is needed."""
+        """The parameter at ``path``, fetched if it rests in main memory, on the disk or on other ranks."""
+        if self.split is not None:
+            return self.split.weight(path)
         owner = self.submodule(path.rpartition(".")[0])
         with align_module_device(owner):
             weight = self.module.get_parameter(path)

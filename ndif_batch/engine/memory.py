@@ -40,6 +40,12 @@ def measure_footprint(model: LoadedModel) -> Footprint:
     return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head)
 
 
+def most(footprints: Sequence[Footprint]) -> Footprint:
+    """What the ranks need that need most."""
+    fixed, token, position = ([getattr(one, name) for one in footprints] for name in ("fixed", "token", "position"))
+    return Footprint(max(fixed), max(token), max(position))
+
+
 def footprint_by_shapes(model: Outline) -> Footprint:
     """The same where nothing can be measured."""
     paths: Sequence[str] = [block.path for block in model.layout.blocks] or [""]
@@ -50,6 +56,16 @@ def footprint_by_shapes(model: Outline) -> Footprint:
     ]
     token = WIDE_TENSORS * max(widths, default=0) + HIDDEN_TENSORS * _bytes_a_token(model.sites, f"{paths[0]}.output")
     return Footprint(0, token, _bytes_a_token(model.sites, f"{model.sites.head}.output"))
+
+
+def free_here(model: LoadedModel) -> int:
+    """Memory that a pass of a model can be planned for, on every device of this process."""
+    return min(free_bytes(device) for device in model.devices or (model.device,))
+
+
+def free_for_passes(model: LoadedModel) -> int:
+    """The same on every device where it computes."""
+    return free_here(model) if model.split is None else model.split.ranks.free_bytes(free_here(model))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -66,10 +82,12 @@ def free_bytes(device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Bytes of the values of one task: the most that wait for a later moment of a pass, and the most within one."""
+    """Bytes of the values of one task: the most that wait for a later moment of a pass, the most within one, and what
+    is ``saved`` in the end."""
 
     between: int = 0
     within: int = 0
+    saved: int = 0
 
 
 def live_bytes(program: Program, values: Mapping[int, Abstract]) -> Live:
@@ -89,7 +107,10 @@ def live_bytes(program: Program, values: Mapping[int, Abstract]) -> Live:
                 live.pop(used, None)
         if following is None or (following.stage, following.order) != (entry.stage, entry.order):
             between = max(between, sum(live.values()))
-    return Live(between, within)
+    saves = (
+        inputs(program.graph.nodes[entry.node]) for entry in entries if program.graph.nodes[entry.node].op == "save"
+    )
+    return Live(between, within, sum(_bytes(values.get(program.origin[node])) for save in saves for node in save))
 
 
 def shown_bytes(count: float) -> str:
@@ -102,15 +123,19 @@ def shown_bytes(count: float) -> str:
 
 
 @contextmanager
-def peak_of(device: torch.device) -> Iterator[list[int]]:
-    """Appends, at the end of the block, by how many bytes the memory used on a GPU rose at most."""
+def peak_of(*devices: torch.device) -> Iterator[list[int]]:
+    """Appends, at the end of the block, by how many bytes the memory used on a GPU rose; of several the most."""
     found: list[int] = []
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+    before = []
+    for device in devices:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before.append(torch.cuda.memory_allocated(device))
     yield found
-    torch.cuda.synchronize(device)
-    found.append(torch.cuda.max_memory_allocated(device) - before)
+    for device in devices:
+        torch.cuda.synchronize(device)
+    rises = [torch.cuda.max_memory_allocated(own) - was for own, was in zip(devices, before, strict=True)]
+    found.append(max(rises))
 
 
 def _peak(model: LoadedModel, tokens: int) -> int:
@@ -121,7 +146,7 @@ def _peak(model: LoadedModel, tokens: int) -> int:
     lanes = Lanes.of([range(length)] * (1 if model.layout.arrangement is Arrangement.ALONE else tokens // length))
     count = np.full(len(lanes.prompts), births[-1] if births else max(ends))
     plan = PassPlan(0, lanes, np.full_like(count, -1), count, np.arange(lanes.borrowed.size), int(count[0]), {})
-    with peak_of(model.device) as found:
+    with peak_of(*model.devices) as found:
         run_pass(model, plan)
     return found[0]
 

@@ -13,12 +13,16 @@ from transformers import PreTrainedModel
 
 from ndif_batch.engine.layout import measure_layout
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.memory import measure_footprint
+from ndif_batch.engine.memory import free_here, measure_footprint, most
+from ndif_batch.engine.places import keep_frequencies_apart
+from ndif_batch.engine.ranks import Ranks
+from ndif_batch.engine.split import Split
 from ndif_batch.engine.trial import measure_blocks
-from ndif_batch.errors import UsageError
+from ndif_batch.engine.whole import come_together, empty_twin
+from ndif_batch.errors import ModelError, UsageError
 from ndif_batch.models.architecture import model_class, read_config, torch_dtype
 from ndif_batch.models.info import ModelInfo
-from ndif_batch.models.probe import measure_sites
+from ndif_batch.models.probe import measure_empty, measure_sites
 from ndif_batch.models.tokenizer import Tokenizer
 
 
@@ -30,29 +34,54 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None) -> LoadedModel:
-    """Measures a model that is in memory already."""
+def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None, ranks: Ranks | None = None) -> LoadedModel:
+    """Measures a model that is in memory already. If it is split over ``ranks``, all of them do it side by side."""
     started = time.perf_counter()
     module.train(False).requires_grad_(False)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles anew for every shape, and packs have many
-    layout, sites = measure_layout(module, measure_sites(module))
-    model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))
-    return replace(model, footprint=measure_footprint(model), load_seconds=time.perf_counter() - started)
+    keep_frequencies_apart(module)
+    if ranks is None:
+        layout, sites = measure_layout(module, measure_sites(module))
+        model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))
+        model = replace(model, footprint=measure_footprint(model))
+    else:
+        model = _split(module, tokenizer, ranks)
+    return replace(model, load_seconds=time.perf_counter() - started)
 
 
-def load(info: ModelInfo, device: Device | str = Device.AUTO) -> LoadedModel:
+def _split(module: PreTrainedModel, tokenizer: Tokenizer | None, ranks: Ranks) -> LoadedModel:
+    """A model that is split, compared with itself in one piece."""
+    split = Split(module, ranks)
+    twin = empty_twin(module)
+    sites = measure_empty(twin)
+    come_together(twin, module, split.weight)
+    sites = split.measure(twin, sites)
+    layout, sites = measure_layout(module, sites, twin, split.wholes)
+    layout = replace(layout, alone=frozenset().union(*ranks.all(layout.alone)))
+    model = measure_blocks(LoadedModel(module, sites, layout, tokenizer, split=split))
+    if len(set(ranks.all(str(model.layout)))) > 1:
+        raise ModelError("the processes that share the model do not agree on how its runs go together")
+    footprint = most(ranks.all(measure_footprint(model)))
+    ranks.show_free(free_here(model))
+    ranks.all(None)
+    return replace(model, footprint=footprint)
+
+
+def load(info: ModelInfo, device: Device | str = Device.AUTO, ranks: Ranks | None = None) -> LoadedModel:
     """Reads a model entry's safetensors onto ``device`` and measures it.
 
     On CUDA accelerate places the blocks: over all GPUs that are visible, what does not fit in main memory or on the
-    disk beside the entry.
+    disk beside the entry. With ``ranks`` each weight is split over them, and all of them load side by side.
     """
     started = time.perf_counter()
-    loaded = wrap(_read(info, _device(device)), info.tokenizer)
+    model = _read(info, find_device(device)) if ranks is None else _read_split(info, ranks)
+    loaded = wrap(model, info.tokenizer, ranks)
     gc.freeze()  # a model is thousands of objects that no collection needs to look at
     return replace(loaded, load_seconds=time.perf_counter() - started)
 
 
-def _device(wanted: Device | str) -> torch.device:
+def find_device(wanted: Device | str) -> torch.device:
+    """The device that is meant; ``UsageError`` if there is none."""
     try:
         choice = Device(wanted)
     except ValueError:
@@ -62,6 +91,12 @@ def _device(wanted: Device | str) -> torch.device:
     if choice is Device.CUDA and not torch.cuda.is_available():
         raise UsageError("torch sees no CUDA device here", hint="use the device 'cpu' or 'auto'")
     return torch.device(choice)
+
+
+def _read_split(info: ModelInfo, ranks: Ranks) -> PreTrainedModel:
+    from ndif_batch.engine.distributed import read_split
+
+    return read_split(info, read_config(info.weights), ranks, torch_dtype(info.dtype))
 
 
 def _read(info: ModelInfo, device: torch.device) -> PreTrainedModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ from ndif_batch.engine.vectorised import uploaded
 Numbers: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 NOWHERE = -1
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Lanes:
     prompts: tuple[tuple[int, ...], ...]
     start: Numbers
     trunk: Numbers
+    _trunks: dict[torch.device, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prompts: Sequence[Sequence[int]]) -> Lanes:
@@ -55,12 +57,19 @@ class Lanes:
         shift = np.repeat(self.first[self.trunk] - self.first, self.length)
         return shift + np.arange(shift.size)
 
-    def own(self, lanes: Numbers) -> Numbers:
+    def own(self, lanes: Numbers, device: torch.device) -> torch.Tensor:
         """The positions that some lanes own, lane by lane."""
-        counts = self.length[lanes] - self.start[lanes]
-        ends = np.cumsum(counts)
-        begin = self.first[lanes] + self.start[lanes]
-        return np.repeat(begin - (ends - counts), counts) + np.arange(int(counts.sum()))
+        return _ranges(self.first[lanes] + self.start[lanes], self.length[lanes] - self.start[lanes], device)
+
+    def all(self, lanes: Numbers, device: torch.device) -> torch.Tensor:
+        """All positions of some lanes, lane by lane."""
+        return _ranges(self.first[lanes], self.length[lanes], device)
+
+    def trunks(self, device: torch.device) -> torch.Tensor:
+        """``borrowed`` on a device."""
+        if device not in self._trunks:
+            self._trunks[device] = uploaded(self.borrowed, device)
+        return self._trunks[device]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Pack:
-    """The tokens of a pass at one moment.
+    """The tokens of a pass at one moment. What there is for each token is on the device, where it is computed, too.
 
     ``seats`` has, for each position of each lane, the place on the token axis (or ``NOWHERE``); ``origin`` for each
     place its place at the beginning of the pass, ``None`` at the beginning. ``keys`` are the places that the lanes of
@@ -102,7 +111,7 @@ class Pack:
     """
 
     lanes: Lanes
-    seats: Numbers
+    seats: torch.Tensor
     tokens: int
     groups: tuple[Group, ...]
     ordered: Numbers
@@ -120,10 +129,9 @@ class Pack:
         """
         whole = np.flatnonzero(lanes.trunk == np.arange(len(lanes.prompts)))
         whole = whole[np.argsort(lanes.length[whole], kind="stable")]
-        own = lanes.own(whole)
-        groups, _ = _groups(lanes, whole)
+        own = lanes.own(whole, CPU)
         rows = whole.size if in_rows else 1
-        return cls(lanes, _seated(lanes, own), own.size, groups, whole, rows=rows)
+        return cls(lanes, _seated(lanes, own), own.numel(), _groups(lanes, whole), whole, rows=rows)
 
     def token_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
@@ -132,20 +140,30 @@ class Pack:
 
     def position_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
-        flat = np.arange(self.seats.size) - np.repeat(self.lanes.first, self.lanes.length)
-        return uploaded(flat[self._owners], device).reshape(self.rows, -1)
+        return self.positions(device).reshape(self.rows, -1)
+
+    def positions(self, device: torch.device) -> torch.Tensor:
+        """Where each token stands in its run, ``[tokens]``; of a pack of lanes."""
+        return _ranges(self.lanes.start[self.ordered], self._counts, device)
+
+    def run_lengths(self) -> Numbers:
+        """How long each token's run is, ``[tokens]``; of a pack of lanes."""
+        return np.repeat(self.lanes.length[self.ordered], self._counts)
+
+    @property
+    def _counts(self) -> Numbers:
+        return self.lanes.length[self.ordered] - self.lanes.start[self.ordered]
 
     @cached_property
     def _owners(self) -> Numbers:
         owners = np.zeros(self.tokens, np.int64)
-        owners[self.seats] = np.arange(self.seats.size)
+        owners[self.seats.numpy()] = np.arange(self.seats.numel())
         return owners
 
     def owners(self, device: torch.device) -> torch.Tensor:
         """The lane of each token, ``[tokens]``; of a pack of lanes."""
         if device not in self._lanes:
-            counts = self.lanes.length[self.ordered] - self.lanes.start[self.ordered]
-            self._lanes[device] = uploaded(np.repeat(self.ordered, counts), device)
+            self._lanes[device] = _repeated(self.ordered, self._counts, device)
         return self._lanes[device]
 
     def lengths(self, device: torch.device) -> Lengths:
@@ -165,21 +183,15 @@ class Pack:
             keys_from=both[len(queries) + 1 :],
             longest_queries=int(queries.max()),
             longest=int(keys.max()),
-            keys=None if self.keys is None else uploaded(self._all_keys(), device),
+            keys=None if self.keys is None else self._all_keys().to(device),
         )
 
-    def _all_keys(self) -> Numbers:
-        first = self.lanes.first[self.ordered]
-        lengths = self.lanes.length[self.ordered]
-        ends = np.cumsum(lengths)
-        own = np.repeat(first - (ends - lengths), lengths) + np.arange(int(lengths.sum()))
-        places: Numbers = self.seats[own]
-        return places
+    def _all_keys(self) -> torch.Tensor:
+        return self.seats[self.lanes.all(self.ordered, self.seats.device)]
 
-    def places(self, lanes: Numbers, positions: Numbers) -> Numbers:
+    def places(self, lanes: Numbers, positions: Numbers) -> torch.Tensor:
         """Where positions of lanes lie on the token axis."""
-        seats: Numbers = self.seats[self.lanes.first[lanes] + positions]
-        return seats
+        return self.seats[uploaded(self.lanes.first[lanes] + positions, self.seats.device)]
 
     def with_lanes(self, present: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
         """The pack of some lanes, and for each of its tokens the place from which it comes.
@@ -188,42 +200,51 @@ class Pack:
         """
         lanes = self.lanes
         ordered = present[np.lexsort((lanes.start[present], lanes.length[present]))]
-        groups, keys = _groups(lanes, ordered)
-        return self._rearranged(lanes.own(ordered), groups, ordered, keys, device)
+        borrowing = ordered[lanes.start[ordered] > 0]
+        keys = lanes.all(borrowing, device) if borrowing.size else None
+        return self._rearranged(lanes.own(ordered, device), _groups(lanes, ordered), ordered, keys)
 
     def with_positions(self, kept: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
         """The pack of some positions, numbered over all lanes: there is no attention over it."""
-        return self._rearranged(kept, (), kept[:0], None, device)
+        return self._rearranged(uploaded(kept, device), (), kept[:0], None)
 
     def _rearranged(
-        self, own: Numbers, groups: tuple[Group, ...], ordered: Numbers, keys: Numbers | None, device: torch.device
+        self, own: torch.Tensor, groups: tuple[Group, ...], ordered: Numbers, keys: torch.Tensor | None
     ) -> tuple[Pack, torch.Tensor]:
         seats = _seated(self.lanes, own)
-        index = uploaded(self.seats[own], device)
+        index = uploaded(self.seats, own.device)[own]
         origin = index if self.origin is None else self.origin[index]
-        borrowed = None if keys is None else uploaded(seats[keys], device)
-        return Pack(self.lanes, seats, own.size, groups, ordered, origin, borrowed), index
+        borrowed = None if keys is None else seats[keys]
+        return Pack(self.lanes, seats, own.numel(), groups, ordered, origin, borrowed), index
 
 
-def _seated(lanes: Lanes, own: Numbers) -> Numbers:
-    seats = np.full(lanes.borrowed.size, NOWHERE, np.int64)
-    seats[own] = np.arange(own.size)
-    return np.where(seats == NOWHERE, seats[lanes.borrowed], seats)
+def _seated(lanes: Lanes, own: torch.Tensor) -> torch.Tensor:
+    seats = torch.full((lanes.borrowed.size,), NOWHERE, device=own.device)
+    seats[own] = torch.arange(own.numel(), device=own.device)
+    return torch.where(seats == NOWHERE, seats[lanes.trunks(own.device)], seats)
 
 
-def _groups(lanes: Lanes, ordered: Numbers) -> tuple[tuple[Group, ...], Numbers | None]:
+def _groups(lanes: Lanes, ordered: Numbers) -> tuple[Group, ...]:
     groups = []
-    keys: list[Numbers] = []
-    first = begun = place = 0
-    kinds = zip(lanes.length[ordered].tolist(), lanes.start[ordered].tolist(), strict=True)
-    for (length, start), members in groupby(kinds):
-        rows = sum(1 for _ in members)
+    first = begun = 0
+    lengths, starts = lanes.length[ordered], lanes.start[ordered]
+    ends = np.flatnonzero((np.diff(lengths) != 0) | (np.diff(starts) != 0)) + 1
+    for begin, end in pairwise([0, *ends.tolist(), ordered.size]):
+        rows, length, start = end - begin, int(lengths[begin]), int(starts[begin])
         group = Group(first, rows, length - start, length, begun if start else None)
-        if start:
-            own = lanes.first[ordered[place : place + rows]]
-            keys.append((own[:, None] + np.arange(length)).ravel())
-            begun += rows * length
-        groups.append(group)
+        begun += rows * length if start else 0
         first += rows * group.queries
-        place += rows
-    return tuple(groups), np.concatenate(keys) if keys else None
+        groups.append(group)
+    return tuple(groups)
+
+
+def _ranges(begin: Numbers, counts: Numbers, device: torch.device) -> torch.Tensor:
+    """So many numbers from each beginning on, one range behind the other."""
+    before = np.cumsum(counts) - counts
+    return _repeated(begin - before, counts, device) + torch.arange(int(counts.sum()), device=device)
+
+
+def _repeated(numbers: Numbers, counts: Numbers, device: torch.device) -> torch.Tensor:
+    """Each number so many times."""
+    both = uploaded(np.stack([numbers, counts]), device)
+    return torch.repeat_interleave(both[0], both[1], output_size=int(counts.sum()))

@@ -48,7 +48,8 @@ def run_pass(model: LoadedModel, plan: PassPlan) -> Ran:
     if going.unsound is None:
         return Ran(going.tokens)
     borrows = uploaded(plan.lanes.start > 0, going.unsound.device)
-    return Ran(going.tokens, saved(going.unsound * borrows))
+    unsound = going.unsound if model.split is None else model.split.most(going.unsound)
+    return Ran(going.tokens, saved(unsound * borrows))
 
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -155,10 +156,15 @@ class _Pass:
         cohorts = self._plan.due.get(site.order, ())
         if cohorts:
             tokens, rows = self.pack.tokens, self.pack.rows
-            access = SiteAccess(on_one_axis(value, site.value, tokens, rows), site.value, self.pack)
-            for cohort in cohorts:
-                cohort.advance(self._plan.stage, site.order, access)
-            value = in_rows(access.value, value, site.value, tokens, rows) if access.written else value
+            split = self._model.split
+            whole = value if split is None else split.whole(site.path, value)
+            access = SiteAccess(on_one_axis(whole, site.value, tokens, rows), site.value, self.pack)
+            waiting = cohorts
+            while waiting:
+                waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, site.order, access)]
+            if access.written:
+                value = in_rows(access.value, whole, site.value, tokens, rows)
+                value = value if split is None else split.own(site.path, value)
         if site.order == self._plan.depth:
             raise _PassEnd
         return value

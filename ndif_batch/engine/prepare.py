@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,14 @@ from ndif_batch.engine.batches import Need, Prepared
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
 from ndif_batch.engine.memory import Live, live_bytes
-from ndif_batch.engine.plan import Route, routes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
+from ndif_batch.engine.routes import Route, routes
 from ndif_batch.engine.tasks import Member
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound, site_params
 from ndif_batch.graph.infer import infer
-from ndif_batch.graph.nodes import Graph, Run, Value
+from ndif_batch.graph.nodes import Graph, ParamType, Run, Value
 from ndif_batch.graph.sites import Site
 from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.probe import dtype_name
@@ -29,7 +29,8 @@ from ndif_batch.sweep.task import Task
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A graph without what it does not need; ``named`` are the parameters inside its sites.
+    """A graph without what it does not need; ``named`` are the parameters inside its sites, ``texts`` those that may
+    be bound to text that stands for tokens.
 
     ``submitted`` is kept so that no other graph can come to have its identity.
     """
@@ -38,6 +39,7 @@ class _Known:
     graph: Graph
     origin: tuple[int, ...]
     named: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class Preparation:
@@ -56,11 +58,14 @@ class Preparation:
     def task(self, index: int, task: Task) -> Prepared:
         """Task ``index`` of those given; an ``NdifBatchError`` says what is wrong with it."""
         known = self._known(task.graph)
-        require_bound(task.graph, task.bindings)
-        bindings = resolve(task.graph.params, task.bindings, self._model.tokenizer)
-        prompts = tuple(self._prompt(run, bindings) for run in known.graph.runs)
+        bindings = task.bindings
+        if bindings.keys() != task.graph.params.keys():
+            require_bound(task.graph, bindings)
+        if any(isinstance(bindings[name], str) for name in known.texts):
+            bindings = resolve(task.graph.params, bindings, self._model.tokenizer)
+        prompts = tuple([self._prompt(run, bindings) for run in known.graph.runs])
         apart = () if self._model.layout.packed else tuple(len(prompt) for prompt in prompts)
-        key = (id(task.graph), tuple(bindings[name] for name in known.named), apart)
+        key = (id(task.graph), tuple([bindings[name] for name in known.named]), apart)
         if key not in self._programs:
             self._programs[key] = self._compiled(at_sites(known.graph, bindings), known.origin)
         program, alone = self._programs[key]
@@ -80,7 +85,8 @@ class Preparation:
             optimised, origin = optimise(graph)
             sites = [node.site for node in optimised.nodes if node.site is not None]
             named = dict.fromkeys(name for site in sites for name in site_params(site))
-            self._graphs[id(graph)] = _Known(graph, optimised, origin, tuple(named))
+            texts = [name for name, kind in graph.params.items() if kind in (ParamType.PROMPT, ParamType.INT)]
+            self._graphs[id(graph)] = _Known(graph, optimised, origin, tuple(named), tuple(texts))
         return self._graphs[id(graph)]
 
     def _compiled(self, graph: Graph, origin: tuple[int, ...]) -> tuple[Program, bool]:
@@ -100,19 +106,30 @@ class Preparation:
     def _need(self, known: _Known, program: Program, member: Member) -> Need:
         births = self._model.layout.moments.births
         tokens = positions = 0
-        prompts = set()
+        shares: list[tuple[Hashable, int]] = []
         for route in self.routes[id(program)]:
-            prompt = member.prompts[route.visit.run]
-            start = route.start(member, self._model.layout.moments.causal)
-            meets_a_block = not births or route.birth != len(births) - 1
-            tokens += len(prompt) - start if route.visit.writes and meets_a_block else 0
-            positions += len(route.kept(member)) if route.ends else 0
-            if not route.visit.writes or start:
-                prompts.add(prompt)
-        return Need(tokens, frozenset(prompts), positions, self._live(known, program, member))
+            prompt, reach, changed = member.prompts[route.visit.run], route.reach(member), bool(route.visit.writes)
+            positions += len(reach.kept)
+            if changed and (not births or route.birth != len(births) - 1):
+                own = len(prompt) - reach.start
+                if route.history is None:
+                    tokens += own
+                else:
+                    shares.append((route.history.of(member), own))
+            if not changed or reach.start:
+                shares.append((prompt, len(prompt)))
+        return Need(tokens, frozenset(shares), positions, self._live(known, program, member))
 
     def _live(self, known: _Known, program: Program, member: Member) -> Live:
-        """Bytes of the values of a task; tasks of one kind of sites and one length of prompts are taken to be equal."""
+        """Bytes of the values of a task: equal for all tasks of a program whose prompts are equally long."""
+        key = (id(program), *map(len, member.prompts))
+        found = self._lives.get(key)
+        if found is None:
+            found = self._lives[key] = self._live_anew(known, program, member)
+        return found
+
+    def _live_anew(self, known: _Known, program: Program, member: Member) -> Live:
+        """Programs of one graph at sites of one kind are taken to be equal."""
         sites = self._model.sites
         kinds = tuple(site.value for site in self._named_sites(program, known))
         key = (id(known.graph), kinds, tuple(len(prompt) for prompt in member.prompts))

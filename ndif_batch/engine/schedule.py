@@ -33,14 +33,14 @@ def reads(node: Node) -> bool:
 def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bool) -> list[Time]:
     """The time of each node. ``GraphError`` names the nodes of a cycle."""
     known: dict[int, Time] = {}
-    needs = [_needs(graph, sites, i) for i in range(len(graph.nodes))]
+    needed = [needs(graph, sites, i) for i in range(len(graph.nodes))]
     for start in range(len(graph.nodes)):
         path = [start]
         while path:
             node = path[-1]
-            missing = next((other for other in needs[node] if other not in known), None)
+            missing = next((other for other in needed[node] if other not in known), None)
             if missing is None:
-                known[node] = _time(graph, sites, node, needs[node], known, together)
+                known[node] = _time(graph, sites, node, needed[node], known, together)
                 path.pop()
             elif missing in path:
                 raise _cycle(graph, origin, path[path.index(missing) :])
@@ -59,17 +59,18 @@ def _cycle(graph: Graph, origin: tuple[int, ...], nodes: list[int]) -> GraphErro
     )
 
 
-def _needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
+def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
+    """Nodes that come before node ``i``: those whose values it takes, and for a read the writes that show in it."""
     node = graph.nodes[i]
-    needs = list(inputs(node))
+    needed = list(inputs(node))
     if reads(node):
         here = order_of(node, sites)
         for j, other in enumerate(graph.nodes):
             if other.op == "write" and other.run == node.run:
                 there = order_of(other, sites)
                 if there < here or (there == here and j < i):
-                    needs.append(j)
-    return needs
+                    needed.append(j)
+    return needed
 
 
 def _time(graph: Graph, sites: SiteMap, i: int, needs: list[int], known: Mapping[int, Time], together: bool) -> Time:

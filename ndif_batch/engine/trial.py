@@ -48,7 +48,8 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
     moments = Moments(births, births[-1] + 1, _is_causal(model, paths[-1]))
     for last in dict.fromkeys((last_before_head(paths, sites), None)):
         tried = replace(model, layout=replace(plain, moments=moments, blocks=blocks, last=last))
-        if _is_right(tried, model):
+        right = _is_right(tried, model)
+        if right if model.split is None else all(model.split.ranks.all(right)):
             return tried
     return model
 

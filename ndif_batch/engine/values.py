@@ -60,6 +60,13 @@ def of_task(value: Any, place: int) -> Any:
     return mapped(value, leaf)
 
 
+def of_each(value: Any, tasks: int) -> Sequence[Any]:
+    """What each of so many tasks has of a value."""
+    if isinstance(value, Each):
+        return value.stacked.unbind()
+    return [of_task(value, place) for place in range(tasks)]
+
+
 def of_tasks(value: Any, places: Sequence[int]) -> Any:
     """The value of some of the tasks."""
 

@@ -155,7 +155,9 @@ def _places(part: Rows, length: int, device: torch.device) -> torch.Tensor:
 def uploaded(numbers: Any, device: torch.device) -> torch.Tensor:
     """Whole numbers on a device, without waiting for what it does."""
     tensor = torch.as_tensor(numbers, dtype=torch.long)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _with_numbers(name: str, left: Any, right: Any) -> torch.Tensor:

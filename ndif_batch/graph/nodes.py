@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -109,7 +110,7 @@ class Graph:
 def map_arg(arg: Arg, leaf: Callable[[Arg], Arg]) -> Arg:
     """``arg`` with ``leaf`` applied to everything inside it that is not a slice or a tuple."""
     if isinstance(arg, tuple):
-        return tuple(map_arg(item, leaf) for item in arg)
+        return tuple([map_arg(item, leaf) for item in arg])
     if isinstance(arg, SliceArg):
         return SliceArg(map_arg(arg.start, leaf), map_arg(arg.stop, leaf), map_arg(arg.step, leaf))
     return leaf(arg)
@@ -117,30 +118,30 @@ def map_arg(arg: Arg, leaf: Callable[[Arg], Arg]) -> Arg:
 
 def leaves(arg: Arg) -> Iterator[Arg]:
     """Everything inside ``arg`` that is not a slice or a tuple."""
-    if isinstance(arg, tuple):
-        for item in arg:
-            yield from leaves(item)
-    elif isinstance(arg, SliceArg):
-        yield from leaves(arg.start)
-        yield from leaves(arg.stop)
-        yield from leaves(arg.step)
-    else:
-        yield arg
+    waiting = [arg]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, tuple):
+            waiting.extend(reversed(one))
+        elif isinstance(one, SliceArg):
+            waiting += (one.step, one.stop, one.start)
+        else:
+            yield one
 
 
 def inputs(node: Node) -> Iterator[int]:
     """Ids of the nodes whose values ``node`` takes."""
-    for arg in node.arguments():
-        for leaf in leaves(arg):
-            if isinstance(leaf, NodeRef):
-                yield leaf.node
+    return iter(_inputs(node))
+
+
+@lru_cache(maxsize=4096)
+def _inputs(node: Node) -> tuple[int, ...]:
+    return tuple([leaf.node for leaf in leaves(tuple(node.arguments())) if isinstance(leaf, NodeRef)])
 
 
 def map_node(node: Node, leaf: Callable[[Arg], Arg]) -> Node:
     """``node`` with ``leaf`` applied to the leaves of all its arguments."""
-    return replace(
-        node,
-        args=tuple(map_arg(arg, leaf) for arg in node.args),
-        kwargs=tuple((key, map_arg(arg, leaf)) for key, arg in node.kwargs),
-        index=None if node.index is None else tuple(map_arg(arg, leaf) for arg in node.index),
-    )
+    args = tuple([map_arg(arg, leaf) for arg in node.args])
+    kwargs = tuple([(key, map_arg(arg, leaf)) for key, arg in node.kwargs])
+    index = None if node.index is None else tuple([map_arg(arg, leaf) for arg in node.index])
+    return Node(node.op, args, kwargs, node.run, node.site, index, node.name, node.dims)

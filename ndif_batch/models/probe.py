@@ -48,9 +48,17 @@ def measure_sites(model: PreTrainedModel) -> SiteMap:
             for name, weight in model.named_parameters(remove_duplicate=False)
         },
         vocabulary=config.vocab_size,
-        max_tokens=getattr(config, "max_position_embeddings", None) or 2**31,
+        max_tokens=_longest_prompt(config),
         head=None if head is None else next((n for n, module in model.named_modules() if module is head), None),
     )
+
+
+def _longest_prompt(config: Any) -> int:
+    """Tokens that a model takes; ``dynamic`` rotary frequencies stretch what its configuration tells by a factor."""
+    trained: int = getattr(config, "max_position_embeddings", None) or 2**31
+    frequencies = getattr(config, "rope_parameters", None) or {}
+    stretched = frequencies.get("rope_type") == "dynamic"
+    return int(trained * frequencies.get("factor", 1.0)) if stretched else trained
 
 
 def measure_empty(model: PreTrainedModel) -> SiteMap:

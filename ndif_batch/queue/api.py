@@ -56,6 +56,8 @@ class Submission:
     layout: Literal["auto", "solo"] = "auto"
     verify_fraction: float | None = None
     reuse: bool = True
+    resources: Json | None = None
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,10 @@ class ClientQueue(Protocol):
     @get("/models/{name}")
     def model(self, name: str) -> ModelRecord:
         """One model; ``NotFoundError`` with the nearest name if there is none."""
+
+    @get("/models/{model}/speed")
+    def tokens_per_second(self, model: str) -> float | None:
+        """Tokens that went through the model in a GPU-second of its recent workers; None if it was never measured."""
 
     @get("/jobs")
     def jobs(
@@ -150,12 +156,18 @@ class ClientQueue(Protocol):
         """What a job saved so far; None if there is nothing yet."""
 
     @get("/workers")
-    def workers(self) -> list[WorkerRecord]:
-        """All workers, newest first."""
+    def workers(self, ids: Annotated[Sequence[Id], Field(max_length=MOST)] | None = None) -> list[WorkerRecord]:
+        """All workers, or those of these ``ids``, newest first."""
 
     @get("/pilots")
     def pilots(self, *, active: bool = True) -> list[PilotRecord]:
         """The pilots that have not ended, oldest first; all there ever were unless ``active``."""
+
+    @get("/pilots/newest")
+    def newest_pilots(
+        self, models: Annotated[Sequence[str], Field(max_length=MOST)], ended: Limit
+    ) -> list[PilotRecord]:
+        """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
 
     @get("/backlog")
     def backlog(self) -> dict[str, ModelBacklog]:

@@ -52,6 +52,16 @@ def of_models(tx: Transaction) -> dict[str, ModelBacklog]:
     return found
 
 
+def speed(tx: Transaction, model: str) -> float | None:
+    """Tokens that went through a model in a GPU-second of its recent workers; sharing spares tokens, not seconds."""
+    ran = func.sum(worker.c.tokens - worker.c.shared_tokens)
+    recent = select(ran, func.sum(worker.c.gpu_seconds)).where(
+        worker.c.model == model, worker.c.registered_at > tx.now - MEASURED
+    )
+    tokens, seconds = tx.connection.execute(recent).one()
+    return float(tokens) / seconds if tokens and seconds else None
+
+
 def _waits(one: Waiting) -> bool:
     """Not if it was leased or given back between the two queries: the next look sees it whole."""
     return one.shards > 0 and one.oldest is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +46,16 @@ class ClusterQueue:
         """Those that have not ended, oldest first; all there ever were unless ``active``."""
         with self._database.read() as tx:
             return pilots.every(tx, active=active)
+
+    def newest_pilots(self, models: Collection[str], ended: int) -> list[PilotRecord]:
+        """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
+        with self._database.read() as tx:
+            return pilots.newest(tx, models, ended)
+
+    def pilots_named(self, names: Collection[str]) -> list[PilotRecord]:
+        """Those of these names, whether they have ended or not."""
+        with self._database.read() as tx:
+            return pilots.named(tx, names)
 
     def update_pilot(
         self,

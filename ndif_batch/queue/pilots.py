@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, union_all, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
 from ndif_batch.queue import models
@@ -58,6 +59,20 @@ def get(tx: Transaction, pilot_id: int) -> PilotRecord:
 def every(tx: Transaction, *, active: bool) -> list[PilotRecord]:
     """Those that have not ended, oldest first; all there ever were unless ``active``."""
     return _some(tx, pilot.c.state.not_in(ENDED_PILOTS) if active else pilot.c.id.is_not(None))
+
+
+def newest(tx: Transaction, of_models: Collection[str], ended: int) -> list[PilotRecord]:
+    """Those that have not ended, and the newest ``ended`` of each of these models that have; oldest first."""
+    over = pilot.c.state.in_(ENDED_PILOTS)
+    late = select(pilot.c.id).order_by(pilot.c.id.desc()).limit(ended)
+    each = (late.where(pilot.c.model == name, over).subquery() for name in sorted(of_models))
+    some = [select(found.c.id) for found in each]
+    return _some(tx, or_(~over, pilot.c.id.in_(union_all(*some))) if some else ~over)
+
+
+def named(tx: Transaction, names: Collection[str]) -> list[PilotRecord]:
+    """Those of these names, whether they have ended or not."""
+    return _some(tx, pilot.c.name.in_(names)) if names else []
 
 
 def change(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
+
 from sqlalchemy import func, select
 
 from ndif_batch.errors import NotFoundError
@@ -27,6 +30,7 @@ from ndif_batch.queue.rows import (
     with_failed_tasks,
     worker_record,
 )
+from ndif_batch.queue.sets import is_one_of
 from ndif_batch.queue.tables import event, graph, job, shard, task_error, worker
 
 
@@ -42,6 +46,12 @@ def newest_jobs(
     if before is not None:
         query = query.where(job.c.id < before)
     return [job_record(row) for row in tx.connection.execute(query).mappings()]
+
+
+def ended_between(tx: Transaction, after: datetime, until: datetime, limit: int) -> list[JobRecord]:
+    """The first jobs that ended after one moment and no later than another."""
+    query = job_query().where(job.c.finished_at > after, job.c.finished_at <= until).order_by(job.c.finished_at)
+    return [job_record(row) for row in tx.connection.execute(query.limit(limit)).mappings()]
 
 
 def graph_body(tx: Transaction, digest: str) -> Json:
@@ -86,10 +96,15 @@ def events(tx: Transaction, job_id: int | None, limit: int) -> list[EventRecord]
     return [event_record(row) for row in reversed(rows)]
 
 
-def workers(tx: Transaction) -> list[WorkerRecord]:
-    """All workers, newest first."""
+def workers(tx: Transaction, ids: Collection[int] | None) -> list[WorkerRecord]:
+    """All workers, or those of these ``ids``, newest first."""
     query = select(worker).order_by(worker.c.id.desc())
-    return [worker_record(row) for row in tx.connection.execute(query).mappings()]
+    rows = (
+        tx.connection.execute(query)
+        if ids is None
+        else tx.connection.execute(query.where(is_one_of(worker.c.id)), {"ids": ids})
+    )
+    return [worker_record(row) for row in rows.mappings()]
 
 
 def counts(tx: Transaction) -> Counts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -112,7 +112,8 @@ class JobContent:
     ``graph`` and ``space`` are their JSON; ``arrays`` describes the saved arrays; ``tokens_per_task`` is what one
     task adds to a pass; ``archive`` is the root of the stores, ``archive_bytes`` what the job may fill there. A higher
     ``priority`` is leased first. ``key`` makes a submission idempotent for its user. Jobs of equal ``identity`` save
-    the same where their tasks bind the same; ``options["reuse"]`` are those of them whose results it may take.
+    the same where their tasks bind the same; ``options["reuse"]`` are those of them whose results it may take. So many
+    ``retention_days`` after the job's end its results are deleted; None keeps them.
     """
 
     name: str
@@ -133,6 +134,7 @@ class JobContent:
     key: str | None = None
     archive_bytes: int = 0
     identity: str | None = None
+    retention_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,13 @@ class JobRecord(JobContent):
     tasks_failed: int
     reason: str | None
     removed_at: datetime | None = None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When its results are deleted; None while it has not ended, or if they are kept."""
+        if self.finished_at is None or self.retention_days is None:
+            return None
+        return self.finished_at + timedelta(days=self.retention_days)
 
     @property
     def store(self) -> Path:
@@ -243,7 +252,8 @@ class WorkerRecord:
     """A process that holds one model. Silent after ``alive_until``, it counts as dead.
 
     ``ready_at`` is its first lease, when the model had been loaded; ``worked_at`` its newest sign of work;
-    ``gpu_seconds`` and ``tokens`` are what its shards cost; then what its device last said, memory in bytes.
+    ``gpu_seconds`` and ``tokens`` are what its shards cost, of which it was spared ``shared_tokens``; then what its
+    device last said, memory in bytes.
     """
 
     id: int
@@ -264,6 +274,7 @@ class WorkerRecord:
     memory_used: int | None
     memory_total: int | None
     utilization: float | None
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

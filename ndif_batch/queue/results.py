@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from sqlalchemy import or_, select, update
+from collections.abc import Sequence
+
+from sqlalchemy import literal, or_, select, text, update
 
 from ndif_batch.errors import ConflictError, NotAllowedError
 from ndif_batch.queue import jobs
 from ndif_batch.queue.cluster import Role
+from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind, JobRecord, JobState
+from ndif_batch.queue.records import EventKind, JobRecord, JobState, Json
 from ndif_batch.queue.rows import state_in
-from ndif_batch.queue.tables import job, user
+from ndif_batch.queue.tables import KEPT, job, user
 from ndif_batch.queue.transitions import record
 
 EARLIER = 16
 """In so many earlier jobs of the same identity a job looks for its tasks; each holds what it took itself."""
+
+AT_ONCE = 100
+"""So many jobs' results expire in one transaction."""
+
+DAY_SECONDS = 86_400
 
 OPEN = [state for state in JobState if not state.final]
 FINAL = [state for state in JobState if state.final]
@@ -52,10 +60,36 @@ def give_up(tx: Transaction, job_id: int, actor: str) -> JobRecord:
         raise NotAllowedError(f"job {job_id} belongs to {found.user!r}, not to {actor!r}")
     if not found.state.final:
         raise ConflictError(f"job {job_id} is {found.state}; its results cannot go yet", hint="cancel it first")
-    here = (job.c.id == job_id) & state_in(job.c.state, FINAL) & job.c.removed_at.is_(None)
-    if tx.connection.execute(update(job).where(here).values(removed_at=tx.now)).rowcount:
-        record(tx, EventKind.RESULTS_REMOVED, actor, {"bytes": found.archive_bytes}, job_id=job_id)
+    _give_up(tx, found, actor, {})
     return jobs.get(tx, job_id)
+
+
+def _give_up(tx: Transaction, found: JobRecord, actor: str, why: Json) -> None:
+    here = (job.c.id == found.id) & state_in(job.c.state, FINAL) & job.c.removed_at.is_(None)
+    if tx.connection.execute(update(job).where(here).values(removed_at=tx.now)).rowcount:
+        record(tx, EventKind.RESULTS_REMOVED, actor, {"bytes": found.archive_bytes, **why}, job_id=found.id)
+
+
+def expired(tx: Transaction) -> list[int]:
+    """The jobs that ended longer ago than their results are to be kept, the first to end first; some of many."""
+    age = seconds_from(job.c.finished_at, literal(tx.now, Instant()))
+    over = age >= job.c.retention_days * DAY_SECONDS
+    query = select(job.c.id).where(text(KEPT), over).order_by(job.c.finished_at).limit(AT_ONCE)
+    return list(tx.connection.scalars(query))
+
+
+def expire(tx: Transaction, job_ids: Sequence[int], actor: str) -> list[int]:
+    """Give up the results of those of the jobs that are expired still: one that is retried runs and keeps them."""
+    still = set(expired(tx))
+    given = [job_id for job_id in job_ids if job_id in still]
+    for found in jobs.by_id(tx, given).values():
+        _give_up(
+            tx,
+            found,
+            actor,
+            {"reason": f"kept for {found.retention_days} day{'' if found.retention_days == 1 else 's'}"},
+        )
+    return given
 
 
 def deleted(tx: Transaction, job_id: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from ndif_batch.archive.verified import Verified
 from ndif_batch.queue import (
+    backlog,
     checks,
     endings,
     jobs,
@@ -150,6 +152,25 @@ class Queue(ClusterQueue):
         with self._database.write() as tx:
             results.deleted(tx, job_id)
 
+    def expire_results(self, actor: str) -> list[int]:
+        """Give up the results of jobs that ended longer ago than they are to be kept; which, a hundred at a time."""
+        with self._database.read() as tx:
+            over = results.expired(tx)
+        if not over:
+            return over
+        with self._database.write() as tx:
+            return results.expire(tx, over, actor)
+
+    def tokens_per_second(self, model: str) -> float | None:
+        """Tokens that went through the model in a GPU-second of its recent workers; None if it was never measured."""
+        with self._database.read() as tx:
+            return backlog.speed(tx, model)
+
+    def ended_between(self, after: datetime, until: datetime, limit: int) -> list[JobRecord]:
+        """The first ``limit`` jobs that ended after one moment and no later than another, by the time of their end."""
+        with self._database.read() as tx:
+            return reading.ended_between(tx, after, until, limit)
+
     def given_up(self) -> list[JobRecord]:
         """The jobs whose results are given up and not known to be deleted."""
         with self._database.read() as tx:
@@ -175,10 +196,10 @@ class Queue(ClusterQueue):
         with self._database.read() as tx:
             return checks.verified(tx, [job_id])[job_id]
 
-    def workers(self) -> list[WorkerRecord]:
-        """All workers, newest first."""
+    def workers(self, ids: Collection[int] | None = None) -> list[WorkerRecord]:
+        """All workers, or those of these ``ids``, newest first."""
         with self._database.read() as tx:
-            return reading.workers(tx)
+            return reading.workers(tx, ids)
 
     def counts(self) -> Counts:
         """The queue in numbers."""

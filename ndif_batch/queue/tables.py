@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -95,6 +95,7 @@ job = Table(
     Column("archive_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("identity", String(64)),
     Column("removed_at", Instant),
+    Column("retention_days", Integer),
     UniqueConstraint("user", "key"),
     check("state", among("state", JobState)),
     check("finished", f"({_FINAL}) = (finished_at IS NOT NULL)"),
@@ -111,6 +112,9 @@ partial_index("ix_job_leasable", among("state", LEASABLE), job.c.model, job.c.us
 Index("ix_job_user", job.c.user, job.c.id)
 partial_index("ix_job_identity", "identity IS NOT NULL", job.c.user, job.c.identity, job.c.id)
 partial_index("ix_job_removed", "removed_at IS NOT NULL AND archive_bytes > 0", job.c.id)
+partial_index("ix_job_finished", "finished_at IS NOT NULL", job.c.finished_at)
+KEPT = "retention_days IS NOT NULL AND removed_at IS NULL AND finished_at IS NOT NULL"
+partial_index("ix_job_kept", KEPT, job.c.finished_at)
 
 worker = Table(
     "worker",
@@ -134,6 +138,7 @@ worker = Table(
     Column("memory_total", BigInteger),
     Column("utilization", Float),
     Column("key", String(255)),
+    Column("shared_tokens", BigInteger, nullable=False, server_default=text("0")),
     check("state", among("state", WorkerState)),
     check("stopped", "(state IN ('STOPPED', 'LOST')) = (stopped_at IS NOT NULL)"),
 )

@@ -154,7 +154,7 @@ def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
 def count(tx: Transaction, worker_id: int, cost: Cost) -> None:
     """Lock the worker, and add what its shards took to what it has done."""
     spent = {"who": worker_id, "moment": tx.now, "seconds": cost.gpu_seconds, "more": cost.tokens}
-    tx.connection.execute(_counting(), spent)
+    tx.connection.execute(_counting(), spent | {"spared": cost.shared_tokens})
 
 
 @cache
@@ -162,6 +162,7 @@ def _counting() -> Update:
     sums = {
         "gpu_seconds": worker.c.gpu_seconds + bindparam("seconds"),
         "tokens": worker.c.tokens + bindparam("more"),
+        "shared_tokens": worker.c.shared_tokens + bindparam("spared"),
         "worked_at": bindparam("moment", type_=Instant),
     }
     return update(worker).where(worker.c.id == bindparam("who")).values(sums)

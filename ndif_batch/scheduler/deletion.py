@@ -1,4 +1,4 @@
-"""Deletes the results that their users gave up and could not delete themselves."""
+"""Deletes the results that have been kept as long as asked, and those that their users could not delete themselves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from ndif_batch.errors import NdifBatchError
 from ndif_batch.queue import Queue
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def expire(queue: Queue, actor: str) -> None:
+    """Give up what has been kept as long as its user or the settings asked; :func:`delete_given_up` deletes it."""
+    for job_id in queue.expire_results(actor):
+        log.info("results.expired", job=job_id)
 
 
 def delete_given_up(queue: Queue) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from secrets import token_hex
 from typing import Any
@@ -19,7 +19,8 @@ from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import WorkerRecord
 from ndif_batch.scheduler import views
-from ndif_batch.scheduler.deletion import delete_given_up
+from ndif_batch.scheduler.deletion import delete_given_up, expire
+from ndif_batch.scheduler.janitor import Janitor
 from ndif_batch.scheduler.orders import drain
 from ndif_batch.scheduler.reconcile import Change, Waits, reconcile
 from ndif_batch.scheduling.cluster import Start
@@ -57,22 +58,26 @@ class Scheduler:
     settings: Settings
     holder: str
     token: Callable[[], str] = lambda: token_hex(4)
+    janitor: Janitor = field(default_factory=Janitor)
 
     def tick(self) -> Ticked:
         """One round. Raises ``UnavailableError`` if the queue or the launcher cannot be asked."""
         if not self._leads():
             return Ticked(leads=False)
+        expire(self.queue, ACTOR)
         delete_given_up(self.queue)
+        self.janitor.tidy(self.queue)
         observed = self.launcher.observe()
         ended = self._reconcile(observed)
-        pilots = self.queue.pilots()
-        workers = {worker.id: worker for worker in self.queue.workers()}
-        now = self.queue.now()
         cluster, busy = self.settings.cluster, BUSY_BEATS * self.settings.heartbeat_seconds
+        waiting = self.queue.backlog()
+        recent = self.queue.newest_pilots(views.wanted(waiting, cluster), views.RECENT_ENDS)
+        pilots = [pilot for pilot in recent if not pilot.state.final]
+        workers = self._workers(recent)
+        now = self.queue.now()
         seen = [views.view(pilot, workers.get(pilot.worker_id or 0), now, busy) for pilot in pilots]
-        every = self.queue.pilots(active=False)
-        backlog = views.backlogs(self.queue.backlog(), cluster, views.in_vain(every, workers))
-        frozen = {*self._paused(backlog), *views.backing_off(every, workers, cluster, now)}
+        backlog = views.backlogs(waiting, cluster, views.in_vain(recent, workers))
+        frozen = {*self._paused(backlog), *views.backing_off(recent, workers, cluster, now)}
         shares = {user.name: user.shares for user in self.queue.users()}
         decisions = pilots_wanted(
             views.capped(backlog, frozen, seen), seen, views.limits(cluster), now.timestamp(), shares
@@ -100,11 +105,11 @@ class Scheduler:
         cluster, silent = self.settings.cluster, timedelta(seconds=self.settings.lease_seconds)
         pending, draining = timedelta(seconds=cluster.pending_seconds), timedelta(seconds=cluster.drain_seconds)
         waits = Waits(pending=pending, silent=silent, drain=draining)
-        workers: dict[int, WorkerRecord] = {worker.id: worker for worker in self.queue.workers()}
-        changes = reconcile(self.queue.pilots(), workers, observed, self.queue.now(), waits)
+        pilots = self.queue.pilots()
+        changes = reconcile(pilots, self._workers(pilots), observed, self.queue.now(), waits)
         for change in changes:
             self._carry_out(change)
-        self._end_strays(observed, {change.pilot.name for change in changes})
+        self._end_strays(observed, {pilot.name for pilot in pilots})
         return [change.pilot.name for change in changes if change.state.final]
 
     def _carry_out(self, change: Change) -> None:
@@ -122,12 +127,16 @@ class Scheduler:
 
     def _end_strays(self, observed: Mapping[str, Observed], known: set[str]) -> None:
         """End pilots that the table has given up and the launcher still has."""
-        living = {name for name, one in observed.items() if one.state in LIVING} - known
-        if living - {pilot.name for pilot in self.queue.pilots()}:
-            given_up = {pilot.name for pilot in self.queue.pilots(active=False) if pilot.state.final}
-            for name in sorted(living & given_up):
-                log.warning("pilot.stray", pilot=name)
-                self.launcher.cancel(name)
+        strangers = {name for name, one in observed.items() if one.state in LIVING} - known
+        for pilot in self.queue.pilots_named(strangers):
+            if pilot.state.final:
+                log.warning("pilot.stray", pilot=pilot.name)
+                self.launcher.cancel(pilot.name)
+
+    def _workers(self, pilots: Iterable[PilotRecord]) -> dict[int, WorkerRecord]:
+        """The workers inside them, by id."""
+        ids = {pilot.worker_id for pilot in pilots if pilot.worker_id is not None}
+        return {worker.id: worker for worker in self.queue.workers(ids)}
 
     def _start(self, start: Start) -> list[str]:
         started = []

@@ -48,14 +48,18 @@ def resources(cluster: ClusterSettings, model: str) -> dict[str, Any]:
     return {**cluster.resources, **cluster.models.get(model, ModelPilots()).resources}
 
 
+def wanted(waiting: Iterable[str], cluster: ClusterSettings) -> list[str]:
+    """The models for which something waits, or that keep pilots without work."""
+    return sorted({*waiting, *(model for model, own in cluster.models.items() if own.minimum)})
+
+
 def backlogs(
     waiting: Mapping[str, ModelBacklog], cluster: ClusterSettings, in_vain: Mapping[str, float]
 ) -> dict[str, Backlog]:
     """What waits for each model, with those that keep pilots without work; ``in_vain`` is how long pilots lived so."""
-    kept = {model for model, own in cluster.models.items() if own.minimum}
     return {
         model: _backlog(model, waiting.get(model, NOTHING), cluster, in_vain.get(model, 0.0))
-        for model in sorted({*waiting, *kept})
+        for model in wanted(waiting, cluster)
     }
 
 

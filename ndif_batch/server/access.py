@@ -64,6 +64,10 @@ class CallerQueue:
         """One model."""
         return self.queue.model(name)
 
+    def tokens_per_second(self, model: str) -> float | None:
+        """How fast workers of a model were."""
+        return self.queue.tokens_per_second(model)
+
     def model_entry(self, name: str) -> ModelEntry:
         """What is known of a model, and its tokenizer."""
         info = ModelInfo.read(Path(self.queue.model(name).path))
@@ -100,6 +104,8 @@ class CallerQueue:
             layout=submission.layout,
             verify_fraction=with_fraction,
             reuse=submission.reuse,
+            resources=submission.resources,
+            retention_days=submission.retention_days,
         ).record
 
     def reusable(self, submission: Submission) -> ReusedTasks:
@@ -161,13 +167,17 @@ class CallerQueue:
         problems = JobHandle(self.queue, self.job(job_id), self.caller.user).results().verify()
         return [Damage(one.path, one.what, one.tasks.start, len(one.tasks)) for one in problems]
 
-    def workers(self) -> list[WorkerRecord]:
-        """All workers: whether one has a model is why jobs wait."""
-        return self.queue.workers()
+    def workers(self, ids: Sequence[int] | None = None) -> list[WorkerRecord]:
+        """All workers, or some: whether one has a model is why jobs wait."""
+        return self.queue.workers(ids)
 
     def pilots(self, *, active: bool = True) -> list[PilotRecord]:
         """All pilots, likewise."""
         return self.queue.pilots(active=active)
+
+    def newest_pilots(self, models: Sequence[str], ended: int) -> list[PilotRecord]:
+        """Those that have not ended, and some that have, likewise."""
+        return self.queue.newest_pilots(models, ended)
 
     def backlog(self) -> dict[str, ModelBacklog]:
         """What waits for each model; whose it is, is told of their own only."""

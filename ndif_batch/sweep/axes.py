@@ -1,4 +1,4 @@
-"""Builds the parameter space that a sweep file describes."""
+"""Builds the parameter space that a sweep file describes: its axes and constants."""
 
 from __future__ import annotations
 
@@ -8,38 +8,68 @@ from typing import TypeAlias
 
 from ndif_batch.errors import SweepError
 from ndif_batch.graph.nodes import Value
+from ndif_batch.sweep.choosing import with_rules
 from ndif_batch.sweep.config import Cell, Entry, FileAxis, Method, RangeAxis, Row, SweepConfig, ValuesAxis, split_names
+from ndif_batch.sweep.distributions import Choice, IntUniform, LogUniform, Normal, Uniform
 from ndif_batch.sweep.marked import Document, Location
+from ndif_batch.sweep.points import POINT_AXIS, Sampling, listed, sampled, zipped
 from ndif_batch.sweep.rows import cell, read_columns
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import SEED_AXIS
 
-POINT_AXIS = "point"
-"""The one axis of a zipped or listed space."""
+__all__ = ["POINT_AXIS", "space_of"]
 
 MAX_TASKS = 2**40
 
 Find: TypeAlias = Callable[[Location, str], Path]
 
 
-def space_of(config: SweepConfig, document: Document, find: Find) -> Space:
-    """The space of a sweep file; ``find`` gives the path of a file that it names. Axes keep the order of the file."""
+def space_of(config: SweepConfig, document: Document, find: Find, seed: int = 0) -> Space:
+    """The space of a sweep file; ``find`` gives the path of a file that it names, ``seed`` decides what is drawn.
+
+    Axes keep the order of the file.
+    """
     constants: dict[str, Value] = {}
     if isinstance(config.parameters, list):
-        axes = [_listed(config.parameters, document)]
+        axes = [listed(config.parameters, document)]
+    elif config.method is Method.RANDOM:
+        axes, constants = _random(config.parameters, document, find, Sampling(config.samples or 0, seed))
     else:
         axes, constants = _entries(config.parameters, document, find)
         if config.method is Method.ZIP and axes:
-            axes = [_zipped(axes, document)]
+            axes = [zipped(axes, document)]
     if config.seeds is not None:
         axes.append(Axis(SEED_AXIS, {SEED_AXIS: range(config.seeds)}))
     try:
         space = Space(tuple(axes), constants)
     except SweepError as error:
         raise document.error(error.message, ("parameters",)) from None
+    space = with_rules(space, config, document)
     if space.size > MAX_TASKS:
         raise document.error(f"the sweep has {space.size:,} tasks; at most {MAX_TASKS:,} are possible", ("parameters",))
     return space
+
+
+def _random(
+    entries: Mapping[str, Entry], document: Document, find: Find, sampling: Sampling
+) -> tuple[list[Axis], dict[str, Value]]:
+    """One axis of points; what has no distribution is one of its values, each as probable as the others."""
+    columns: dict[str, Sequence[Value]] = {}
+    plain: dict[str, Entry] = {}
+    for key, entry in entries.items():
+        if not isinstance(entry, Uniform | LogUniform | IntUniform | Normal | Choice):
+            plain[key] = entry
+            continue
+        names, at = split_names(key), ("parameters", key)
+        if isinstance(entry, Choice):
+            rows = _rows(names, entry.values, (*at, "values"), document)
+            columns |= sampling.of_rows(rows, entry.probabilities)
+        elif len(names) > 1:
+            raise document.error("tied parameters are drawn as rows", at, hint="use distribution: choice with rows")
+        else:
+            columns[names[0]] = sampling.of(names[0], entry)
+    axes, constants = _entries(plain, document, find)
+    return [sampled(columns, axes, sampling, list(map(split_names, entries)), document)], constants
 
 
 def _entries(entries: Mapping[str, Entry], document: Document, find: Find) -> tuple[list[Axis], dict[str, Value]]:
@@ -47,6 +77,8 @@ def _entries(entries: Mapping[str, Entry], document: Document, find: Find) -> tu
     constants: dict[str, Value] = {}
     for key, entry in entries.items():
         names, at = split_names(key), ("parameters", key)
+        if isinstance(entry, Uniform | LogUniform | IntUniform | Normal | Choice):
+            raise document.error("only method random draws values", (*at, "distribution"), hint="set method: random")
         if isinstance(entry, bool | int | float | str):
             if len(names) > 1:
                 raise document.error("tied parameters need rows", at, hint="use values: [[…], …] or file:")
@@ -96,30 +128,3 @@ def _rows(
             except ValueError as error:
                 raise document.error(str(error), (*at, i)) from None
     return columns
-
-
-def _zipped(axes: Sequence[Axis], document: Document) -> Axis:
-    lengths = {axis.name: len(axis) for axis in axes}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise document.error(f"method zip needs lists of one length: {told}", ("parameters",))
-    columns: dict[str, Sequence[Value]] = {}
-    for axis in axes:
-        for name, values in axis.columns.items():
-            if name in columns:
-                raise document.error(f"parameter {name!r} is given twice", ("parameters",))
-            columns[name] = values
-    return Axis(POINT_AXIS, columns)
-
-
-def _listed(points: Sequence[Mapping[str, Cell]], document: Document) -> Axis:
-    names = tuple(points[0])
-    if not names:
-        raise document.error("a point binds at least one parameter", ("parameters", 0))
-    for i, point in enumerate(points):
-        if set(point) != set(names):
-            raise document.error(
-                f"every point binds the same parameters: {', '.join(names)}; this one {', '.join(point) or 'none'}",
-                ("parameters", i),
-            )
-    return Axis(POINT_AXIS, {name: [cell(point[name]) for point in points] for name in names})

@@ -6,35 +6,24 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ndif_batch.sweep.rows import cell
+from ndif_batch.sweep.distributions import CELL, Cell, Drawn, Row, Strict, is_drawn
+from ndif_batch.sweep.resources import Resources, Schedule
 
 SCHEMA_ID = "urn:ndif-batch:sweep:v1"
 
-LATER = ("exclude", "include", "save", "resources", "schedule", "retention_days", "samples", "distribution")
-"""Keys of the design that no released version reads yet."""
+__all__ = ["Cell", "Method", "Row", "SweepConfig", "split_names", "sweep_schema"]
 
 
 class Method(StrEnum):
-    """How parameters make up the space: every combination, row by row, or the points as they are listed."""
+    """How parameters make up the space: every combination, row by row, the points as they are listed, or drawn."""
 
     GRID = "grid"
     ZIP = "zip"
     LIST = "list"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def _checked_cell(data: Any) -> Any:
-    try:
-        cell(data)
-    except ValueError as error:
-        raise PydanticCustomError("cell", "{why}", {"why": str(error)}) from None
-    return data
+    RANDOM = "random"
 
 
 def _checked_names(text: str) -> str:
@@ -50,30 +39,28 @@ def split_names(key: str) -> tuple[str, ...]:
 
 
 Scalar: TypeAlias = bool | int | float | str
-Cell: TypeAlias = Annotated[bool | int | float | str | list[int], BeforeValidator(_checked_cell)]
-Constant: TypeAlias = Annotated[Scalar, BeforeValidator(_checked_cell)]
-Row: TypeAlias = list[Cell]
+Constant: TypeAlias = Annotated[Scalar, CELL]
 Names: TypeAlias = Annotated[str, AfterValidator(_checked_names)]
 AxisName: TypeAlias = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name of the axis in the results.")
 ]
 
 
-class RangeAxis(_Strict):
+class RangeAxis(Strict):
     """Whole numbers as Python's ``range`` counts them: the stop is not included."""
 
     range: Annotated[list[int], Field(min_length=2, max_length=3, description="[start, stop] or [start, stop, step].")]
     axis: AxisName | None = None
 
 
-class ValuesAxis(_Strict):
+class ValuesAxis(Strict):
     """Values one by one; for tied parameters a list of rows."""
 
     values: Annotated[list[Cell | Row], Field(min_length=1)]
     axis: AxisName | None = None
 
 
-class FileAxis(_Strict):
+class FileAxis(Strict):
     """Columns of a JSONL, JSON, CSV or YAML file; a path is looked for beside the sweep file, then above it."""
 
     file: str
@@ -85,6 +72,8 @@ def _entry_tag(data: Any) -> str | None:
         return "<items>"
     if not isinstance(data, dict):
         return "<constant>"
+    if is_drawn(data):
+        return "<distribution>"
     return next((f"<{kind}>" for kind in ("range", "values", "file") if kind in data), None)
 
 
@@ -92,15 +81,16 @@ Entry: TypeAlias = Annotated[
     Annotated[RangeAxis, Tag("<range>")]
     | Annotated[ValuesAxis, Tag("<values>")]
     | Annotated[FileAxis, Tag("<file>")]
+    | Annotated[Drawn, Tag("<distribution>")]
     | Annotated[Annotated[list[Cell | Row], Field(min_length=1)], Tag("<items>")]
     | Annotated[Constant, Tag("<constant>")],
     Discriminator(
         _entry_tag,
         custom_error_type="entry",
-        custom_error_message="a parameter is a constant, a list, or one of range, values, file",
+        custom_error_message="a parameter is a constant, a list, or one of range, values, file, distribution",
     ),
 ]
-"""What varies (a range, values, a file, a plain list), or a constant."""
+"""What varies (a range, values, a file, a plain list, what is drawn), or a constant."""
 
 Parameters: TypeAlias = Annotated[
     Annotated[dict[Names, Entry], Tag("<axes>")]
@@ -109,7 +99,40 @@ Parameters: TypeAlias = Annotated[
 ]
 
 
-class SweepConfig(_Strict):
+class SomeRange(Strict):
+    """The whole numbers of a range; the stop is not included."""
+
+    range: Annotated[list[int], Field(min_length=2, max_length=3, description="[start, stop] or [start, stop, step].")]
+
+
+class SomeValues(Strict):
+    """Several values."""
+
+    values: Annotated[list[Cell], Field(min_length=1)]
+
+
+Some: TypeAlias = Annotated[
+    Annotated[SomeRange, Tag("<range>")] | Annotated[SomeValues, Tag("<values>")] | Annotated[Cell, Tag("<value>")],
+    Discriminator(
+        lambda data: (
+            next((f"<{kind}>" for kind in ("range", "values") if kind in data), None)
+            if isinstance(data, dict)
+            else "<value>"
+        ),
+        custom_error_type="entry",
+        custom_error_message="give a value, or one of range, values",
+    ),
+]
+"""Which values of one parameter: one, a range, or several."""
+
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Points: TypeAlias = Annotated[
+    list[Annotated[dict[Name, Some], Field(min_length=1)]],
+    Field(min_length=1),
+]
+
+
+class SweepConfig(Strict):
     """An experiment, a model, and the values of the experiment's parameters."""
 
     version: Literal[1]
@@ -118,9 +141,25 @@ class SweepConfig(_Strict):
     job: Annotated[str, Field(min_length=1, description="A Python file with build(lm).")] | None = None
     graph: Annotated[str, Field(min_length=1, description="A graph in JSON.")] | None = None
     method: Annotated[Method, Field(strict=False, description="How parameters make up the space.")] = Method.GRID
+    samples: Annotated[int, Field(ge=1, description="How many points method random draws.")] | None = None
     parameters: Parameters = Field(default_factory=dict)
+    exclude: Annotated[Points, Field(description="Points that do not run: all that have these values.")] | None = None
+    include: (
+        Annotated[Points, Field(description="Points that run as well, after exclude: with every value not named.")]
+        | None
+    ) = None
     seeds: (
         Annotated[int, Field(ge=1, description="Repeats every point with seeds 0, 1, …: one more axis, `seed`.")] | None
+    ) = None
+    save: (
+        Annotated[list[str], Field(min_length=1, description="Which of the experiment's saves to keep; all if absent.")]
+        | None
+    ) = None
+    resources: Resources = Field(default_factory=Resources)
+    schedule: Schedule = Field(default_factory=Schedule)
+    retention_days: (
+        Annotated[int, Field(ge=1, le=36_500, description="Results are deleted so many days after the job's end.")]
+        | None
     ) = None
     variables: Annotated[dict[Names, Constant], Field(description="What ${name} stands for; -S sets it.")] = Field(
         default_factory=dict
@@ -135,6 +174,8 @@ class SweepConfig(_Strict):
             raise PydanticCustomError(
                 "points", "with method {method}, parameters is {want}", {"method": self.method.value, "want": want}
             )
+        if (self.method is Method.RANDOM) != (self.samples is not None):
+            raise PydanticCustomError("samples", "method: random and samples: N go together; one of them is missing")
         return self
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from pydantic_core import ErrorDetails
 from ndif_batch.errors import NotFoundError, SweepError, nearest
 from ndif_batch.graph.nodes import ParamType
 from ndif_batch.sweep.axes import space_of
-from ndif_batch.sweep.config import LATER, FileAxis, RangeAxis, SweepConfig, split_names
+from ndif_batch.sweep.config import FileAxis, Method, RangeAxis, SomeRange, SweepConfig, ValuesAxis, split_names
+from ndif_batch.sweep.distributions import KINDS, keys_of
 from ndif_batch.sweep.marked import Document, Location, load_yaml
+from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.task import SEED_AXIS
 
@@ -32,16 +34,30 @@ _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep file, read: ``experiment`` is the ``.py`` or ``.json`` file that holds the graph."""
+    """A sweep file, read: ``experiment`` is the ``.py`` or ``.json`` file that holds the graph.
+
+    ``save`` are the saves to keep, None for all; ``retention_days`` None is what the settings say.
+    """
 
     name: str
     model: str
     experiment: Path
     space: Space
     document: Document
+    save: tuple[str, ...] | None = None
+    resources: Resources = field(default_factory=Resources)
+    schedule: Schedule = field(default_factory=Schedule)
+    retention_days: int | None = None
 
-    def check(self, params: Mapping[str, ParamType]) -> None:
-        """``SweepError`` if the space names a parameter that the graph lacks, or leaves one of the graph's out."""
+    def check(self, params: Mapping[str, ParamType], saves: Iterable[str]) -> None:
+        """``SweepError`` if the space names a parameter that the graph lacks, or leaves one of the graph's out, or if
+        the file keeps a save that it lacks."""
+        known = list(saves)
+        for i, name in enumerate(self.save or ()):
+            if name not in known:
+                raise self.document.error(
+                    f"the experiment saves nothing called {name!r}", ("save", i), hint=nearest(name, known)
+                )
         for name in self.space.params:
             if name not in params and name != SEED_AXIS:
                 raise self.document.error(
@@ -60,8 +76,11 @@ class Sweep:
         return ("parameters", next((key for key in entries if name in split_names(key)), name))
 
 
-def load_sweep(path: Path, variables: Mapping[str, Any] | None = None) -> Sweep:
-    """Read a sweep file; ``variables`` take the place of those that it declares under ``variables:``."""
+def load_sweep(path: Path, variables: Mapping[str, Any] | None = None, seed: int = 0) -> Sweep:
+    """Read a sweep file; ``variables`` take the place of those that it declares under ``variables:``.
+
+    ``seed`` decides what method random draws.
+    """
     document = _substituted(load_yaml(path), variables or {})
     config = _validated(document)
     key, experiment = ("job", config.job) if config.job is not None else ("graph", config.graph or "")
@@ -69,8 +88,12 @@ def load_sweep(path: Path, variables: Mapping[str, Any] | None = None) -> Sweep:
         name=config.name,
         model=config.model,
         experiment=_found(document, (key,), experiment, path.parent),
-        space=space_of(config, document, lambda at, name: _found(document, at, name, path.parent)),
+        space=space_of(config, document, lambda at, name: _found(document, at, name, path.parent), seed),
         document=document,
+        save=None if config.save is None else tuple(dict.fromkeys(config.save)),
+        resources=config.resources,
+        schedule=config.schedule,
+        retention_days=config.retention_days,
     )
 
 
@@ -140,30 +163,50 @@ def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
             return _unknown_key(document, at)
         case "missing":
             return document.error(f"the key {error['loc'][-1]!r} is missing", at)
-        case "enum" if error["input"] == "random":
-            return document.error("method random is not available in this version", at, hint="use grid, zip or list")
+        case "enum" if at == ("method",):
+            known = [method.value for method in Method]
+            return document.error(_plainly(error["msg"]), at, hint=nearest(str(error["input"]), known))
+        case "literal_error" if at == ("schedule", "priority"):
+            return document.error(
+                f"{_plainly(error['msg'])}, or a whole number", at, hint=nearest(str(error["input"]), PRIORITIES)
+            )
+        case "union_tag_invalid":
+            kind = error["input"].get("distribution")
+            return document.error(
+                f"there is no distribution {kind!r}", (*at, "distribution"), hint=nearest(str(kind), KINDS)
+            )
         case "entry" if isinstance(error["input"], dict) and error["input"]:
             key = next(iter(error["input"]))
-            return document.error(error["msg"], (*at, key), hint=nearest(key, _entry_keys()))
+            return document.error(error["msg"], (*at, key), hint=nearest(key, _keys(document, at)))
     return document.error(_plainly(error["msg"]), at)
 
 
 def _plainly(message: str) -> str:
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
-    return message
+    return re.sub(r" or instance of \w+", "", message)
 
 
 def _unknown_key(document: Document, at: Location) -> SweepError:
     key = str(at[-1])
-    if len(at) == 1 and key in LATER:
-        return document.error("this key is not available in this version", at, hint="remove it")
-    known = SweepConfig.model_fields if len(at) == 1 else _entry_keys()
-    return document.error(f"unknown key {key!r}", at, hint=nearest(key, known))
+    return document.error(f"unknown key {key!r}", at, hint=nearest(key, _keys(document, at[:-1])))
 
 
-def _entry_keys() -> tuple[str, ...]:
-    return (*RangeAxis.model_fields, "values", *FileAxis.model_fields)
+def _keys(document: Document, at: Location) -> tuple[str, ...]:
+    """The keys that there may be in the mapping at a place."""
+    match at:
+        case ():
+            return tuple(SweepConfig.model_fields)
+        case ("resources", *_):
+            return tuple(Resources.model_fields)
+        case ("schedule", *_):
+            return tuple(Schedule.model_fields)
+        case ("exclude" | "include", *_):
+            return (*SomeRange.model_fields, "values")
+    entry = document.data["parameters"][at[1]]
+    if isinstance(entry, dict) and "distribution" in entry:
+        return keys_of(entry["distribution"])
+    return (*RangeAxis.model_fields, *ValuesAxis.model_fields, *FileAxis.model_fields, "distribution")
 
 
 def _location(data: Any, loc: Sequence[str | int]) -> Location:

@@ -101,12 +101,16 @@ _SCALARS = {
     _BOOL: re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"),
     _NULL: re.compile(r"(?:null|Null|NULL|~|)\Z"),
 }
+FIRST = {"", *"0123456789+-.tTfFnN~"}
+"""What a scalar begins with that is no text."""
 for _tag, _pattern in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, _pattern, None)
 
 
 def typed(text: str) -> bool | int | float | str | None:
     """A scalar as YAML 1.2 reads it when it is not quoted."""
+    if text[:1] not in FIRST:
+        return text
     for tag, pattern in _SCALARS.items():
         if pattern.match(text):
             return _scalar(tag, text)

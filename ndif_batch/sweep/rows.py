@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ndif_batch.errors import SweepError, nearest
 from ndif_batch.graph.nodes import Value
-from ndif_batch.sweep.marked import load_yaml, read_text, typed
+from ndif_batch.sweep.marked import FIRST, load_yaml, read_text, typed
 
+Item = TypeVar("Item")
+
+AT_ONCE = 1024
+PLAIN = {bool, int, float, str}
 FORMATS = (".jsonl", ".json", ".csv", ".yaml", ".yml")
 
 
@@ -23,23 +28,49 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, list[Value]]:
     for, a row may be the value itself.
     """
     columns: dict[str, list[Value]] = {name: [] for name in names}
-    rows = 0
-    for line, row in _rows(path):
-        rows += 1
+    for some in _parts(path, names):
+        for name, values in some.items():
+            columns[name] += values
+    if not columns[names[0]]:
+        raise SweepError("the file has no rows", file=str(path))
+    return columns
+
+
+def _parts(path: Path, names: Sequence[str]) -> Iterator[Mapping[str, Sequence[Value]]]:
+    """The columns, some rows at a time."""
+    if path.suffix.lower() == ".csv":
+        yield from _csv(path, names)
+        return
+    for lines, block in _blocks(path):
+        yield _plain(block, names) or _checked(block, lines, names, str(path))
+
+
+def _plain(block: Sequence[Any], names: Sequence[str]) -> dict[str, list[Value]] | None:
+    """The columns of rows that hold nothing but numbers and text under these names; None if some do not."""
+    try:
+        found = {name: [row[name] for row in block] for name in names}
+    except (KeyError, TypeError):
+        return None
+    kinds = {kind for values in found.values() for kind in set(map(type, values))}
+    return found if kinds <= PLAIN else None
+
+
+def _checked(block: Sequence[Any], lines: Sequence[int], names: Sequence[str], file: str) -> dict[str, list[Value]]:
+    """The columns of rows, looked at one by one."""
+    columns: dict[str, list[Value]] = {name: [] for name in names}
+    for line, given in zip(lines, block, strict=True):
+        row = given
         if not isinstance(row, dict) and len(names) == 1:
             row = {names[0]: row}
         if not isinstance(row, dict):
             raise SweepError(
-                f"a row must name {', '.join(names)}", file=str(path), line=line, hint='write {"name": value, …}'
+                f"a row must name {', '.join(names)}", file=file, line=line, hint='write {"name": value, …}'
             )
         for name in names:
             if name not in row:
-                raise SweepError(
-                    f"the row has no column {name!r}", file=str(path), line=line, hint=nearest(name, map(str, row))
-                )
-            columns[name].append(_cell(row[name], name, str(path), line))
-    if not rows:
-        raise SweepError("the file has no rows", file=str(path))
+                hint = nearest(name, map(str, row))
+                raise SweepError(f"the row has no column {name!r}", file=file, line=line, hint=hint)
+            columns[name].append(_cell(row[name], name, file, line))
     return columns
 
 
@@ -59,13 +90,11 @@ def _cell(data: Any, name: str, file: str, line: int) -> Value:
         raise SweepError(str(error), file=file, line=line, key=name) from None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Each row and its line, counted from 1."""
+def _blocks(path: Path) -> Iterator[tuple[Sequence[int], Sequence[Any]]]:
+    """Rows, some at a time, with the line of each, counted from 1."""
     match path.suffix.lower():
         case ".jsonl":
             return _jsonl(path)
-        case ".csv":
-            return _csv(path)
         case ".json":
             return _json(path)
         case ".yaml" | ".yml":
@@ -76,18 +105,42 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             )
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, text in enumerate(read_text(path).split("\n"), start=1):
-        if text.strip():
-            yield number, _decoded(text, path, number)
+def _jsonl(path: Path) -> Iterator[tuple[Sequence[int], Sequence[Any]]]:
+    for some in _some(enumerate(_lines(path), start=1)):
+        numbered = [(number, text) for number, line in some if (text := line.strip())]
+        yield [number for number, _ in numbered], _together(numbered, path)
 
 
-def _json(path: Path) -> Iterator[tuple[int, Any]]:
+def _together(numbered: Sequence[tuple[int, str]], path: Path) -> list[Any]:
+    """The rows of lines: decoded at once if they look like one object each, which is four times as fast."""
+    if all(text[0] == "{" and text[-1] == "}" for _, text in numbered):
+        with suppress(json.JSONDecodeError):
+            rows: list[Any] = json.loads(f"[{','.join(text for _, text in numbered)}]")
+            if len(rows) == len(numbered):
+                return rows
+    return [_decoded(text, path, number) for number, text in numbered]
+
+
+def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of a file as they are read; errors as of :func:`read_text`."""
+    try:
+        with open(path, encoding="utf-8", newline=newline) as file:
+            yield from file
+    except (OSError, UnicodeDecodeError):
+        read_text(path)
+        raise
+
+
+def _some(items: Iterator[Item]) -> Iterator[list[Item]]:
+    while some := list(islice(items, AT_ONCE)):
+        yield some
+
+
+def _json(path: Path) -> Iterator[tuple[Sequence[int], Sequence[Any]]]:
     data = _decoded(read_text(path), path, 1)
     if not isinstance(data, list):
         raise SweepError("the file must hold a list of rows", file=str(path), line=1)
-    for row in data:
-        yield 1, row
+    yield [1] * len(data), data
 
 
 def _decoded(text: str, path: Path, first_line: int) -> Any:
@@ -99,22 +152,41 @@ def _decoded(text: str, path: Path, first_line: int) -> Any:
         ) from None
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restkey="", restval=None)
+def _csv(path: Path, names: Sequence[str]) -> Iterator[Mapping[str, Sequence[Value]]]:
+    reader = csv.reader(_lines(path, newline=""), strict=True)
     try:
-        for row in reader:
-            if "" in row or None in row.values():
-                raise SweepError(
-                    "the row has more or fewer fields than the header", file=str(path), line=reader.line_num
-                )
-            yield reader.line_num, {name: typed(text) if text.strip() else text for name, text in row.items()}
+        header = next(reader, [])
+        for some in _some((reader.line_num, fields) for fields in reader if fields):
+            wrong = next((line for line, fields in some if len(fields) != len(header)), None)
+            if wrong is not None:
+                raise SweepError("the row has more or fewer fields than the header", file=str(path), line=wrong)
+            lacking = next((name for name in names if name not in header), None)
+            if lacking is not None:
+                hint = nearest(lacking, header)
+                raise SweepError(f"the row has no column {lacking!r}", file=str(path), line=some[0][0], hint=hint)
+            columns = list(zip(*(fields for _, fields in some), strict=True))
+            yield {name: _typed(columns[header.index(name)], name, path, some) for name in names}
     except csv.Error as error:
         raise SweepError(str(error), file=str(path), line=reader.line_num) from None
 
 
-def _yaml(path: Path) -> Iterator[tuple[int, Any]]:
+def _typed(
+    column: Sequence[str], name: str, path: Path, numbered: Sequence[tuple[int, Sequence[str]]]
+) -> Sequence[Value]:
+    """Fields as YAML reads them; empty ones stay text."""
+    if not FIRST & {text[:1] for text in column}:
+        return column
+    digits = "".join(column)
+    if digits.isascii() and digits.isdecimal() and all(column):
+        return list(map(int, column))
+    lines = (line for line, _ in numbered)
+    return [
+        _cell(typed(text) if text else text, name, str(path), line) for line, text in zip(lines, column, strict=True)
+    ]
+
+
+def _yaml(path: Path) -> Iterator[tuple[Sequence[int], Sequence[Any]]]:
     document = load_yaml(path)
     if not isinstance(document.data, list):
         raise SweepError("the file must hold a list of rows", file=str(path), line=1)
-    for i, row in enumerate(document.data):
-        yield document.line((i,)), row
+    yield [document.line((i,)) for i in range(len(document.data))], document.data

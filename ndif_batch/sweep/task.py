@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -27,12 +27,17 @@ class Task:
 
 
 def make_task(graph: Graph, space: Space, job_seed: int, task: int) -> Task:
-    """Task number ``task`` of a job. Tasks at one place of the seed axis, if there is one, share their seed."""
-    bindings = space.bindings(task)
-    drawn: Value = task
-    if SEED_AXIS in bindings and SEED_AXIS not in graph.params:
-        drawn = bindings.pop(SEED_AXIS)
-    return Task(graph, bindings, task_seed(job_seed, drawn), task)
+    """Task number ``task`` of a job; ``SweepError`` if there is none."""
+    space.point(task)
+    return next(make_tasks(graph, space, job_seed, (task,)))
+
+
+def make_tasks(graph: Graph, space: Space, job_seed: int, tasks: Collection[int]) -> Iterator[Task]:
+    """Some tasks of a job. Those at one place of the seed axis, if there is one, share their seed."""
+    seeded = SEED_AXIS in space.params and SEED_AXIS not in graph.params
+    for task, bindings in zip(tasks, space.all_bindings(tasks), strict=True):
+        drawn = bindings.pop(SEED_AXIS) if seeded else task
+        yield Task(graph, bindings, task_seed(job_seed, drawn), task)
 
 
 def task_seed(job_seed: int, drawn: Value) -> int:

@@ -63,6 +63,9 @@ class Bindings:
             value = value.item()
         if isinstance(value, bool | int | float | str | TensorRef):
             return value
+        if constants.is_tensor(value):
+            what, hint = f"a tensor of shape {list(value.shape)}", f'record it as one: param("{name}", "tensor")'
+            raise refusal(f"parameter {name!r} of type {kind} cannot be {what}", hint=hint)
         raise TraceError(f"parameter {name!r} of type {kind} cannot be {value!r}")
 
 

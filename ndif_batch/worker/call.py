@@ -39,10 +39,11 @@ class Call:
             self._on_joined()
             for work in works:
                 self.constants.update(work.job.constants)
-                for place in work.waiting:
+                waiting = work.waiting
+                for place, task in zip(waiting, work.tasks(waiting), strict=True):
                     self._places[taken] = work, place
                     taken += 1
-                    yield work.task(place)
+                    yield task
             works = self._further() if left else ()
             if not works:
                 return

@@ -35,7 +35,7 @@ class Checks:
         if job.layout == "solo" or not self._has_time:
             return None
         ran = (work.shard.first_task + place for place in work.ran)
-        chosen = sample(job.record.seed, job.record.tasks, job.verify_fraction, ran)
+        chosen = sample(job.record.seed, job.record.tasks, job.verify_fraction, ran, job.excluded)
         judge = Judge(job.spec.arrays, job.model_dtype)
         try:
             found = merged(check for task in chosen if (check := self._checked(work, task, judge)) is not None)

@@ -69,11 +69,12 @@ class Committer:
         finished = [
             Finished(one.work.shard.id, one.work.shard.epoch, one.work.failures, one.cost, one.check) for one in shards
         ]
-        mine = self._ask(lambda: self._queue.commit(finished))
+        with self._heart.telling([one.shard_id for one in finished]):
+            mine = self._ask(lambda: self._queue.commit(finished))
+            for shard_id in mine:  # a refused one may be held again, under a newer lease
+                self._heart.release(shard_id)
         for one in shards:
             work, shard_id = one.work, one.work.shard.id
-            if shard_id in mine:  # a refused one may be held again, under a newer lease
-                self._heart.release(shard_id)
             told = "shard.done" if shard_id in mine else "shard.late"
             log.info(told, job=work.job.record.id, shard=shard_id, failed=len(work.failures))
         self._tally.shards(len(mine))
@@ -91,14 +92,16 @@ class Committer:
             reason=message,
             exc_info=None if known else error,
         )
-        self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
-        self._heart.release(lease.shard.id)
+        with self._heart.telling([lease.shard.id]):
+            self._ask(lambda: self._queue.fail(lease.shard.id, lease.shard.epoch, code, message, retryable))
+            self._heart.release(lease.shard.id)
         self._finish_ended({lease.job.id: Counted.now(self._counters)})
 
     def give_back(self, lease: Lease) -> None:
         """Another worker may have it."""
-        self._ask(lambda: self._queue.give_back(lease.shard.id, lease.shard.epoch))
-        self._heart.release(lease.shard.id)
+        with self._heart.telling([lease.shard.id]):
+            self._ask(lambda: self._queue.give_back(lease.shard.id, lease.shard.epoch))
+            self._heart.release(lease.shard.id)
 
     def finish_what_others_left(self) -> None:
         """Give the archives of ended jobs their manifests, if nobody else is going to."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from types import TracebackType
 
@@ -40,6 +41,7 @@ class Heartbeat:
         self._every_seconds = every_seconds
         self._device = device
         self._held: dict[int, int] = {}
+        self._telling: set[int] = set()
         self._holding = Lock()
         self._asking = Lock()
         self._ended = Event()
@@ -77,17 +79,38 @@ class Heartbeat:
         with self._holding:
             self._held.pop(shard_id, None)
 
+    @contextmanager
+    def telling(self, shard_ids: Collection[int]) -> Iterator[None]:
+        """Meanwhile the queue is told what became of these shards; its answer, and no beat, says whose they were.
+
+        A beat between the queue's change and its answer would find them lost.
+        """
+        with self._holding:
+            self._telling.update(shard_ids)
+        try:
+            yield
+        finally:
+            with self._holding:
+                self._telling.difference_update(shard_ids)
+
     def beat(self) -> None:
         """Renew every lease once, and tell how full and busy the device is."""
         device = self._device()
         with self._asking:
             reply = self._queue.heartbeat(self.worker_id, self._lease_seconds, self._now_held(), device)
-            for shard_id in reply.lost:
-                self.release(shard_id)
-        for shard_id in reply.lost:
+            lost = self._lose(reply.lost)
+        for shard_id in lost:
             log.warning("shard.lost", shard=shard_id)
         if reply.drain:
             self.draining.ask("the queue asked it to")
+
+    def _lose(self, shard_ids: Collection[int]) -> list[int]:
+        """Forget those that the worker still thought its own, and give them."""
+        with self._holding:
+            lost = [shard_id for shard_id in shard_ids if shard_id in self._held and shard_id not in self._telling]
+            for shard_id in lost:
+                del self._held[shard_id]
+            return lost
 
     def _now_held(self) -> dict[int, int]:
         with self._holding:

@@ -117,4 +117,4 @@ class OpenJobs:
         spec = ArchiveSpec.described(axes, record.tile, record.arrays, attributes)
         create(record.store, spec)
         tensors = blobs.load(self._blobs, constants(graph) | space.tensors())
-        return OpenJob(record, graph, space, spec, tensors, self._model.dtype)
+        return OpenJob(record, graph, space, spec, tensors, self._model.dtype, excluded=space.excluded())

@@ -28,7 +28,8 @@ from ndif_batch.worker.work import ShardWork
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-POLL_SECONDS = 0.25
+SHORTEST_WAIT, LONGEST_WAIT = 0.1, 1.0
+"""Seconds between two looks for work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +99,21 @@ class Worker:
         return progress
 
     def _drain_shards(self, until: Until) -> None:
-        last_work = self._clock()
+        last_work, may_lease = self._clock(), True
         while not self._draining.begun:
-            ready = self._ahead.take() or self._lease()
+            ready = self._ahead.take() or (self._lease() if may_lease else None)
             if ready is not None:
                 self._run(ready, ahead=not until.one)
                 last_work = self._clock()
             else:
                 self._runner.writer.flush()
-            if until.one or (ready is None and self._is_over(until, self._clock() - last_work)):
+            idle_seconds = self._clock() - last_work
+            if until.one or (ready is None and self._is_over(until, idle_seconds)):
                 return
             if ready is None:
                 with self._busy.waiting():
-                    self._draining.wait(POLL_SECONDS)
+                    self._draining.wait(pause(idle_seconds))
+                may_lease = self._ask(lambda: self._queue.has_work(self._model))
 
     def _run(self, ready: Round, *, ahead: bool) -> None:
         """Run a round, and without a pause those that are there in time."""
@@ -147,3 +150,8 @@ class Worker:
         if until.idle_seconds is not None and idle_seconds >= until.idle_seconds:
             return True
         return until.idle and not self._ask(lambda: self._queue.has_work(self._model))
+
+
+def pause(idle_seconds: float) -> float:
+    """How long a worker that has been idle so long waits until it looks again: as long again, within bounds."""
+    return min(LONGEST_WAIT, max(SHORTEST_WAIT, idle_seconds))

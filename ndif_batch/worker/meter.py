@@ -63,35 +63,36 @@ class Meter:
         """The outcomes of one call of the engine; the time until each is the engine's."""
         self._seconds, self._tokens = MEMORY * self._seconds, MEMORY * self._tokens
         while True:
-            ran = self.counters.tokens
+            ran, began = self.counters.tokens, self._begin()
             try:
-                with self._running():
-                    outcome = next(outcomes)
+                outcome = next(outcomes)
             except StopIteration:
                 return
             finally:
+                self._end(began)
                 self._pool.tokens += self.counters.tokens - ran
             yield outcome
 
     @contextmanager
     def checking(self) -> Iterator[None]:
         """What is run meanwhile is run a second time: its seconds are charged, its tokens are nobody's."""
-        before = self._spent
-        with self._running():
-            yield
-        self.checking_seconds += self._spent - before
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        began = self._since = self.clock()
+        began = self._begin()
         try:
             yield
         finally:
-            spent = self.clock() - began
-            self._since = None
-            self._spent += spent
-            self._seconds += spent
-            self._pool.seconds += spent * self.gpus
+            self.checking_seconds += self._end(began)
+
+    def _begin(self) -> float:
+        self._since = self.clock()
+        return self._since
+
+    def _end(self, began: float) -> float:
+        spent = self.clock() - began
+        self._since = None
+        self._spent += spent
+        self._seconds += spent
+        self._pool.seconds += spent * self.gpus
+        return spent
 
     def arrived(self, tokens: int) -> None:
         """A task's outcome is there; alone it would have cost ``tokens``."""

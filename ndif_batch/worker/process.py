@@ -6,9 +6,10 @@ import gc
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,7 @@ from ndif_batch.config import Settings
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.model import load
+from ndif_batch.engine.processes import split_model
 from ndif_batch.engine.usage import device_usage
 from ndif_batch.errors import TimedOutError, UnavailableError
 from ndif_batch.models.info import ModelInfo
@@ -38,7 +40,7 @@ from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.provenance import Runtime
-from ndif_batch.worker.signals import on_signals
+from ndif_batch.worker.signals import on_signals, terminate_at_eof
 from ndif_batch.worker.walltime import PILOT, Walltime, walltime
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -53,29 +55,34 @@ def run(
     *,
     until_idle: bool = False,
     idle_seconds: float | None = None,
+    until_eof: bool = False,
     once: bool = False,
     device: str = "auto",
     walltime_seconds: float | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    load: Callable[[ModelInfo, str], LoadedModel] = load,
 ) -> Progress:
     """Load a model and drain its shards; ends when a signal or the queue asks for it, or as the options say.
 
-    ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``once`` after
-    one round. Before ``walltime_seconds`` or the end of its Slurm job it ends in good order. Raises ``NotFoundError``
-    for an unknown model, ``TimedOutError`` if that was too short for anything, and ``UnavailableError`` when queue or
-    disk cannot serve.
+    ``until_idle`` ends when no job of the model is left, ``idle_seconds`` after so long without work, ``until_eof``
+    with standard input, ``once`` after one round. ``load`` is how the model comes to be. Before ``walltime_seconds`` or
+    the end of its Slurm job it ends in good order. Raises ``NotFoundError`` for an unknown model, ``TimedOutError`` if
+    that was too short for anything, and ``UnavailableError`` when queue or disk cannot serve.
     """
     configure_logs()
+    if until_eof:
+        terminate_at_eof(sys.stdin.fileno())
     end = walltime(walltime_seconds, os.environ, time.time())
     patience = Patience(settings.lease_seconds)
     with _queue(settings) as queue:
         record = queue.model(model_name)
         worker_id = _registered(queue, model_name, patience)
+        places = ExitStack()
         structlog.contextvars.bind_contextvars(worker=worker_id, model=model_name)
         try:
             try:
                 with on_signals(_leave):
-                    engine, jobs = _ready(settings, record, device)
+                    engine, jobs = _ready(settings, record, device, load, places)
             except _Left as left:
                 return _left_early(left, end)
             if end.over:
@@ -107,8 +114,10 @@ def run(
                 progress = worker.run(Until(once, until_idle, idle_seconds))
             if end.near and heart.holds_any and not progress.shards_done:
                 raise _too_short("ended a single shard")
+            places.close()
             return progress
         finally:
+            places.__exit__(*sys.exc_info())
             with on_signals(lambda number: None), suppress(UnavailableError):
                 queue.stop_worker(worker_id)
             log.info("worker.stopped")
@@ -128,10 +137,17 @@ def _registered(queue: WorkerQueue, model: str, patience: Patience) -> int:
     return patience.ask(lambda: queue.register_worker(model, host(os.environ), os.getpid(), pilot, key))
 
 
-def _ready(settings: Settings, record: ModelRecord, device: str) -> tuple[Engine, OpenJobs]:
+def _ready(
+    settings: Settings,
+    record: ModelRecord,
+    device: str,
+    load: Callable[[ModelInfo, str], LoadedModel],
+    places: ExitStack,
+) -> tuple[Engine, OpenJobs]:
     started = perf_counter()
     info = ModelInfo.read(Path(record.path))
-    model = load(info, device)
+    ranks = settings.ranks(record.name)
+    model = load(info, device) if ranks is None else places.enter_context(split_model(info, ranks))
     layout = str(model.layout)
     runtime = Runtime(host(os.environ), model.device_name, layout)
     log.info("model.loaded", seconds=round(perf_counter() - started, 2), device=runtime.device, layout=layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 
 
@@ -46,11 +46,11 @@ class Tally:
         self, *, tasks_done: int = 0, tasks_failed: int = 0, shards_done: int = 0, tasks_reused: int = 0
     ) -> None:
         with self._counting:
-            self.progress = replace(
-                self.progress,
-                tasks_done=self.progress.tasks_done + tasks_done,
-                tasks_failed=self.progress.tasks_failed + tasks_failed,
-                shards_done=self.progress.shards_done + shards_done,
-                tasks_reused=self.progress.tasks_reused + tasks_reused,
+            so_far = self.progress
+            self.progress = Progress(
+                so_far.tasks_done + tasks_done,
+                so_far.tasks_failed + tasks_failed,
+                so_far.shards_done + shards_done,
+                so_far.tasks_reused + tasks_reused,
             )
             self._on_progress(self.progress)

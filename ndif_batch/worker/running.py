@@ -101,7 +101,7 @@ class Runner:
             return False
         self._reuse.fill(work)
         if work.reused:
-            self._heart.progress(work.shard.id, work.reused)
+            self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
             self._tally.reused(work.reused)
         if not work.missing:
             self.writer.put(Complete(work, FREE, Counted.now(self._engine.counters)))
@@ -151,7 +151,7 @@ class Runner:
         self._tally.task(failed=outcome.error is not None)
         if not work.missing:
             check = self._checks.check(work) if self._checks and not self._draining.begun else None
-            cost = self._meter.take((work.shard.tasks - work.reused) * work.job.record.tokens_per_task)
+            cost = self._meter.take(len(work.ran) * work.job.record.tokens_per_task)
             self.writer.put(Complete(work, cost, Counted.now(self._engine.counters), check))
 
     def _count(self, tokens: int) -> None:

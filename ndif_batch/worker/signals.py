@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -35,6 +36,20 @@ def on_signals(action: Callable[[signal.Signals], object]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def terminate_at_eof(pipe: int) -> None:
+    """From now on SIGTERM comes to this process when the file descriptor ``pipe`` has nothing more to read.
+
+    The other end of a pipe closes when the process that holds it dies, even of a signal that it cannot see.
+    """
+
+    def watch() -> None:
+        while os.read(pipe, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=watch, name="until-eof", daemon=True).start()
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from ndif_batch.archive import ArchiveSpec, TaskStatus, all_stored
 from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.queue.records import JobRecord, Lease, TaskFailure
-from ndif_batch.sweep.space import Space
-from ndif_batch.sweep.task import Task, make_task
+from ndif_batch.sweep.space import Excluded, Space
+from ndif_batch.sweep.task import Task, make_task, make_tasks
 from ndif_batch.worker.ports import LayoutChoice, NanPolicy, Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """A job as its worker needs it, read once. ``sources`` are the earlier jobs that were looked at, by id."""
+    """A job as its worker needs it, read once. ``sources`` are the earlier jobs that were looked at, by id.
+
+    ``excluded`` says of each task whether it does not run; None if all do.
+    """
 
     record: JobRecord
     graph: Graph
@@ -32,6 +35,7 @@ class OpenJob:
     constants: Mapping[str, Any]
     model_dtype: str
     sources: dict[int, Source | None] = field(default_factory=dict)
+    excluded: Excluded | None = None
 
     @property
     def layout(self) -> LayoutChoice:
@@ -67,6 +71,10 @@ class ShardWork:
         }
         self.failures: list[TaskFailure] = []
         self.missing = lease.shard.tasks
+        if job.excluded is not None:
+            first = lease.shard.first_task
+            for place in np.flatnonzero(job.excluded[first : first + lease.shard.tasks]).tolist():
+                self._keep(place, TaskStatus.EXCLUDED, {})
 
     @property
     def waiting(self) -> list[int]:
@@ -77,6 +85,11 @@ class ShardWork:
         """The task at a place of the shard."""
         job = self.job
         return make_task(job.graph, job.space, job.record.seed, self.shard.first_task + place)
+
+    def tasks(self, places: Sequence[int]) -> Iterator[Task]:
+        """The tasks at some places of the shard."""
+        job, first = self.job, self.shard.first_task
+        return make_tasks(job.graph, job.space, job.record.seed, [first + place for place in places])
 
     @property
     def reused(self) -> int:

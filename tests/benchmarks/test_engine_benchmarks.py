@@ -73,7 +73,7 @@ def test_a_contender_is_wrong_if_any_value_of_any_round_is_off(monkeypatch: pyte
     from contest import Contender, Contest, summarise
 
     def measured(*values: float) -> Measured:
-        return Measured({"": [2.0]}, {"": np.array(values)}, {})
+        return Measured({"": [2.0]}, {"": np.array(values)}, {}, {})
 
     right = measured(1, 2, -4)
     rounds = {
@@ -106,7 +106,17 @@ def test_scaling_fits_a_line_to_each_series_and_draws_it(tmp_path: Path) -> None
     assert (tmp_path / report["picture"]).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["patching", "extraction", "mixed_users", "overhead", "scaling"])
+def test_a_worker_drains_the_long_jobs_and_tells_how_long_it_was_at_work(tmp_path: Path) -> None:
+    done = bench("busy", tmp_path / "report.json", "--pairs", "3", "--prompts", "20", "--tokens", "3", "9")
+    assert done.returncode == 0, done.stderr
+    jobs = read(tmp_path / "report.json")["jobs"]
+    assert [(one["job"], one["tasks"], one["gpu"]) for one in jobs] == [
+        ("patching", 3 * 2 * 6, None),
+        ("extraction", 20, None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["patching", "extraction", "mixed_users", "overhead", "scaling", "busy"])
 def test_committed_reports_fit_the_schema(name: str) -> None:
     for path in (ROOT / "benchmarks" / "results").glob(f"{name}-*.json"):
         report = read(path)

@@ -11,12 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ndif_batch.cli.demo import SWEEP, catalogue, demo_settings
-from ndif_batch.cli.local_worker import LocalWorker, local_worker
-from ndif_batch.client import Client
-from ndif_batch.errors import UnavailableError
-from tests import toy
-from tests.cli.conftest import Run
+from ndif_batch.cli.demo import SWEEP, catalogue
+from ndif_batch.client.demo import demo_settings
 
 ROOT = Path(__file__).parents[2]
 CHANGED_NAME, LAST = 10, 16
@@ -64,31 +60,3 @@ def test_the_demo_keeps_its_queue_and_archive_to_itself(settled: Path, monkeypat
 
 def test_the_sweep_of_the_demo_is_found_wherever_one_stands(settled: Path) -> None:
     assert (catalogue() / SWEEP).is_file()
-
-
-def test_a_worker_that_dies_is_told_with_the_end_of_its_log(client: Client, run: Run, tmp_path: Path) -> None:
-    run("sweep", "run", "sweep.yaml")
-    record = client.job(1).record
-    log = tmp_path / "worker.log"
-    log.write_text("first\nout of memory\n")
-    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    process.wait()
-    with pytest.raises(UnavailableError, match="the worker ended with exit code 3 before job 1 had ended") as caught:
-        LocalWorker(process, log).check(record)
-    assert "out of memory" in (caught.value.hint or "")
-    killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    killed.kill()
-    killed.communicate()
-    with pytest.raises(UnavailableError, match="was killed by signal 9"):
-        LocalWorker(killed, log).check(record)
-
-
-def test_a_local_worker_has_the_settings_of_its_parent_and_ends_with_the_block(settled: Path) -> None:
-    """The toy model has no weights, so the worker ends by itself: with an error that its log tells."""
-    client = toy.client(settled / "house")
-    with local_worker(client.settings, toy.NAME) as worker:
-        worker.process.wait(timeout=60)
-    assert worker.process.returncode in (1, 2, 3, 6)
-    assert "error: " in worker.log.read_text()
-    assert [record.model for record in client.queue.workers()] == [toy.NAME]
-    client.close()

@@ -95,7 +95,7 @@ def test_a_file_of_values_that_is_missing_or_broken(run: Run, client: Client, fo
             "did you mean 'model'?",
         ),
         (SWEEP + "name: again\n", "sweep.yaml:10: key 'name' is given twice (first on line 2)", ""),
-        (SWEEP + "method: random\n", "sweep.yaml:10: method: method random is not available in this version", "grid"),
+        (SWEEP + "method: radom\n", "sweep.yaml:10: method: must be 'grid', 'zip', 'list' or 'random'", "'random'"),
         ("", "sweep.yaml:1: a sweep file is a mapping of keys", "version: 1"),
     ],
 )

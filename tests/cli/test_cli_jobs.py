@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
+from safetensors.numpy import load_file
 
 from ndif_batch.cli.output import age, size
 from ndif_batch.client import Client
@@ -173,7 +175,7 @@ def test_results_are_listed_drawn_printed_exported_and_verified(run: Run, client
     drawn = run("results", "show", 1, "--plot", "out.png")
     assert "showing logit" in drawn.err
     assert "rows: layer   columns: position" in drawn.out
-    assert "sat" in drawn.out.replace("\n", "") or "s" in drawn.out
+    assert ["the", "cat", "sat"] in [line.split() for line in drawn.out.splitlines()]
     assert (folder / "out.png").read_bytes().startswith(b"\x89PNG")
     several = run("results", "show", 1, "--save", "residual", "--plot", "several.png")
     assert [f"residual of reading (1) at position={k}   rows: layer" in several.out for k in range(3)] == [True] * 3
@@ -192,8 +194,6 @@ def test_results_are_listed_drawn_printed_exported_and_verified(run: Run, client
     assert len(table) == 12
     assert {"layer", "position", "logit", "task_status"} <= set(table[0])
 
-    assert run("results", "export", 1, "all.npz").code == 0
-    assert np.load(folder / "all.npz")["residual"].shape == (4, 3, 6)
     assert run("results", "export", 1, "all.xyz").code == 2
     assert run("results", "verify", 1).code == 0
     store = client.job(1).record.store
@@ -202,6 +202,42 @@ def test_results_are_listed_drawn_printed_exported_and_verified(run: Run, client
     damaged = run("results", "verify", 1, "-o", "json")
     assert damaged.code == 1
     assert json.loads(damaged.out)[0]["file"].startswith("logit/")
+
+
+FIXED = {"layer": "3", "position": "2", "prompt": "the cat sat", "answer": "Paris"}
+AXES = {"layer": "0:4", "position": "0:3", "answer": "Paris,Rome", "seed": "0:2"}
+
+
+@pytest.mark.parametrize("axes", range(5))
+def test_jobs_of_any_number_of_axes_are_drawn_and_exported(run: Run, client: Client, folder: Path, axes: int) -> None:
+    grid = dict(list(AXES.items())[:axes])
+    fixed = [option for name, value in FIXED.items() if name not in grid for option in ("-S", f"{name}={value}")]
+    varying = [option for name, values in grid.items() for option in ("--grid", f"{name}={values}")]
+    assert run("submit", "job.py", "--model", "toy", *fixed, *varying, "--name", "axes").code == 0
+    drain(client)
+    shown = run("results", "show", 1, "--save", "logit", "--plot", "out.png")
+    assert shown.code == 0
+    lines = [line.split() for line in shown.out.splitlines()]
+    match axes:
+        case 0:
+            assert lines == [["logit", "of", "axes", "(1)", lines[0][-1]]]
+            assert float(lines[0][-1]) >= 3
+        case 1:
+            assert lines[0] == ["layer", "logit", "of", "axes", "(1)"]
+            assert [line[0] for line in lines[1:]] == ["0", "1", "2", "3"]
+        case 2 | 3 | 4:
+            assert shown.out.count("rows: layer   columns: position") == 2 ** (axes - 2)
+            assert shown.out.count("at answer=Rome") == {2: 0, 3: 1, 4: 2}[axes]
+    assert (folder / "out.png").read_bytes().startswith(b"\x89PNG")
+
+    shape = (4, 3, 2, 2)[:axes]
+    for name in ("all.safetensors", "all.npz", "all.parquet", "all.csv"):
+        assert run("results", "export", 1, name).code == 0
+    assert np.load(folder / "all.npz")["residual"].shape == (*shape, 6)
+    assert load_file(folder / "all.safetensors")["residual"].shape == (*shape, 6)
+    for table in (pandas.read_csv(folder / "all.csv"), pandas.read_parquet(folder / "all.parquet").reset_index()):
+        assert list(table.columns) == ["task", *grid, "logit", "task_status"]
+        np.testing.assert_array_equal(table["logit"], np.asarray(client.job(1).results()["logit"]).reshape(-1))
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,30 @@ def test_a_notebook_shows_progress_failures_and_what_is_saved_so_far(
     assert "layer=0, position=1: " in text
 
 
+def test_a_notebook_draws_the_first_two_axes_with_the_mean_over_the_others(
+    client: Client, one_shard: Callable[[float], None]
+) -> None:
+    layers, positions = SpaceAxis("layer", {"layer": range(3)}), SpaceAxis("position", {"position": range(2)})
+    answers = SpaceAxis("answer", {"answer": ["Paris", "Rome"]})
+    space = Space((layers, positions, answers), {"prompt": "the cat sat"})
+    job = client.submit(client.prepare(toy.reading(), space, toy.NAME))
+    one_shard(0)
+    page = shown(job.refresh()._repr_html_())
+    assert "logit, mean over answer" in "".join(page.itertext())
+    logit = np.asarray(job.results()["logit"])
+    assert [box.findtext("{http://www.w3.org/2000/svg}title") for box in boxes(page)] == [
+        f"layer={layer}, position={position}: {mean(logit[layer, position])}"
+        for layer in range(3)
+        for position in range(2)
+    ]
+
+
+def mean(values: Any) -> str:
+    """Of those that are there, as a picture tells it."""
+    there = values[~np.isnan(values)]
+    return f"{there.mean():.4g}" if there.size else "no number"
+
+
 def test_a_job_is_watched_on_stderr_outside_a_notebook(
     client: Client, one_shard: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,16 +184,16 @@ def test_a_job_is_watched_on_stderr_outside_a_notebook(
 def test_in_a_notebook_a_job_is_shown_in_one_place_and_only_when_it_has_gone_on(
     client: Client, one_shard: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    displayed: list[tuple[str, str]] = []
-    place = SimpleNamespace(update=lambda html: displayed.append(("update", html)))
+    displayed: list[tuple[str, Any]] = []
+    place = SimpleNamespace(update=lambda shown: displayed.append(("update", shown)))
 
-    def display(html: str, display_id: bool) -> Any:
-        displayed.append(("display", html))
+    def display(shown: Any, display_id: bool) -> Any:
+        displayed.append(("display", shown))
         return place
 
     ipython, front = ModuleType("IPython"), ModuleType("IPython.display")
     ipython.get_ipython = lambda: SimpleNamespace(kernel=1)  # type: ignore[attr-defined]
-    front.HTML, front.display = str, display  # type: ignore[attr-defined]
+    front.display = display  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", front)
     job = submit(client)
@@ -181,7 +205,8 @@ def test_in_a_notebook_a_job_is_shown_in_one_place_and_only_when_it_has_gone_on(
         live.look(job.refresh().record)
         one_shard(0)
     assert [kind for kind, _ in displayed] == ["display", "update"]
-    assert "3 of 12 tasks" in displayed[1][1]
+    assert "3 of 12 tasks" in displayed[1][1]._repr_html_()
+    assert repr(displayed[1][1]) == "<job 1 'residual-logit' RUNNING 3/12 tasks>"
     with pytest.raises(UsageError, match="'residual' is not a single number"):
         Live(job, "residual").look(job.refresh().record)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ndif_batch.client import Client
 from ndif_batch.client.shapes import checked_tasks
 from ndif_batch.errors import GraphError, ModelError, NotFoundError, ShapeError, SweepError, UsageError
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run, TensorRef, Value
-from ndif_batch.sweep.space import Axis, Space
+from ndif_batch.sweep.space import Axis, Rule, Space
 from tests import toy
 
 
@@ -265,3 +265,41 @@ def test_preparing_loads_neither_the_model_framework_nor_the_array_store(tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def without(layers: int, positions: int, *places: Mapping[str, Sequence[int]]) -> Space:
+    made = grid(layers=layers, positions=positions)
+    return Space(made.axes, made.constants, tuple(Rule(False, one) for one in places))
+
+
+def test_a_point_that_is_excluded_may_be_one_that_cannot_run(client: Client) -> None:
+    plan = client.prepare(toy.reading(), without(6, 4, {"layer": [4, 5]}, {"position": [3]}), toy.NAME)
+    assert (plan.tasks, plan.excluded, len(plan.running)) == (24, 12, 12)
+    with pytest.raises(ModelError, match=r"task 17: layer=4, position=1"):
+        client.prepare(toy.reading(), without(6, 4, {"layer": [4], "position": [0]}, {"position": [3]}), toy.NAME)
+
+
+def test_only_prompts_of_tasks_that_run_are_counted(client: Client) -> None:
+    prompts = ["the", "the cat", "the cat sat", "the cat sat on the mat far"]
+    axes = (Axis("layer", {"layer": range(4)}), Axis("prompt", {"prompt": prompts}))
+    rules = (Rule(False, {"prompt": [3]}), Rule(False, {"prompt": [0], "layer": [1, 2]}))
+    plan = client.prepare(toy.whole(), Space(axes, {}, rules), toy.NAME)
+    assert (plan.prompts.distinct, plan.prompts.tokens) == (3, 2 * 1 + 4 * 2 + 4 * 3)
+    assert plan.prompts.tokens_per_task == 3
+    assert plan.arrays[0].shape == (3, toy.WIDTH)
+
+
+def test_every_class_of_tasks_that_run_is_checked(client: Client) -> None:
+    prompts = [" ".join(["the"] * length) for length in (1, 2, 5)]
+    axes = (Axis("prompt", {"prompt": prompts}), Axis("layer", {"layer": range(4)}))
+    space = Space(axes, {}, (Rule(False, {"prompt": [2]}), Rule(True, {"prompt": [2], "layer": [3]})))
+    plan = client.prepare(toy.whole(), space, toy.NAME)
+    assert plan.arrays[0].shape == (5, toy.WIDTH)
+    assert plan.arrays[0].ragged == (0,)
+
+
+def test_saves_that_are_not_kept_are_not_planned(client: Client) -> None:
+    plan = client.prepare(toy.reading(), grid(), toy.NAME, save=["logit"])
+    assert [array.name for array in plan.arrays] == ["logit"]
+    with pytest.raises(GraphError, match="nothing is saved"):
+        client.prepare(toy.reading(), grid(), toy.NAME, save=[])

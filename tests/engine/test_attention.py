@@ -59,7 +59,7 @@ def test_a_branch_attends_to_its_trunk_as_if_it_had_all_tokens_itself(
     with attending(lambda: pack):
         packed, _ = packed_attention(MODULE, query, key, value, pattern, **options)  # type: ignore[arg-type]
     for lane in range(4):
-        seats = torch.from_numpy(pack.places(np.full(5, lane), np.arange(5)))
+        seats = pack.places(np.full(5, lane), np.arange(5))
         whole = Pack.of(Lanes.of([lanes.prompts[0]]))
         with attending(lambda whole=whole: whole):  # type: ignore[misc]
             alone, _ = packed_attention(
@@ -76,7 +76,7 @@ def test_a_branch_attends_to_its_trunk_as_if_it_had_all_tokens_itself(
 
 def places_of(lane: int) -> torch.Tensor:
     length = len(RUNS[lane])
-    return torch.from_numpy(PACK.places(np.full(length, lane), np.arange(length)))
+    return PACK.places(np.full(length, lane), np.arange(length))
 
 
 def test_a_run_of_nan_does_not_reach_its_neighbours() -> None:

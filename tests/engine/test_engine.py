@@ -191,9 +191,9 @@ def test_equal_prompts_without_writes_are_one_run(subject: Subject) -> None:
 
 
 def test_a_batch_holds_no_more_tokens_than_it_may(subject: Subject) -> None:
-    patch = Task(graph(Node("write", (0.0,), run=0, site="model.layers.0.output"), *shifted(LAST)))
+    writes = [Node("write", (float(n),), run=0, site="model.layers.0.output") for n in range(6)]
     engine = Engine(subject.loaded, max_batch_tokens=2 * len(PROMPT))
-    list(engine.run([patch] * 6))
+    list(engine.run([Task(graph(write, *shifted(LAST))) for write in writes]))
     assert engine.counters.passes == 3
 
 

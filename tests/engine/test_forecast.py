@@ -129,11 +129,21 @@ def test_a_run_leaves_when_nothing_more_is_read_of_it() -> None:
 
 
 def test_branches_compute_from_the_written_layer_and_position_on() -> None:
-    write = Node("write", (0.0,), run=0, site="model.layers.1.output", index=(SliceArg(), TOKENS - 2))
-    patched = graph(write, read(2), save(1))
-    found = steps(patched, graph(read(2), save(0)), tasks=4)
+    def patched(number: float) -> Graph:
+        write = Node("write", (number,), run=0, site="model.layers.1.output", index=(SliceArg(), TOKENS - 2))
+        return graph(write, read(2), save(1))
+
+    found = steps(*(patched(float(n)) for n in range(4)), graph(read(2), save(0)))
     assert saves(LEAVE, BRANCHES, found) == {"tokens", "token_blocks", "bytes"}
     assert found[BRANCHES].token_blocks == TOKENS * LAYERS + 4 * 2 * 1
+
+
+def test_what_is_changed_in_the_same_way_is_computed_once() -> None:
+    write = Node("write", (0.0,), run=0, site="model.layers.1.output", index=(SliceArg(), TOKENS - 2))
+    deep, flat = graph(write, read(2), save(1)), graph(write, read(1), save(1))
+    found = steps(deep, flat, tasks=4)
+    assert saves(COMMON, SHARING, found) == {"passes", "tokens", "layers", "token_blocks", "positions", "bytes"}
+    assert (found[ALONE].tokens, found[SHARING].tokens) == (8 * TOKENS, TOKENS)
 
 
 def test_the_head_sees_the_positions_that_are_read() -> None:

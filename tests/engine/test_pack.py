@@ -166,7 +166,7 @@ def test_own_positions_are_those_from_the_start_lane_by_lane(lanes: Lanes, data:
     expected = [
         first[lane] + position for lane in chosen for position in range(lanes.start[lane], len(lanes.prompts[lane]))
     ]
-    assert lanes.own(np.array(chosen, np.int64)).tolist() == expected
+    assert lanes.own(np.array(chosen, np.int64), CPU).tolist() == expected
 
 
 def test_a_branch_that_comes_has_the_values_of_its_trunk_and_attends_to_its_first_tokens() -> None:

@@ -13,8 +13,9 @@ import torch
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.plan import PassPlan, plan_pass, routes
+from ndif_batch.engine.plan import PassPlan, plan_pass
 from ndif_batch.engine.prepare import Preparation
+from ndif_batch.engine.routes import routes
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
 from ndif_batch.sweep.task import Task
@@ -65,6 +66,17 @@ def writing(site: str, *index: Arg, until: str = HEAD, seen: Arg = -1, prompt: t
         Node("save", (NodeRef(2),), name="x"),
     )
     return one_run(*nodes, prompt=prompt)
+
+
+def differing(task: Task, count: int) -> list[Task]:
+    """So many tasks that differ in the numbers that they write: equal ones would be one run."""
+
+    def writes(node: Node, number: float) -> Node:
+        return replace(node, args=(number,)) if node.op == "write" else node
+
+    graph = task.graph
+    graphs = [replace(graph, nodes=tuple(writes(node, float(n)) for node in graph.nodes)) for n in range(count)]
+    return [replace(task, graph=one) for one in graphs]
 
 
 def planned(tasks: Sequence[Task], moments: Moments = MOMENTS) -> tuple[PassPlan, list[int]]:
@@ -130,7 +142,7 @@ def test_a_changed_run_branches_at_the_block_and_position_of_its_write() -> None
 
 def test_a_write_inside_a_block_branches_before_that_block() -> None:
     inside = [writing(f"model.layers.1.{leaf}", ALL, 7) for leaf in ("input", "mlp.output", "self_attn.o_proj.output")]
-    plan, lanes = planned(inside * 3)
+    plan, lanes = planned([task for one in inside for task in differing(one, 3)])
     assert shapes(plan, lanes) == [(1, 7)] * 9
 
 
@@ -142,7 +154,7 @@ def test_a_run_with_several_writes_branches_at_the_first_block_and_position() ->
         Node("getitem", (NodeRef(2), (0, -1))),
         Node("save", (NodeRef(3),), name="x"),
     )
-    plan, lanes = planned([one_run(late, early, *rest)] * 4)
+    plan, lanes = planned(differing(one_run(late, early, *rest), 4))
     assert shapes(plan, lanes) == [(1, 5)] * 4
 
 
@@ -163,7 +175,7 @@ def test_a_change_of_a_lone_run_has_no_trunk(task: Task) -> None:
 def test_branches_have_a_trunk_as_soon_as_they_save_more_than_it_costs() -> None:
     """Two branches after the first of three blocks (the end counts as a fourth) save 9 + 3 p each; a trunk costs 36."""
     for position, tokens in ((3, 2 * LENGTH), (4, LENGTH + 2 * (LENGTH - 4))):
-        assert computed([writing(output(0), ALL, position)] * 2) == tokens
+        assert computed(differing(writing(output(0), ALL, position), 2)) == tokens
 
 
 def test_a_trunk_that_only_lends_its_first_blocks_goes_no_further() -> None:
@@ -178,7 +190,7 @@ def test_a_trunk_that_only_lends_its_first_blocks_goes_no_further() -> None:
     ids=["list", "all", "nothing", "no token", "width", "new axis"],
 )
 def test_a_write_of_which_the_positions_are_not_plain_starts_at_the_first(index: tuple[Arg, ...]) -> None:
-    plan, lanes = planned([writing(output(1), *index)] * 3)
+    plan, lanes = planned(differing(writing(output(1), *index), 3))
     assert shapes(plan, lanes) == [(2, 0)] * 3
 
 
@@ -189,20 +201,20 @@ def test_a_computed_position_starts_at_the_first() -> None:
         Node("read", run=0, site=HEAD),
         Node("save", (NodeRef(2),), name="x"),
     )
-    plan, lanes = planned([one_run(*nodes)] * 3)
+    plan, lanes = planned(differing(one_run(*nodes), 3))
     assert shapes(plan, lanes) == [(2, 0)] * 3
-    assert computed([one_run(*nodes)] * 3) == 4 * LENGTH
+    assert computed(differing(one_run(*nodes), 3)) == 4 * LENGTH
 
 
 def test_a_position_outside_the_run_starts_at_the_first() -> None:
-    plan, lanes = planned([writing(output(1), ALL, 99)] * 3)
+    plan, lanes = planned(differing(writing(output(1), ALL, 99), 3))
     assert shapes(plan, lanes) == [(2, 0)] * 3
 
 
 @pytest.mark.parametrize("site", ["model.embed_tokens.output", "model.rotary_emb.output"])
 def test_a_write_before_the_blocks_is_there_from_the_beginning(site: str) -> None:
     index = (0, ALL, 4) if "rotary" in site else (ALL, 4)
-    tasks = [writing(site, *index)] * 4
+    tasks = differing(writing(site, *index), 4)
     plan, lanes = planned(tasks)
     assert order(site) < MOMENTS.births[0]
     assert shapes(plan, lanes) == [(FROM_THE_BEGINNING, 0)] * 4
@@ -210,18 +222,18 @@ def test_a_write_before_the_blocks_is_there_from_the_beginning(site: str) -> Non
 
 
 def test_in_a_model_that_looks_ahead_a_write_changes_the_tokens_before_it() -> None:
-    plan, lanes = planned([writing(output(1), ALL, 7)] * 3, replace(MOMENTS, causal=False))
+    plan, lanes = planned(differing(writing(output(1), ALL, 7), 3), replace(MOMENTS, causal=False))
     assert shapes(plan, lanes) == [(2, 0)] * 3
 
 
 def test_in_a_model_without_moments_every_changed_run_is_there_from_the_beginning() -> None:
-    plan, lanes = planned([writing(output(1), ALL, 7)] * 3, Moments())
+    plan, lanes = planned(differing(writing(output(1), ALL, 7), 3), Moments())
     assert shapes(plan, lanes) == [(FROM_THE_BEGINNING, 0)] * 3
     assert plan.kept.size == 0
 
 
 def test_what_is_read_before_the_start_of_a_branch_is_its_trunks() -> None:
-    tasks = [writing(output(1), ALL, 6, seen=2)] * 3 + [writing(output(1), ALL, 6, seen=7)]
+    tasks = [*differing(writing(output(1), ALL, 6, seen=2), 3), writing(output(1), ALL, 6, seen=7)]
     plan, lanes = planned(tasks)
     trunk = int(plan.lanes.trunk[lanes[0]])
     first = plan.lanes.first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,20 @@ def test_a_pilot_has_the_resources_it_asked_for(launcher: SlurmLauncher) -> None
     assert told == ["CUDA_VISIBLE_DEVICES=0,1", "SLURMD_NODENAME=n1", "SLURM_CPUS_PER_TASK=3"]
 
 
+def test_all_pilots_are_seen_with_one_query(
+    launcher: SlurmLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        launcher.start(PilotRequest(name, "toy", resources=WHOLE_NODE))
+    asked, squeue = tmp_path / "asked", tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f'#!/bin/sh\necho once >> {asked}\nexec {shutil.which("squeue")} "$@"\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+    assert set(launcher.observe()) >= {"a", "b", "c"}
+    assert asked.read_text() == "once\n"
+
+
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
@@ -96,7 +112,9 @@ def test_what_slurm_refuses_is_told_in_its_words_and_leaves_nothing(
 
 @pytest.mark.slow
 def test_a_pilot_drains_before_its_walltime_and_is_not_requeued(launcher: SlurmLauncher) -> None:
-    start(launcher, "a", timeout_min=1, slurm_signal_delay_s=55)
+    start(
+        launcher, "a", timeout_min=1, slurm_signal_delay_s=10
+    )  # Slurm says it up to 30 s earlier: not before it works
     assert ended(launcher, "a").reason == "COMPLETED: SIGUSR2"
     assert was_drained(launcher, "a")
 

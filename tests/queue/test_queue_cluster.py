@@ -69,6 +69,38 @@ def test_a_pilot_lives_from_requested_to_ended(queue: Queue, clock: HandClock) -
     assert kinds == [f"pilot.{kind}" for kind in ("requested", "queued", "running", "draining", "ended")]
 
 
+def test_of_those_that_have_ended_only_the_newest_of_each_model_are_told(queue: Queue) -> None:
+    other = queue.add_model(replace(MODEL, name="other", digest="o"))
+    for number in range(6):
+        for model in (MODEL, other):
+            name = f"{model.name}-{number}"
+            pilot = queue.add_pilot(name, model.name, "slurm", {}, actor="scheduler")
+            if number:
+                move(queue, pilot, PilotState.REQUESTED, PilotState.FAILED, "a test")
+
+    def told(models: list[str], ended: int) -> list[str]:
+        return [pilot.name for pilot in queue.newest_pilots(models, ended)]
+
+    first, second = MODEL.name, other.name
+    alive = [f"{first}-0", f"{second}-0"]
+    assert told([], 2) == alive
+    assert told([first], 2) == [*alive, f"{first}-4", f"{first}-5"]
+    assert told([second, first], 1) == [*alive, f"{first}-5", f"{second}-5"]
+    assert told([first, "never was"], 1) == [*alive, f"{first}-5"]
+    assert [pilot.name for pilot in queue.pilots_named([f"{first}-0", f"{second}-3", "never"])] == [
+        f"{first}-0",
+        f"{second}-3",
+    ]
+    assert queue.pilots_named([]) == []
+
+
+def test_workers_are_told_by_their_ids(queue: Queue) -> None:
+    ids = [queue.register_worker(MODEL.name, "n", pid) for pid in range(4)]
+    assert [worker.id for worker in queue.workers({ids[0], ids[2], 999})] == [ids[2], ids[0]]
+    assert queue.workers([]) == []
+    assert [worker.id for worker in queue.workers()] == ids[::-1]
+
+
 def test_a_pilot_that_is_elsewhere_is_left_alone_and_an_impossible_move_refused(queue: Queue) -> None:
     pilot = new_pilot(queue)
     assert not move(queue, pilot, PilotState.QUEUED, PilotState.RUNNING)

@@ -94,3 +94,5 @@ def test_a_filled_database_of_0001_is_refused_until_upgraded_and_then_goes_on(ol
         assert queue.commit([Finished(2, 4, cost=Cost(1.0, 50))])
         assert queue.job(1).state is JobState.COMPLETED
         assert queue.usage_of("ada")[0].cost == Cost(1.0, 50)
+        assert (queue.job(2).retention_days, queue.job(2).expires_at, queue.expire_results("root")) == (None, None, [])
+        assert (queue.workers()[0].tokens, queue.workers()[0].shared_tokens) == (50, 0)

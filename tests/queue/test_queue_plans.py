@@ -20,7 +20,7 @@ from ndif_batch.queue.database import Database
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobRecord, JobState
 from ndif_batch.queue.store import Queue
-from ndif_batch.queue.tables import job
+from ndif_batch.queue.tables import KEPT, job
 from tests.queue.queue_samples import MODEL, job_spec, new_worker, take
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -102,6 +102,15 @@ def test_earlier_jobs_of_an_identity_are_found_by_one_index(file_url: str, state
     (found,) = [statement for statement in statements if "job.identity =" in statement]
     steps = plan(file_url, found.replace("?", "NULL"))
     assert steps == ["SEARCH job USING INDEX ix_job_identity (user=? AND identity=?)"]
+
+
+def test_ended_and_expired_jobs_are_found_by_the_time_of_their_end(file_url: str) -> None:
+    ended = "SELECT id FROM job WHERE finished_at > '2026' AND finished_at <= '2027' ORDER BY finished_at LIMIT 5"
+    assert plan(file_url, ended) == [
+        "SEARCH job USING COVERING INDEX ix_job_finished (finished_at>? AND finished_at<?)"
+    ]
+    (step,) = plan(file_url, f"SELECT id FROM job WHERE {KEPT} ORDER BY finished_at LIMIT 5")
+    assert "INDEX ix_job_kept" in step
 
 
 def test_no_statement_of_the_hot_path_scans_a_table(file_url: str, statements: list[str]) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from ndif_batch.errors import ConflictError, NotAllowedError
 from ndif_batch.queue import results
-from ndif_batch.queue.cluster import Quotas, Role
+from ndif_batch.queue.cluster import Cost, Quotas, Role
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import EventKind, JobRecord, JobState, TaskFailure
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
-from tests.queue.queue_samples import job_spec, kinds, new_worker, take
+from tests.queue.queue_samples import MODEL, job_spec, kinds, new_worker, take
 
 SAME = "i" * 64
+DAY = 86_400
 
 
 def submitted(queue: Queue, **changes: Any) -> JobRecord:
@@ -122,6 +124,71 @@ def test_a_job_without_its_results_is_not_retried(queue: Queue) -> None:
     with pytest.raises(ConflictError, match="the results of job 1 were removed"):
         queue.retry(job.id, "ada")
     assert queue.job(job.id) == queue.give_up_results(job.id, "ada")
+
+
+def test_results_expire_so_many_days_after_their_job_has_ended_and_say_so(queue: Queue, clock: HandClock) -> None:
+    kept, forever, short = (submitted(queue, key=str(days), retention_days=days) for days in (30, None, 1))
+    clock.forward(40 * DAY)
+    for job in (kept, forever, short):
+        done(queue, job)
+    assert queue.expire_results("scheduler") == []
+    assert queue.job(kept.id).expires_at == clock.now + timedelta(days=30)
+    assert queue.job(forever.id).expires_at is None
+    clock.forward(DAY - 1)
+    assert queue.expire_results("scheduler") == []
+    clock.forward(2)
+    assert queue.expire_results("scheduler") == [short.id]
+    clock.forward(29 * DAY)
+    assert queue.expire_results("scheduler") == [kept.id]
+    assert queue.expire_results("scheduler") == []
+    told = queue.events(kept.id)[-1]
+    assert (told.kind, told.actor, told.detail["reason"]) == ("results.removed", "scheduler", "kept for 30 days")
+    assert queue.job(forever.id).removed_at is None
+
+
+def test_a_job_that_waits_runs_or_is_retried_does_not_expire(queue: Queue, clock: HandClock) -> None:
+    waiting = submitted(queue, key="a", retention_days=1, hold=True)
+    again = submitted(queue, key="b", retention_days=1)
+    done(queue, again, failed=1)
+    clock.forward(3 * DAY)
+    queue.retry(again.id, "ada")
+    assert queue.expire_results("scheduler") == []
+    assert [queue.job(job.id).removed_at for job in (waiting, again)] == [None, None]
+
+
+def test_expired_results_are_no_source_and_count_until_they_are_deleted(queue: Queue, clock: HandClock) -> None:
+    job = done(queue, submitted(queue, archive_bytes=1000, retention_days=2))
+    clock.forward(2 * DAY)
+    assert queue.expire_results("scheduler") == [job.id]
+    assert [one.id for one in queue.given_up()] == [job.id]
+    assert reused(queue) == []
+
+
+def test_ended_jobs_are_told_by_the_time_of_their_end(queue: Queue, clock: HandClock) -> None:
+    first, second, third = (submitted(queue, key=key) for key in "abc")
+    began = clock.now
+    for job in (first, second):
+        clock.forward(60)
+        done(queue, job)
+    ended = queue.ended_between(began, clock.now, 10)
+    assert [job.id for job in ended] == [first.id, second.id]
+    assert [job.id for job in queue.ended_between(began, clock.now, 1)] == [first.id]
+    assert queue.ended_between(clock.now, clock.now, 10) == []
+    assert third.id not in {job.id for job in ended}
+
+
+def test_the_speed_of_a_model_is_what_went_through_it_without_what_sharing_spared(
+    queue: Queue, clock: HandClock
+) -> None:
+    assert queue.tokens_per_second(MODEL.name) is None
+    submitted(queue, shards=2)
+    for cost in (Cost(2.0, 500, 400), Cost(1.0, 250, 50)):
+        (lease,) = take(queue, new_worker(queue))
+        queue.commit([Finished(lease.shard.id, lease.shard.epoch, cost=cost)])
+    assert queue.tokens_per_second(MODEL.name) == pytest.approx((100 + 200) / 3)
+    assert queue.tokens_per_second("other") is None
+    clock.forward(8 * DAY)
+    assert queue.tokens_per_second(MODEL.name) is None
 
 
 def test_who_runs_how_many_shards_is_counted(queue: Queue) -> None:

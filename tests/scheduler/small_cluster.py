@@ -28,6 +28,7 @@ class SmallCluster:
     asked: list[tuple[str, str]] = field(default_factory=list)
     refusal: NdifBatchError | None = None
     crash: BaseException | None = None
+    looks: int = 0
 
     def start(self, request: PilotRequest) -> str:
         if self.refusal is not None:
@@ -40,6 +41,7 @@ class SmallCluster:
         return external_id
 
     def observe(self) -> Mapping[str, Observed]:
+        self.looks += 1
         return dict(self.pilots)
 
     def cancel(self, name: str) -> None:

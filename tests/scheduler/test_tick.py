@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from ndif_batch.client import Client
 from ndif_batch.errors import SettingsError
-from ndif_batch.queue.cluster import Cost, PilotState
+from ndif_batch.queue import Queue
+from ndif_batch.queue.cluster import Cost, PilotRecord, PilotState
+from ndif_batch.queue.database import Database
 from ndif_batch.queue.protocol import Finished
-from ndif_batch.queue.records import EventKind, ShardState, WorkerState
+from ndif_batch.queue.records import EventKind, ShardState, WorkerRecord, WorkerState
 from ndif_batch.scheduler import orders
 from tests import toy
 from tests.scheduler.small_cluster import Make, Room, settings
@@ -54,7 +58,9 @@ def test_measured_work_starts_as_many_pilots_as_it_is_worth(client: Client, room
     assert here.queue.backlog()["toy"].tokens_per_second == 0.15
     started = here.tick().started
     assert len(started) == 9
+    looks = here.cluster.looks
     assert here.tick().started == ()
+    assert here.cluster.looks == looks + 1, "however many pilots there are, the launcher is asked once"
 
 
 def test_an_idle_pilot_is_drained_and_the_cluster_is_empty_again(client: Client, room: Make) -> None:
@@ -298,6 +304,40 @@ def test_a_pilot_that_was_given_up_and_runs_all_the_same_is_ended(client: Client
     here.cluster.pilots[name] = seen
     here.tick()
     assert here.cluster.asked == [("cancel", name)]
+
+
+class Short(Queue):
+    """A queue that nobody may ask for all that there ever was."""
+
+    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
+        assert active
+        return super().pilots(active=True)
+
+    def workers(self, ids: Collection[int] | None = None) -> list[WorkerRecord]:
+        assert ids is not None
+        return super().workers(ids)
+
+
+def test_a_round_does_not_read_the_pilots_and_workers_of_all_times(client: Client, room: Make) -> None:
+    job = submit(client)
+    here = room()
+    for number in range(20):
+        pilot = here.queue.add_pilot(f"old{number}", toy.NAME, "local", {}, actor="a test")
+        here.queue.stop_worker(here.queue.register_worker(toy.NAME, "n0", number, pilot.name))
+        here.queue.update_pilot(pilot.id, PilotState.RUNNING, PilotState.FAILED, reason="a test", actor="a test")
+    here.wait(15 * 60 - 1)
+    with Short(Database(client.settings.database, lambda: here.now)) as queue:
+        here.scheduler.queue = queue
+        assert here.tick().started == (), "the newest are enough to wait the longest time"
+        here.wait(2)
+        (name,) = here.tick().started
+        here.cluster.run(name)
+        here.cluster.pilots["old3"] = here.cluster.pilots[name]
+        assert here.tick().ended == ()
+        assert here.cluster.asked == [("cancel", "old3")]
+        job.cancel()
+        here.cluster.end(name, "COMPLETED")
+        assert here.tick().ended == (name,)
 
 
 def test_one_scheduler_leads_and_another_takes_over_when_it_is_silent(client: Client, room: Make) -> None:

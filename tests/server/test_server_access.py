@@ -61,6 +61,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/models": row(*READ),
     "GET /v1/models/{name}": row(*READ),
     "GET /v1/models/{name}/entry": row(*READ),
+    "GET /v1/models/{model}/speed": row(*READ),
     "GET /v1/jobs": row(401, 403, 200, 200, 403, 200, query={"user": "ada"}),
     "POST /v1/jobs": row(401, 200, 403, 200, 403, 200, body=SUBMISSION),
     "POST /v1/reusable": row(*READ, body=SUBMISSION),
@@ -79,6 +80,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/events": row(*OWN, query={"job_id": "{done}"}),
     "GET /v1/workers": row(*READ),
     "GET /v1/pilots": row(*READ),
+    "GET /v1/pilots/newest": row(*READ, query={"models": toy.NAME, "ended": 1}),
     "GET /v1/backlog": row(*READ),
     "POST /v1/pilots/{name}/drain": row(401, 403, 403, 403, 403, 404),
     "POST /v1/pilots/{name}/kill": row(401, 403, 403, 403, 403, 404),
@@ -121,7 +123,7 @@ class Scene:
         job = LEAVES_EQUAL.get(request, "{done}").format_map(self.numbers)
         name = toy.NAME if request in MODELS else "ada" if "/users/" in request else "zarr.json"
         token = self.numbers["token"]
-        path = template.format(job_id=job, name=name, token_id=token, digest=blobs.digest(TENSOR))
+        path = template.format(job_id=job, name=name, model=toy.NAME, token_id=token, digest=blobs.digest(TENSOR))
         query = {key: str(value).format_map(self.numbers) for key, value in row.query.items()}
         with self.served.http(AS[who]) as http:
             return http.request(verb, path, params=query, json=row.body, content=row.content).status_code

@@ -76,7 +76,7 @@ def site(
         "DATABASE_URL": database,
         "CONFIG": tmp_path / "none.toml",
         "USER": "ada",
-        "LEASE_SECONDS": 3,
+        "LEASE_SECONDS": 8,
         "HEARTBEAT_SECONDS": 0.2,
     }
     for name, value in variables.items():

@@ -38,7 +38,8 @@ def build(lm):
 """
 LAYERS, POSITIONS, SCALES = 2, 4, 513
 """The last axis is so long that each point of the others is a shard."""
-SECONDS = 90.0
+SECONDS = 240.0
+"""The longest wait; only what never comes takes it."""
 QUICK = {
     "launcher": "slurm",
     "tick_seconds": 0.3,
@@ -179,7 +180,7 @@ class Site:
         return found
 
     def assert_handed_over(self, first: PilotRecord) -> None:
-        """The pilot did some of the newest job and ended; who came after it leased and did the rest."""
+        """The pilot did some of the newest job and ended; those after it did the rest, and none of them in vain."""
         ended = next(one.ended_at for one in self.pilots() if one.id == first.id)
         assert ended is not None
         assert first.worker_id is not None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -160,6 +163,115 @@ def test_a_job_that_the_controller_has_saved_outlives_it(cluster: DevCluster) ->
     cluster("start-ctld")
     until(lambda: cluster.tried("status").returncode == 0, "every node", seconds=30)
     assert state_of(cluster, job) == "RUNNING"
+
+
+def kill(cluster: DevCluster, *daemons: str) -> None:
+    """They are gone at once, and their pid files stay."""
+    for daemon in daemons:
+        os.kill(int((cluster.folder / f"run/{daemon}.pid").read_text()), signal.SIGKILL)
+
+
+def forge(cluster: DevCluster, daemon: str) -> None:
+    """It is gone, and its number is another process's."""
+    kill(cluster, daemon)
+    (cluster.folder / f"run/{daemon}.pid").write_text(str(os.getpid()))
+
+
+BREAKAGES: dict[str, Callable[[DevCluster], object]] = {
+    "no munged": lambda cluster: kill(cluster, "munged"),
+    "no daemon": lambda cluster: kill(cluster, "munged", "slurmctld", "slurmd.n0", "slurmd.n1"),
+    "a pid file of another's": lambda cluster: forge(cluster, "slurmctld"),
+    "half a shape": lambda cluster: (cluster.folder / "shape.json").write_text('{"nodes"'),
+    "no configuration": lambda cluster: shutil.rmtree(cluster.folder / "etc"),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_up_makes_what_is_half_dead_whole(cluster: DevCluster, breakage: str) -> None:
+    BREAKAGES[breakage](cluster)
+    assert cluster.tried("status").returncode == 1
+    cluster("up", 2, 2, "--port", cluster.port)
+    assert cluster.tried("status").returncode == 0
+
+
+def test_up_without_a_port_takes_ports_that_nobody_has_and_keeps_them(tmp_path: Path) -> None:
+    cluster = DevCluster(tmp_path / "state", 0)
+    with ExitStack() as stack:
+        taken = {port for port in range(16800, 16803) if is_free(port)}
+        for port in taken:
+            bound = stack.enter_context(socket.socket())
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(("127.0.0.1", port))
+            bound.listen()
+        try:
+            cluster("up", 1, 0)
+            assert cluster.tried("status").returncode == 0
+            ports = re.findall(r"Port=(\d+)", Path(cluster.conf).read_text())
+            assert not taken & set(map(int, ports))
+            cluster("down")
+            cluster("up", 1, 0)
+            assert re.findall(r"Port=(\d+)", Path(cluster.conf).read_text()) == ports
+        finally:
+            cluster("down", "--purge")
+
+
+def test_a_port_that_is_taken_is_named_at_once_and_nothing_runs(tmp_path: Path) -> None:
+    first = free_ports(2)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", first + 1))
+        taken.listen()
+        cluster = DevCluster(tmp_path / "state", first)
+        done = cluster.tried("up", 1, 0, "--port", first)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"devcluster: port {first + 1} is taken by another program; name others with --port\n",
+    )
+    assert not processes_of(cluster.folder)
+
+
+@pytest.mark.parametrize("words", [("status",), ("env",), ("start-ctld",), ("stop-ctld",), ("start-node", "n0")])
+def test_without_a_cluster_commands_say_so(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = DevCluster(tmp_path / "state", 0).tried(*words)
+    says = f"devcluster: there is no cluster in {tmp_path}/state; `devcluster up` makes one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
+
+
+def test_down_without_a_cluster_is_no_error(tmp_path: Path) -> None:
+    DevCluster(tmp_path / "state", 0)("down", "--purge")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("up", "0"), "nodes: '0' is no number from 1 to 100"),
+        (("up", "2", "many"), "gpus: 'many' is no number from 0 to 100"),
+        (("up", "--port", "80"), "--port: '80' is no number from 1024 to 65435"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    done = DevCluster(tmp_path / "state", 0).tried(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/thesis").write_text("years of work")
+    cluster = DevCluster(tmp_path / "state", 0)
+    done = cluster.tried("up", 1, 0)
+    assert done.returncode == 1
+    assert "is somebody else's: thesis; name another with --dir" in done.stderr
+    cluster("down", "--purge")
+    assert [entry.name for entry in (tmp_path / "state").iterdir()] == ["thesis"]
+
+
+def test_a_directory_that_slurm_cannot_name_is_refused(tmp_path: Path) -> None:
+    for name in ("with space", "x" * 100):
+        done = DevCluster(tmp_path / name, 0).tried("up", 1, 0)
+        assert done.returncode == 1
+        assert "must be shorter, without spaces and signs" in done.stderr
 
 
 def test_wrong_names_are_refused_with_the_right_ones(cluster: DevCluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ndif_batch.sweep.sample import sample
@@ -21,6 +22,13 @@ def test_a_larger_sample_begins_with_the_smaller_one() -> None:
     assert large[: len(small)] == small
     assert (30 <= len(small) <= 75, 900 <= len(large) <= 1100) == (True, True)
     assert sorted(sample(3, 40, 1.0, range(40))) == list(range(40))
+
+
+def test_a_job_with_exceptions_has_a_task_in_its_sample_that_runs() -> None:
+    excluded = np.ones(1000, dtype=np.bool_)
+    excluded[[7, 500, 998]] = False
+    found = {tuple(sample(seed, 1000, 1e-9, [7, 500, 998], excluded)) for seed in range(40)}
+    assert found == {(7,), (500,), (998,)}
 
 
 def test_every_job_has_at_least_one_task_in_its_sample_unless_it_wants_none() -> None:

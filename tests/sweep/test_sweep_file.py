@@ -99,7 +99,7 @@ def test_seeds_are_the_last_axis_and_no_parameter_of_the_graph(folder: Path) -> 
     sweep = parameters(folder, "  layer: [3, 4]\n", HEAD + "seeds: 3\n")
     assert [axis.name for axis in sweep.space.axes] == ["layer", "seed"]
     assert sweep.space.bindings(2) == {"layer": 3, "seed": 2}
-    sweep.check({"layer": ParamType.INT})
+    sweep.check({"layer": ParamType.INT}, [])
 
 
 def test_variables_keep_their_type_when_they_are_the_whole_scalar(folder: Path) -> None:
@@ -128,9 +128,10 @@ def test_the_experiment_is_found_beside_the_file_or_above_it(folder: Path) -> No
         (HEAD + "methd: grid\n", 5, "unknown key 'methd'", "did you mean 'method'?"),
         (HEAD + "parameters:\n  layer: {rnge: [0, 3]}\n", 6, "a parameter is a constant, a list, or one of", "'range'"),
         (HEAD + "parameters:\n  layer:\n    range: [0, 3]\n    axs: x\n", 8, "unknown key 'axs'", "'axis'"),
-        (HEAD + "exclude: []\n", 5, "not available in this version", "remove it"),
-        (HEAD + "method: random\n", 5, "method random is not available in this version", "grid"),
-        (HEAD + "method: gird\n", 5, "must be 'grid', 'zip' or 'list'", ""),
+        (HEAD + "exclude: []\n", 5, "exclude: List should have at least 1 item", ""),
+        (HEAD + "method: random\n", 1, "method: random and samples: N go together", ""),
+        (HEAD + "samples: 3\n", 1, "method: random and samples: N go together", ""),
+        (HEAD + "method: gird\n", 5, "must be 'grid', 'zip', 'list' or 'random'", "'grid'"),
         (HEAD.replace("version: 1", "version: 2"), 1, "version: must be 1", ""),
         (HEAD.replace("model: m\n", ""), 1, "the key 'model' is missing", ""),
         (HEAD + "graph: g.json\n", 1, "give either job", ""),
@@ -193,10 +194,10 @@ def test_a_parameter_that_the_experiment_lacks_is_named_with_its_line(folder: Pa
     with pytest.raises(
         SweepError, match=r"s\.yaml:7: parameters\.layr: the experiment has no parameter 'layr'"
     ) as caught:
-        sweep.check({"a": ParamType.INT, "layer": ParamType.INT})
+        sweep.check({"a": ParamType.INT, "layer": ParamType.INT}, [])
     assert caught.value.hint == "did you mean 'layer'?"
     with pytest.raises(SweepError, match="parameter 'b' has no value"):
-        sweep.check({"a": ParamType.INT, "layr": ParamType.INT, "b": ParamType.INT})
+        sweep.check({"a": ParamType.INT, "layr": ParamType.INT, "b": ParamType.INT}, [])
 
 
 def test_files_that_cannot_be_read_are_named(folder: Path) -> None:
@@ -270,4 +271,32 @@ def test_the_published_schema_is_current_and_knows_the_shipped_sweeps(folder: Pa
         parse_yaml(HEAD + 'parameters: {a: [[1, 2], [3]], b: [1, 2], "c,d": {values: [[1, x]]}}', "t").data
     )
     assert not validator.is_valid(parse_yaml(HEAD + "parameters: {a: {rnge: [0, 1]}}", "t").data)
+    validator.validate(
+        parse_yaml(
+            HEAD + "method: random\nsamples: 3\nparameters: {a: {distribution: normal}, b: [1, 2]}\n"
+            "exclude: [{b: 1}]\ninclude: [{a: 0.5, b: {range: [3, 5]}}]\nsave: [x]\nretention_days: 3\n"
+            "resources: {partition: gpu, gpus_per_node: 1}\nschedule: {priority: low, max_retries: 0}\n",
+            "t",
+        ).data
+    )
     assert not validator.is_valid(parse_yaml(HEAD + "methd: grid", "t").data)
+    for wrong in ("parameters: {a: {distribution: nrmal}}", "schedule: {priority: hgh}", "exclude: [{a: {rnge: [1]}}]"):
+        assert not validator.is_valid(parse_yaml(HEAD + wrong, "t").data), wrong
+
+
+def test_the_sweep_file_of_the_page_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs/sweeps.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/activation_patching.py").write_text("")
+    (tmp_path / "prompts").mkdir()
+    pairs = [f'{{"clean": "A {i}", "corrupted": "B {i}"}}\n' for i in range(4)]
+    (tmp_path / "prompts/ioi.jsonl").write_text("".join(pairs))
+    sweep = read(tmp_path, text)
+    validator = Draft202012Validator(json.loads((ROOT / "configs/schema/sweep.v1.json").read_text()))
+    validator.validate(load_yaml(tmp_path / "s.yaml").data)
+    skipped = sweep.space.excluded()
+    assert skipped is not None
+    assert sweep.space.shape == (30, 17, 3, len(pairs), 3)
+    left = 17 * (30 * 3 - 3 - 10 * 2 + 1) + 3
+    assert int((~skipped).sum()) == left * len(pairs) * 3
+    assert (sweep.schedule.number, sweep.retention_days, sweep.save) == (10, 30, ("logit_diff",))

@@ -134,6 +134,15 @@ def test_a_value_that_no_parameter_takes_is_refused(t: Trace, backend: Noted, na
     assert backend.given == {}
 
 
+def test_a_vector_for_a_number_is_refused_without_printing_it_and_with_what_to_record(t: Trace) -> None:
+    values: dict[str, Any] = {"prompt": [1, 2], "layer": 1, "position": 0, "direction": np.ones(8)}
+    with pytest.raises(
+        TraceError, match=r"parameter 'scale' of type float cannot be a tensor of shape \[576\]"
+    ) as caught:
+        t.submit(zip={"scale": [np.ones(576)]}, **values)
+    assert caught.value.hint == 'record it as one: param("scale", "tensor")'
+
+
 def test_a_model_without_a_backend_says_how_to_get_one() -> None:
     lm = LanguageModel(INFO)
     with lm.trace([1, 2]) as t:

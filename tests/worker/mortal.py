@@ -1,6 +1,6 @@
-"""A worker process of the toy model, to be killed: ``python mortal.py DATA_DIRECTORY LEASE_SECONDS``.
+"""A worker process of the toy model, to be killed: ``python mortal.py DATA_DIRECTORY LEASE_SECONDS [STEP]``.
 
-It prints the number of its finished shards whenever that changes.
+It prints the number of its finished shards whenever that changes. Given a step it kills itself before that write.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ndif_batch.worker.logs import configure_logs
 from ndif_batch.worker.progress import Progress
 from ndif_batch.worker.signals import on_signals
 from tests import toy
+from tests.archive.archive_child import die_at
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import IDLE, working
 
@@ -21,8 +22,10 @@ def tell(progress: Progress) -> None:
     print(progress.shards_done, flush=True)
 
 
-def main(root: Path, lease_seconds: float) -> None:
+def main(root: Path, lease_seconds: float, step: int | None) -> None:
     configure_logs()
+    if step is not None:
+        die_at(step)
     with (
         Client(toy.settings(root)) as client,
         working(
@@ -35,4 +38,4 @@ def main(root: Path, lease_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 
 from ndif_batch.client import Client, JobHandle
@@ -24,8 +25,10 @@ from tests.worker.working import assert_right, submit, working
 
 LEASE_SECONDS = 0.4
 PATIENCE_SECONDS = 60
-Start: TypeAlias = Callable[[], "subprocess.Popen[str]"]
+Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 SHARDS = 4 * 3 * 5
+STEPS = 25 * SHARDS
+"""About half as many writes, to disk or to its log, as a worker makes for a job."""
 
 
 def long_job(client: Client) -> JobHandle:
@@ -34,16 +37,15 @@ def long_job(client: Client) -> JobHandle:
 
 @pytest.fixture
 def start(client: Client) -> Iterator[Start]:
-    """Starts worker processes that do not outlive the test."""
+    """Starts worker processes that do not outlive the test; one may die at a change that it makes to the disk."""
     command = [sys.executable, mortal.__file__, str(client.settings.data_dir), str(LEASE_SECONDS)]
     environment = os.environ | {"PYTHONPATH": str(Path(toy.__file__).parents[1])}
     with ExitStack() as stack:
 
-        def started() -> subprocess.Popen[str]:
+        def started(*step: int) -> subprocess.Popen[str]:
             pipe = subprocess.PIPE
-            worker = stack.enter_context(
-                subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe)
-            )
+            line = [*command, *map(str, step)]
+            worker = stack.enter_context(subprocess.Popen(line, env=environment, text=True, stdout=pipe, stderr=pipe))
             stack.callback(worker.kill)
             return worker
 
@@ -109,3 +111,32 @@ def test_two_workers_share_a_job_without_doing_a_shard_twice(client: Client, sta
     assert sum(int(lines[-1]) for lines in told if lines) == SHARDS
     assert job.refresh().state is JobState.COMPLETED
     assert_right(job)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_job_interrupted_at_random_steps_has_the_arrays_of_one_that_was_not(
+    client: Client, start: Start, seed: int
+) -> None:
+    whole = long_job(client)
+    with working(client, ToyEngine()) as here:
+        here.run()
+    job, chance = long_job(client), random.Random(seed)
+    for _ in range(2):  # a shard that loses a third worker is given up, as what kills them
+        victim = start(chance.randrange(1, STEPS))
+        victim.communicate(timeout=PATIENCE_SECONDS)
+        assert victim.returncode in (0, -signal.SIGKILL)
+    with working(client, ToyEngine()) as here:
+        here.run()
+    assert job.refresh().state is JobState.COMPLETED
+    assert_right(job)
+    found, expected = job.results(), whole.results()
+    for name in expected:
+        assert np.array_equal(np.asarray(found[name]), np.asarray(expected[name])), name
+    assert np.array_equal(found.status(), expected.status())
+    assert temporaries(job) == []
+    again = submit(client, repeats=15, tile=(1, 1, 3), reuse=True)
+    engine = ToyEngine()
+    with working(client, engine) as here:
+        here.run()
+    assert engine.calls == []
+    assert (again.refresh().state, again.results().verify()) == (JobState.COMPLETED, [])

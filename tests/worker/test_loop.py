@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ndif_batch.archive import Results
-from ndif_batch.client import Client
+from ndif_batch.client import Client, JobHandle
 from ndif_batch.errors import TaskError, UnavailableError, UsageError
-from ndif_batch.queue.records import JobState, ShardState, WorkerState
+from ndif_batch.queue import Queue
+from ndif_batch.queue.database import Database
+from ndif_batch.queue.records import JobState, Lease, ShardState, WorkerState
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
 from ndif_batch.worker.ending import Until
+from ndif_batch.worker.loop import pause
 from ndif_batch.worker.progress import Progress
 from tests import toy
 from tests.worker.toy_engine import ToyEngine
@@ -341,6 +344,49 @@ def test_a_worker_ends_after_the_idle_time_that_it_is_given(client: Client) -> N
     submit(client, hold=True)
     with working(client, ToyEngine()) as here:
         assert here.run(Until(idle=True)) == Progress()
+
+
+class Watched(Queue):
+    """A queue that does something at each look for work, and counts the leases that are asked for."""
+
+    leases = 0
+    looks: Iterator[Callable[[], object]]
+
+    def has_work(self, model: str) -> bool:
+        next(self.looks)()
+        return super().has_work(model)
+
+    def lease(self, *args: Any, **options: Any) -> list[Lease]:
+        self.leases += 1
+        return super().lease(*args, **options)
+
+
+def test_an_idle_worker_asks_for_a_lease_only_when_there_is_work(client: Client) -> None:
+    job: list[JobHandle] = []
+    asked: list[int] = []
+
+    def look() -> None:
+        asked.append(queue.leases)
+
+    def end() -> None:
+        look()
+        here.heart.draining.ask("a test")
+
+    queue = Watched(Database(client.settings.database))
+    queue.looks = iter([look, look, lambda: job.append(submit(client)), look, end])
+    with queue, working(client, ToyEngine(), queue=queue) as here:
+        assert here.run(Until()).shards_done == 4
+    assert_right(job[0])
+    assert asked == [1, 1, 3, 3], "the second took the job, and the third found no more"
+
+
+def test_the_longer_a_worker_is_idle_the_seldomer_it_looks_but_once_a_second() -> None:
+    now, looks = 0.0, []
+    while now < 10:
+        looks.append(pause(now))
+        now += looks[-1]
+    assert looks[:5] == pytest.approx([0.1, 0.1, 0.2, 0.4, 0.8])
+    assert set(looks[5:]) == {1.0}
 
 
 def test_progress_is_told_as_it_happens(client: Client) -> None:

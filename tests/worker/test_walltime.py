@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread, main_thread
+
 import pytest
 
 from ndif_batch.client import Client
 from ndif_batch.config import Settings
 from ndif_batch.errors import SettingsError, TimedOutError
+from ndif_batch.models.info import FILE
 from ndif_batch.queue import Queue
 from ndif_batch.queue.records import ShardState, WorkerState
 from ndif_batch.sweep.task import Task
@@ -103,6 +111,44 @@ def test_a_walltime_that_is_over_when_the_model_is_there_is_an_error(ready: Sett
     with pytest.raises(TimedOutError, match=r"before the worker had loaded its model\n.*longest_walltime"):
         run(ready, tiny.NAME, walltime_seconds=0.01)
     with Queue.open(ready.database) as queue:
+        assert [worker.state for worker in queue.workers()] == [WorkerState.STOPPED]
+
+
+@pytest.fixture
+def interrupted(ready: Settings) -> Iterator[Settings]:
+    """Who loads the model gets a signal while it reads the model's entry, which does not end."""
+    with Queue.open(ready.database) as queue:
+        entry = Path(queue.model(tiny.NAME).path) / FILE
+    entry.unlink()
+    os.mkfifo(entry)
+    over, main = Event(), main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        with entry.open("w"):  # which waits for the reader
+            if not over.is_set():
+                signal.pthread_kill(main, signal.SIGUSR2)
+            over.wait()
+
+    thread = Thread(target=interrupt)
+    thread.start()
+    yield ready
+    over.set()
+    os.close(os.open(entry, os.O_RDONLY | os.O_NONBLOCK))  # if nobody was the reader
+    thread.join()
+
+
+def test_a_signal_while_the_model_is_loaded_ends_the_worker(interrupted: Settings) -> None:
+    ended = run(interrupted, tiny.NAME, walltime_seconds=3600).ended
+    assert re.fullmatch(r"SIGUSR2 while it loaded its model, \d{4} s before the end of its walltime", ended)
+    with Queue.open(interrupted.database) as queue:
+        assert [worker.state for worker in queue.workers()] == [WorkerState.STOPPED]
+
+
+def test_a_signal_near_the_end_while_the_model_is_loaded_is_an_error(interrupted: Settings) -> None:
+    with pytest.raises(TimedOutError, match=r"before the worker had loaded its model\n.*longest_walltime"):
+        run(interrupted, tiny.NAME, walltime_seconds=60)
+    with Queue.open(interrupted.database) as queue:
         assert [worker.state for worker in queue.workers()] == [WorkerState.STOPPED]
 
 

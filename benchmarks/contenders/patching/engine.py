@@ -18,7 +18,8 @@ from ndif_batch.sweep.task import Task
 def patch(given: Sweep, graph: Graph, engine: Engine, layers: Sequence[int]) -> list[float]:
     axes = (Axis("layer", {"layer": layers}), Axis("position", {"position": given.positions}))
     space = Space(axes, constants(given))
-    tasks = [Task(graph, space.bindings(number), id=number) for number in range(space.size)]
+    bound = space.all_bindings(range(space.size))
+    tasks = [Task(graph, bindings, id=number) for number, bindings in enumerate(bound)]
     values: list[float] = run(engine, tasks, SAVED).tolist()
     return values
 

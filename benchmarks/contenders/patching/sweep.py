@@ -11,12 +11,16 @@ from contenders.protocol import Problem, compete
 
 @dataclass(frozen=True)
 class Sweep:
-    """Prompts are token ids of equal number; a run's value is ``logit(answer) - logit(distractor)`` at its end."""
+    """Prompts are token ids of equal number; a run's value is ``logit(answer) - logit(distractor)`` at its end.
+
+    Every ``every``-th layer is patched.
+    """
 
     clean: list[int]
     corrupted: list[int]
     answer: int
     distractor: int
+    every: int = 1
 
     @property
     def positions(self) -> range:
@@ -34,5 +38,5 @@ def sweep(problem: Problem) -> Sweep:
 
 def patch_all(problem: Problem, patch: Callable[[Sequence[int]], Any], libraries: Sequence[str]) -> None:
     """Times ``patch`` (layers → one value a run) on all layers, warmed up on the first."""
-    layers = range(problem.subject.layers)
+    layers = range(0, problem.subject.layers, sweep(problem).every)
     compete(problem, {"": lambda: patch(layers)}, libraries, warm=lambda: patch(layers[:1]))

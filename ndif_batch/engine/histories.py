@@ -1,0 +1,80 @@
+"""What has happened to a changed run, as a value: runs of equal histories are one run, whatever tasks they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+from ndif_batch.engine.program import Program, Visit
+from ndif_batch.engine.schedule import needs
+from ndif_batch.engine.tasks import Member
+from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, map_node
+from ndif_batch.graph.operations import RANDOM
+from ndif_batch.graph.sites import SiteMap
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The writes of a run, and all that what they write is made of, without the names that a graph gives it.
+
+    ``story`` has parameters and runs by number: ``params`` and ``runs`` say which those of the program are.
+    """
+
+    story: str
+    params: tuple[str, ...]
+    runs: tuple[int, ...]
+
+    def of(self, member: Member) -> Hashable:
+        """The history of a task's run."""
+        return (
+            self.story,
+            tuple([_exact(member.bindings[name]) for name in self.params]),
+            tuple([member.prompts[run] for run in self.runs]),
+        )
+
+
+def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
+    """What is done to the run of a visit.
+
+    ``None`` if nobody can have the same: with random numbers in it, or if the pass changes another run of the task,
+    too, since equal runs are changed in step.
+    """
+    beside = (other for other in program.visits if other.stage == visit.stage and other.run != visit.run)
+    if not visit.writes or any(other.writes for other in beside):
+        return None
+    nodes = program.graph.nodes
+    before = sorted(_behind(program, visit, sites))
+    if any(nodes[i].op in RANDOM for i in before):
+        return None
+    place = {i: number for number, i in enumerate(before)}
+    params: dict[str, int] = {}
+    runs = {visit.run: 0}
+
+    def leaf(arg: Arg) -> Arg:
+        if isinstance(arg, NodeRef):
+            return NodeRef(place[arg.node])
+        return ParamRef(str(params.setdefault(arg.param, len(params)))) if isinstance(arg, ParamRef) else arg
+
+    def told(node: Node) -> Node:
+        run = None if node.run is None else runs.setdefault(node.run, len(runs))
+        return replace(map_node(node, leaf), run=run)
+
+    story = repr([told(nodes[i]) for i in before])
+    return History(story, tuple(params), tuple(runs))
+
+
+def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
+    """The writes of a visit, the nodes whose values they need, and the writes that show in what those read."""
+    found: set[int] = set()
+    waiting = list(visit.writes)
+    while waiting:
+        i = waiting.pop()
+        if i not in found:
+            found.add(i)
+            waiting += needs(program.graph, sites, i)
+    return found
+
+
+def _exact(value: object) -> Hashable:
+    """Equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
+    return type(value), value.hex() if isinstance(value, float) else value
