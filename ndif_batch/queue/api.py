@@ -98,8 +98,8 @@ class ClientQueue(Protocol):
     def model(self, name: str) -> ModelRecord:
         """One model; ``NotFoundError`` with the nearest name if there is none."""
 
-    @get("/models/{model}/speed")
-    def tokens_per_second(self, model: str) -> float | None:
+    @get("/models/{name}/speed")
+    def tokens_per_second(self, name: str) -> float | None:
         """Tokens that went through the model in a GPU-second of its recent workers; None if it was never measured."""
 
     @get("/jobs")

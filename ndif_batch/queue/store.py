@@ -161,10 +161,10 @@ class Queue(ClusterQueue):
         with self._database.write() as tx:
             return results.expire(tx, over, actor)
 
-    def tokens_per_second(self, model: str) -> float | None:
+    def tokens_per_second(self, name: str) -> float | None:
         """Tokens that went through the model in a GPU-second of its recent workers; None if it was never measured."""
         with self._database.read() as tx:
-            return backlog.speed(tx, model)
+            return backlog.speed(tx, name)
 
     def ended_between(self, after: datetime, until: datetime, limit: int) -> list[JobRecord]:
         """The first ``limit`` jobs that ended after one moment and no later than another, by the time of their end."""

@@ -64,9 +64,9 @@ class CallerQueue:
         """One model."""
         return self.queue.model(name)
 
-    def tokens_per_second(self, model: str) -> float | None:
+    def tokens_per_second(self, name: str) -> float | None:
         """How fast workers of a model were."""
-        return self.queue.tokens_per_second(model)
+        return self.queue.tokens_per_second(name)
 
     def model_entry(self, name: str) -> ModelEntry:
         """What is known of a model, and its tokenizer."""

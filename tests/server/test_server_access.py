@@ -61,7 +61,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/models": row(*READ),
     "GET /v1/models/{name}": row(*READ),
     "GET /v1/models/{name}/entry": row(*READ),
-    "GET /v1/models/{model}/speed": row(*READ),
+    "GET /v1/models/{name}/speed": row(*READ),
     "GET /v1/jobs": row(401, 403, 200, 200, 403, 200, query={"user": "ada"}),
     "POST /v1/jobs": row(401, 200, 403, 200, 403, 200, body=SUBMISSION),
     "POST /v1/reusable": row(*READ, body=SUBMISSION),
@@ -103,7 +103,7 @@ TABLE: Mapping[str, Row] = {
     "POST /v1/worker": row(401, 403, 403, 403, 200, 200, body={"call": "has_work", "model": toy.NAME}),
 }
 
-MODELS = {"GET /v1/models/{name}", "GET /v1/models/{name}/entry"}
+MODELS = {"GET /v1/models/{name}", "GET /v1/models/{name}/entry", "GET /v1/models/{name}/speed"}
 LEAVES_EQUAL = {"POST /v1/jobs/{job_id}/release": "{held}", "POST /v1/jobs/{job_id}/hold": "{waiting}"}
 LEAVES_EQUAL["POST /v1/jobs/{job_id}/cancel"] = "{waiting}"
 
@@ -123,7 +123,7 @@ class Scene:
         job = LEAVES_EQUAL.get(request, "{done}").format_map(self.numbers)
         name = toy.NAME if request in MODELS else "ada" if "/users/" in request else "zarr.json"
         token = self.numbers["token"]
-        path = template.format(job_id=job, name=name, model=toy.NAME, token_id=token, digest=blobs.digest(TENSOR))
+        path = template.format(job_id=job, name=name, token_id=token, digest=blobs.digest(TENSOR))
         query = {key: str(value).format_map(self.numbers) for key, value in row.query.items()}
         with self.served.http(AS[who]) as http:
             return http.request(verb, path, params=query, json=row.body, content=row.content).status_code
