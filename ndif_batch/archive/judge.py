@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,9 @@ Values: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"
 
 TOLERANCE: Mapping[str, float] = {"float64": 1e-8, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.1}
 """What rounding alone may make of values in another company, as a share of the largest value of their tensor."""
+
+PIECE = 2**20
+"""Values that are compared at a time."""
 
 LEAST_SCALE = 0.3
 """The largest value of a tensor counts as at least this: what is left when large numbers cancel is rounding."""
@@ -52,18 +55,28 @@ class Judge:
 
 def _same_kinds(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     """Whether NaN and infinities are in the same places."""
-    if a.dtype.kind != "f":
-        return True
+    return a.dtype.kind != "f" or all(_have_same_kinds(*pieces) for pieces in _pieces(a, b))
+
+
+def _have_same_kinds(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     finite = np.isfinite(a)
     return np.array_equal(finite, np.isfinite(b)) and np.array_equal(a[~finite], b[~finite], equal_nan=True)
 
 
 def _apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """The largest difference of finite values, and the scale of the second tensor."""
-    finite = np.isfinite(b)
-    if not finite.any():
-        return 0.0, 1.0
-    x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
-    with np.errstate(over="ignore"):
-        apart = min(float(np.abs(x - y).max()), sys.float_info.max)
-    return apart, max(float(np.abs(y).max()), LEAST_SCALE)
+    """The largest difference of finite values, and the scale of the second tensor: 1 if it has none."""
+    apart = scale = -1.0
+    for one, other in _pieces(a, b):
+        finite = np.isfinite(other)
+        x, y = one[finite].astype(np.float64), other[finite].astype(np.float64)
+        with np.errstate(over="ignore"):
+            apart = max(apart, float(np.abs(x - y).max(initial=-1.0)))
+        scale = max(scale, float(np.abs(y).max(initial=-1.0)))
+    return (min(apart, sys.float_info.max), max(scale, LEAST_SCALE)) if scale >= 0 else (0.0, 1.0)
+
+
+def _pieces(*tensors: np.ndarray[Any, Any]) -> Iterator[list[np.ndarray[Any, Any]]]:
+    """Tensors of one shape piece by piece, so that comparing takes little memory beside them."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    for first in range(0, flat[0].size, PIECE):
+        yield [one[first : first + PIECE] for one in flat]
