@@ -135,8 +135,9 @@ class Pack:
 
     def token_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
-        flat = np.fromiter((token for prompt in self.lanes.prompts for token in prompt), np.int64)
-        return uploaded(flat[self._owners], device).reshape(self.rows, -1)
+        prompts = (self.lanes.prompts[lane] for lane in self.ordered.tolist())
+        flat = np.fromiter((token for prompt in prompts for token in prompt), np.int64)
+        return uploaded(flat, device).reshape(self.rows, -1)
 
     def position_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
@@ -153,12 +154,6 @@ class Pack:
     @property
     def _counts(self) -> Numbers:
         return self.lanes.length[self.ordered] - self.lanes.start[self.ordered]
-
-    @cached_property
-    def _owners(self) -> Numbers:
-        owners = np.zeros(self.tokens, np.int64)
-        owners[self.seats.numpy()] = np.arange(self.seats.numel())
-        return owners
 
     def owners(self, device: torch.device) -> torch.Tensor:
         """The lane of each token, ``[tokens]``; of a pack of lanes."""
