@@ -357,7 +357,7 @@ class Slow(Queue):
         return super().lease(worker_id, model, max_tokens, lease_seconds, max_shards, held)
 
 
-PASS = 0.8
+PASS = 0.4
 LEASE = WRITE = 0.15 * PASS
 
 
