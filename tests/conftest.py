@@ -26,9 +26,13 @@ SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_configure() -> None:
-    """Processes that share the cores take one thread each, and so do those that they start."""
+    """Processes that share the cores take one thread each, as do those that they start, and no example has a deadline."""
     if SIDE_BY_SIDE:
+        import hypothesis
+
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        hypothesis.settings.register_profile("side by side", deadline=None)
+        hypothesis.settings.load_profile("side by side")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
