@@ -26,7 +26,7 @@ SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_configure() -> None:
-    """Processes that share the cores take one thread each, as do those that they start, and no example has a deadline."""
+    """Processes that share the cores take one thread each, as those that they start; no example has a deadline."""
     if SIDE_BY_SIDE:
         import hypothesis
 
@@ -41,7 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if SIDE_BY_SIDE:
         items.sort(key=lambda item: not waits_for_slurm(item))
         for item in items:
-            item.add_marker(pytest.mark.xdist_group("slurm" if waits_for_slurm(item) else f"{item.path.parent.name}-{item.path.stem}"))
+            module = f"{item.path.parent.name}-{item.path.stem}"
+            item.add_marker(pytest.mark.xdist_group("slurm" if waits_for_slurm(item) else module))
 
 
 def waits_for_slurm(item: pytest.Item) -> bool:
