@@ -18,6 +18,7 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import HeartbeatReply, JobState, Lease, ShardState, WorkerState
 from ndif_batch.queue.rows import shard_records, state_in
 from ndif_batch.queue.tables import LEASABLE, shard
+from ndif_batch.queue.together import together
 
 _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
@@ -42,7 +43,8 @@ def lease(tx: Transaction, request: Request, *, expired: bool = False) -> list[L
     """
     asking = workers.asking(tx, request.worker_id, request.model)
     leases = _lease(tx, request, asking) if expired or not asking.over else None
-    workers.heard(tx, request.worker_id, request.lease_seconds, ready=True, working=bool(leases))
+    if not leases:
+        workers.heard(tx, request.worker_id, request.lease_seconds, ready=True)
     return leases
 
 
@@ -75,12 +77,14 @@ def _lease(tx: Transaction, request: Request, asking: workers.Asking) -> list[Le
     deaths = asking.deaths
     unheard = [shard_id for shard_id in deaths if request.held is not None and shard_id not in request.held]
     if unheard:
+        workers.heard(tx, request.worker_id, request.lease_seconds, ready=True, working=True)
         return _again(tx, request, unheard)
     if asking.paused or any(states.suspect(count) for count in deaths.values()):
         return []
     pace = asking.seconds_per_token
     wanted = Wanted(request.model, request.max_tokens, request.max_shards, pace, bool(deaths))
-    return _take(tx, request, choosing.chosen(tx, wanted))
+    chosen = choosing.chosen(tx, wanted)
+    return _take(tx, request, chosen) if chosen.looked else []
 
 
 def _again(tx: Transaction, request: Request, unheard: Sequence[int]) -> list[Lease]:
@@ -98,16 +102,18 @@ def _again(tx: Transaction, request: Request, unheard: Sequence[int]) -> list[Le
 
 def _take(tx: Transaction, request: Request, chosen: Chosen) -> list[Lease]:
     """Rows are locked as everywhere: workers, shards, jobs, users."""
-    until = tx.now + timedelta(seconds=request.lease_seconds)
     new = {row.job_id for row in chosen.shards if row.state is JobState.PENDING}
     started = bulk.start(tx, new)
     held = {job_id for job_id, state in jobs.lock(tx, new - started).items() if state not in LEASABLE}
     rooms = users.lock(tx, chosen.looked) if chosen.rooms else {}
     rows = list(_within(rooms, [row for row in chosen.shards if row.job_id not in held]))
-    taken = {one.id: one for one in bulk.take(tx, rows, started, request.worker_id, until)}
-    owners = jobs.by_id(tx, {row.job_id for row in rows}) if rows else {}
-    _serve(tx, request.model, rows, chosen)
-    return [Lease(taken[row.id], owners[row.job_id]) for row in rows]
+    moved_on = chosen.moved_on({row.id for row in rows})
+    if moved_on:
+        users.lock(tx, {*moved_on, *(row.user for row in rows)})
+    leases = _leased(tx, request, rows) if rows else []
+    bulk.tell_started(tx, request.worker_id, started)
+    tallies.refresh(tx, request.model, moved_on)
+    return leases
 
 
 def _within(rooms: Mapping[str, int], rows: Iterable[Row[Any]]) -> Iterable[Row[Any]]:
@@ -119,13 +125,17 @@ def _within(rooms: Mapping[str, int], rows: Iterable[Row[Any]]) -> Iterable[Row[
             yield row
 
 
-def _serve(tx: Transaction, model: str, rows: Sequence[Row[Any]], chosen: Chosen) -> None:
+def _leased(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Lease]:
+    """Lease these shards, which are locked; the worker gives a sign of life by it."""
+    until = tx.now + timedelta(seconds=request.lease_seconds)
     tokens: dict[str, list[int]] = defaultdict(list)
     for row in rows:
         tokens[row.user].append(row.tasks * row.tokens_per_task)
-    bills = {name: Bill(len(each), sum(each)) for name, each in tokens.items()}
-    moved_on = chosen.moved_on({row.id for row in rows})
-    if moved_on:
-        users.lock(tx, {*bills, *moved_on})
-    billing.serve(tx, bills)
-    tallies.refresh(tx, model, moved_on)
+    writes = [
+        *bulk.taking(tx, [row.id for row in rows], request.worker_id, until),
+        *billing.serving(tx, {name: Bill(len(each), sum(each)) for name, each in tokens.items()}),
+        workers.hearing(tx, request.worker_id, request.lease_seconds, ready=True, working=True),
+    ]
+    taken = bulk.taken(together(tx, writes), request.worker_id, until)
+    owners = jobs.by_id(tx, {row.job_id for row in rows})
+    return [Lease(taken[row.id], owners[row.job_id]) for row in rows]

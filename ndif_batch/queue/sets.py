@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -28,9 +28,6 @@ from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import Boolean, TypeEngine
 
 from ndif_batch.queue.database import Transaction
-
-ONE = "one"
-"""The form of a single row: a database plans for many what it cannot count."""
 
 
 class _Ids(TypeDecorator[Collection[int]]):
@@ -68,25 +65,33 @@ def is_one_of(one: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]
     return _is_one_of(one, bindparam(name, type_=_Ids))
 
 
-def asked(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+class Form(NamedTuple):
+    """How a statement is given its rows; ``one`` is a single row: a database plans for many what it cannot count."""
+
+    dialect: str
+    one: bool
+
+
+def asked(tx: Transaction, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Form, dict[str, Any]]:
     """The form in which a statement is :func:`given` these rows, and its parameters."""
-    if len(rows) == 1:
-        return ONE, {f"given_{name}": value for name, value in rows[0].items()}
-    return tx.connection.dialect.name, {"rows": rows}
+    form = Form(tx.connection.dialect.name, len(rows) == 1)
+    if form.one:
+        return form, {f"{name}_{column}": value for column, value in rows[0].items()}
+    return form, {f"{name}_rows": rows}
 
 
-def given(form: str, **columns: TypeEngine[Any]) -> FromClause:
-    """Rows that are parameters, in the form that :func:`asked` tells."""
-    if form == ONE:
-        single = {name: cast(bindparam(f"given_{name}", type_=kind), _kept(kind)) for name, kind in columns.items()}
-        return select(*(value.label(name) for name, value in single.items())).subquery("given")
-    rows = bindparam("rows", type_=JSON)
-    if form == "postgresql":
-        typed = [column(name, kind) for name, kind in columns.items()]
-        return func.json_to_recordset(rows).table_valued(*typed).render_derived("given", with_types=True)
+def given(form: Form, name: str, **columns: TypeEngine[Any]) -> FromClause:
+    """Rows that are parameters, in the form that :func:`asked` tells of the same ``name``."""
+    if form.one:
+        single = {one: cast(bindparam(f"{name}_{one}", type_=kind), _kept(kind)) for one, kind in columns.items()}
+        return select(*(value.label(one) for one, value in single.items())).subquery(name)
+    rows = bindparam(f"{name}_rows", type_=JSON)
+    if form.dialect == "postgresql":
+        typed = [column(one, kind) for one, kind in columns.items()]
+        return func.json_to_recordset(rows).table_valued(*typed).render_derived(name, with_types=True)
     each = func.json_each(rows).table_valued("value")
-    parts = [func.json_extract(each.c.value, f"$.{name}", type_=kind).label(name) for name, kind in columns.items()]
-    return select(*parts).subquery("given")
+    parts = [func.json_extract(each.c.value, f"$.{one}", type_=kind).label(one) for one, kind in columns.items()]
+    return select(*parts).subquery(name)
 
 
 def _kept(kind: TypeEngine[Any]) -> TypeEngine[Any]:
@@ -101,4 +106,4 @@ def locked(table: Table, rows: FromClause, *rules: ColumnElement[bool]) -> CTE:
     """
     key = next(iter(table.primary_key))
     found = select(key.label("key"), *rows.c).join_from(table, rows, rules[0]).where(*rules[1:]).order_by(key)
-    return found.with_for_update(key_share=True, of=table).cte("locked")
+    return found.with_for_update(key_share=True, of=table).cte(f"locked_{table.name}")

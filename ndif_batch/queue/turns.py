@@ -10,7 +10,21 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Integer, Select, String, bindparam, case, func, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Float,
+    Integer,
+    Select,
+    String,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    true,
+)
 
 from ndif_batch.queue import billing
 from ndif_batch.queue.columns import Instant, seconds_from
@@ -24,7 +38,7 @@ from ndif_batch.scheduling.policy import AGE_SECONDS
 class Turn:
     """A user's place: ``head`` stands for the first of their jobs; ``room`` is what they may still lease, if limited.
 
-    ``usage`` counts what they have leased.
+    ``usage`` counts what they have leased. ``busy`` says that another lease serves them at this moment.
     """
 
     head: Candidate
@@ -32,27 +46,35 @@ class Turn:
     usage: float
     shares: float
     room: int | None
+    busy: bool = False
 
 
-def first(tx: Transaction, model: str, seconds_per_token: float, limit: int) -> tuple[list[Turn], Whole]:
-    """The first ``limit`` users, and the sums over all that wait."""
+def first(
+    tx: Transaction, model: str, seconds_per_token: float, limit: int, *, claim: bool = False
+) -> tuple[list[Turn], Whole]:
+    """The first ``limit`` users, and the sums over all that wait.
+
+    With ``claim`` the first of them who is not ``busy`` is kept for this lease. Nobody ever waits for a claim; SQLite,
+    which admits one lease at a time, needs none.
+    """
     asked = {"model": model, "now": tx.now, "pace": seconds_per_token, "most": limit}
-    rows = tx.connection.execute(turn_query(), asked).all()
+    claims = claim and tx.connection.dialect.name == "postgresql"
+    rows = tx.connection.execute(claiming_query() if claims else turn_query(), asked).all()
     whole = Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
-    return [_turn(row, tx.now) for row in rows], whole
-
-
-def claim(tx: Transaction, model: str, name: str) -> bool:
-    """False while another lease gives shards of ``model`` to this user; nobody ever waits for a claim."""
-    if tx.connection.dialect.name == "sqlite":
-        return True
-    return bool(tx.connection.scalar(_claim(), {"model": model, "name": name}))
+    return [_turn(row, tx.now, busy=claims and row.claimed is False) for row in rows], whole
 
 
 @cache
-def _claim() -> Select[Any]:
-    names = (func.hashtext(bindparam("model", type_=String)), func.hashtext(bindparam("name", type_=String)))
-    return select(func.pg_try_advisory_xact_lock(*names))
+def claiming_query() -> Select[Any]:
+    """:func:`turn_query`, claiming on the way: ``claimed`` is false for who was, true for the first who was not."""
+    found = turn_query().subquery("found")
+    ranked = select(*found.c, func.row_number().over().label("place")).cte("ranked")
+    walk = select(cast(0, BigInteger).label("place"), cast(False, Boolean).label("claimed")).cte("walk", recursive=True)
+    names = func.hashtext(bindparam("model", type_=String)), func.hashtext(ranked.c.name)
+    following = select(ranked.c.place, func.pg_try_advisory_xact_lock(*names, type_=Boolean))
+    walk = walk.union_all(following.join_from(walk, ranked, ranked.c.place == walk.c.place + 1).where(~walk.c.claimed))
+    query = select(*ranked.c, walk.c.claimed).outerjoin_from(ranked, walk, walk.c.place == ranked.c.place)
+    return query.order_by(ranked.c.place)
 
 
 @cache
@@ -88,7 +110,7 @@ def age(since: datetime, served_at: datetime | None, now: datetime) -> float:
     return (now - max(since, served_at or since)).total_seconds()
 
 
-def _turn(row: Any, now: datetime) -> Turn:
+def _turn(row: Any, now: datetime, *, busy: bool) -> Turn:
     head = Candidate(
         job_id=row.job_id,
         user=row.name,
@@ -96,4 +118,4 @@ def _turn(row: Any, now: datetime) -> Turn:
         priority=row.priority,
         age_seconds=age(row.since, row.served_at, now),
     )
-    return Turn(head, row.served_at, row.usage, row.shares, row.room)
+    return Turn(head, row.served_at, row.usage, row.shares, row.room, busy)
