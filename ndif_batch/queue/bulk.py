@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -17,10 +17,12 @@ from sqlalchemy import (
     String,
     Update,
     bindparam,
+    cast,
     func,
     insert,
     literal,
     select,
+    union_all,
     update,
 )
 
@@ -33,41 +35,43 @@ from ndif_batch.queue.sets import Form, asked, given, is_one_of
 from ndif_batch.queue.states import JOB, SHARD
 from ndif_batch.queue.tables import event, job, shard
 from ndif_batch.queue.together import Write
-from ndif_batch.queue.transitions import SHARD_VALUES, record
-
-_TAKEN = ("id", "job_id", "index", "first_task", "tasks", "epoch", "attempts", "deaths")
+from ndif_batch.queue.transitions import SHARD_VALUES
 
 
 def start(tx: Transaction, job_ids: Collection[int]) -> set[int]:
-    """Let those of the jobs run that are pending, and lock them; :func:`tell_started` tells of it."""
+    """Let those of the jobs run that are pending, and lock them; :func:`taking` tells of it."""
     if not job_ids:
         return set()
     return set(tx.connection.execute(_starting(), {"ids": job_ids, "now": tx.now}).scalars().all())
 
 
-def tell_started(tx: Transaction, worker_id: int, job_ids: Iterable[int]) -> None:
-    """Tell that a worker has let these jobs run."""
-    for job_id in sorted(job_ids):
-        record(tx, EventKind.JOB_STARTED, workers.name(worker_id), {"state": JobState.RUNNING}, job_id=job_id)
-
-
-def taking(tx: Transaction, ids: Collection[int], worker_id: int, until: datetime) -> list[Write]:
-    """Lease these shards, which wait and are locked; the first write returns rows for :func:`taken`."""
-    form, its_own = Form(tx.connection.dialect.name, len(ids) == 1), {"ids": ids, "holder": worker_id}
-    told = {"ids": ids, "holder": worker_id, "actor": workers.name(worker_id), "now": tx.now}
+def taking(
+    tx: Transaction, ids: Collection[int], started: Collection[int], worker_id: int, until: datetime
+) -> list[Write]:
+    """Lease these shards, which wait and are locked, and tell of it and of the jobs that have ``started``."""
+    form, actor = Form(tx.connection.dialect.name, len(ids) == 1), workers.name(worker_id)
+    its_own = {"ids": ids, "holder": worker_id}
+    told = its_own | {"started": started, "actor": actor, "now": tx.now}
     return [Write(_taking, form, its_own | {"lease_until": until}), Write(_telling_leased, form, told)]
 
 
-def taken(rows: Iterable[Row[Any]], worker_id: int, until: datetime) -> dict[int, ShardRecord]:
-    """The shards that are leased now, by id."""
-    fixed: Mapping[str, Any] = {
-        "state": ShardState.LEASED,
-        "worker_id": worker_id,
-        "lease_until": until,
-        "tasks_done": 0,
-        "tasks_failed": 0,
-    }
-    return {row.id: ShardRecord(**row._mapping, **fixed) for row in rows}
+def taken(row: Row[Any], worker_id: int, until: datetime) -> ShardRecord:
+    """A shard that is leased now, from a row of :mod:`ndif_batch.queue.free`, which locked it."""
+    return ShardRecord(
+        id=row.id,
+        job_id=row.job_id,
+        index=row._mapping["index"],
+        first_task=row.first_task,
+        tasks=row.tasks,
+        state=ShardState.LEASED,
+        epoch=row.epoch + 1,
+        attempts=row.attempts,
+        worker_id=worker_id,
+        lease_until=until,
+        tasks_done=0,
+        tasks_failed=0,
+        deaths=row.deaths,
+    )
 
 
 def ending(tx: Transaction, ended: Collection[tuple[Row[Any], int]]) -> list[Write]:
@@ -106,13 +110,19 @@ def _taking(form: Form, turn: ColumnElement[bool]) -> Update:
         "tasks_done": 0,
     }
     guarded = is_one_of(shard.c.id), state_in(shard.c.state, SHARD[EventKind.SHARD_LEASED].sources)
-    return update(shard).where(*guarded, turn).values(values).returning(*(shard.c[name] for name in _TAKEN))
+    return update(shard).where(*guarded, turn).values(values)
 
 
 def _telling_leased(form: Form, turn: ColumnElement[bool]) -> Insert:
-    holder, nothing = bindparam("holder", type_=BigInteger), literal({}, event.c.detail.type)
-    told = _told(EventKind.SHARD_LEASED, bindparam("actor", type_=String), shard.c.job_id, shard.c.id, holder, nothing)
-    return insert(event).from_select(list(told), select(*told.values()).where(is_one_of(shard.c.id), turn))
+    holder, actor = bindparam("holder", type_=BigInteger), bindparam("actor", type_=String)
+    nothing, running = (literal(detail, event.c.detail.type) for detail in ({}, {"state": JobState.RUNNING}))
+    leased = _told(EventKind.SHARD_LEASED, actor, shard.c.job_id, shard.c.id, holder, nothing)
+    began = _told(EventKind.JOB_STARTED, actor, job.c.id, cast(None, BigInteger), cast(None, BigInteger), running)
+    every = union_all(
+        select(*leased.values()).where(is_one_of(shard.c.id), turn),
+        select(*began.values()).where(is_one_of(job.c.id, "started"), turn),
+    )
+    return insert(event).from_select(list(leased), every)
 
 
 def _ending(form: Form, turn: ColumnElement[bool]) -> Update:

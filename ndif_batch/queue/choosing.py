@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from ndif_batch.queue import free, states, turns
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.turns import Turn
+from ndif_batch.queue.turns import Turn, Turns
 from ndif_batch.scheduling import Candidate, Choice, Whole, choose, ordered
 
 NEXT = 8
@@ -49,17 +49,18 @@ class Chosen:
         return {name for name, jobs in rest.items() if next(jobs, None) != self.heads[name]}
 
 
-def chosen(tx: Transaction, wanted: Wanted) -> Chosen:
+def chosen(tx: Transaction, wanted: Wanted, order: Turns) -> Chosen:
     """The shards to lease, locked. Users are looked at only as far as the policy reaches them."""
-    return _Search(tx, wanted).run()
+    return _Search(tx, wanted, order).run()
 
 
 class _Search:
     """``turns`` are the users found so far, ``heads`` stand for those not looked at, ``looked`` is what others have."""
 
-    def __init__(self, tx: Transaction, wanted: Wanted) -> None:
+    def __init__(self, tx: Transaction, wanted: Wanted, order: Turns) -> None:
         self._tx = tx
         self._wanted = wanted
+        self._order = order
         self._turns: dict[str, Turn] = {}
         self._heads: dict[str, Candidate] = {}
         self._looked: dict[Candidate, list[Row[Any]]] = {}
@@ -83,7 +84,7 @@ class _Search:
 
     def _find_turns(self, limit: int) -> None:
         wanted, claim = self._wanted, not self._turns
-        found, self._whole = turns.first(self._tx, wanted.model, wanted.seconds_per_token, limit, claim=claim)
+        found, self._whole = self._order.first(self._tx, wanted.model, wanted.seconds_per_token, limit, claim=claim)
         for turn in found:
             if turn.head.user not in self._turns:
                 self._turns[turn.head.user] = mine = self._served(turn) if turn.busy else turn

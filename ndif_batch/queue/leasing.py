@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from ndif_batch.queue.records import HeartbeatReply, JobState, Lease, ShardState
 from ndif_batch.queue.rows import shard_records, state_in
 from ndif_batch.queue.tables import LEASABLE, shard
 from ndif_batch.queue.together import together
+from ndif_batch.queue.turns import Turns
 
 _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
@@ -35,14 +36,14 @@ class Request:
     held: Sequence[int] | None
 
 
-def lease(tx: Transaction, request: Request, *, expired: bool = False) -> list[Lease] | None:
+def lease(tx: Transaction, request: Request, order: Turns, *, expired: bool = False) -> list[Lease] | None:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.lease`.
 
     None if leases have run out: then :func:`ndif_batch.queue.recovery.expire` must take them back in a transaction of
     its own, since this one locks further shards and jobs. ``expired`` says that this was done.
     """
     asking = workers.asking(tx, request.worker_id, request.model)
-    leases = _lease(tx, request, asking) if expired or not asking.over else None
+    leases = _lease(tx, request, asking, order) if expired or not asking.over else None
     if not leases:
         workers.heard(tx, request.worker_id, request.lease_seconds, ready=True)
     return leases
@@ -71,7 +72,7 @@ def heartbeat(
     return HeartbeatReply(lost=tuple(sorted(set(progress) - set(renewed))), drain=drain)
 
 
-def _lease(tx: Transaction, request: Request, asking: workers.Asking) -> list[Lease]:
+def _lease(tx: Transaction, request: Request, asking: workers.Asking, order: Turns) -> list[Lease]:
     if asking.state is not WorkerState.RUNNING:
         return []
     deaths = asking.deaths
@@ -83,7 +84,7 @@ def _lease(tx: Transaction, request: Request, asking: workers.Asking) -> list[Le
         return []
     pace = asking.seconds_per_token
     wanted = Wanted(request.model, request.max_tokens, request.max_shards, pace, bool(deaths))
-    chosen = choosing.chosen(tx, wanted)
+    chosen = choosing.chosen(tx, wanted, order)
     return _take(tx, request, chosen) if chosen.looked else []
 
 
@@ -110,8 +111,7 @@ def _take(tx: Transaction, request: Request, chosen: Chosen) -> list[Lease]:
     moved_on = chosen.moved_on({row.id for row in rows})
     if moved_on:
         users.lock(tx, {*moved_on, *(row.user for row in rows)})
-    leases = _leased(tx, request, rows) if rows else []
-    bulk.tell_started(tx, request.worker_id, started)
+    leases = _leased(tx, request, rows, started) if rows else []
     tallies.refresh(tx, request.model, moved_on)
     return leases
 
@@ -125,17 +125,17 @@ def _within(rooms: Mapping[str, int], rows: Iterable[Row[Any]]) -> Iterable[Row[
             yield row
 
 
-def _leased(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Lease]:
+def _leased(tx: Transaction, request: Request, rows: Sequence[Row[Any]], started: Collection[int]) -> list[Lease]:
     """Lease these shards, which are locked; the worker gives a sign of life by it."""
     until = tx.now + timedelta(seconds=request.lease_seconds)
     tokens: dict[str, list[int]] = defaultdict(list)
     for row in rows:
         tokens[row.user].append(row.tasks * row.tokens_per_task)
     writes = [
-        *bulk.taking(tx, [row.id for row in rows], request.worker_id, until),
+        *bulk.taking(tx, [row.id for row in rows], started, request.worker_id, until),
         *billing.serving(tx, {name: Bill(len(each), sum(each)) for name, each in tokens.items()}),
         workers.hearing(tx, request.worker_id, request.lease_seconds, ready=True, working=True),
     ]
-    taken = bulk.taken(together(tx, writes), request.worker_id, until)
+    together(tx, writes)
     owners = jobs.by_id(tx, {row.job_id for row in rows})
-    return [Lease(taken[row.id], owners[row.job_id]) for row in rows]
+    return [Lease(bulk.taken(row, request.worker_id, until), owners[row.job_id]) for row in rows]

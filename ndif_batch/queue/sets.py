@@ -80,7 +80,7 @@ def asked(tx: Transaction, name: str, rows: Sequence[Mapping[str, Any]]) -> tupl
     return form, {f"{name}_rows": rows}
 
 
-def given(form: Form, name: str, **columns: TypeEngine[Any]) -> FromClause:
+def given(form: Form, name: str, /, **columns: TypeEngine[Any]) -> FromClause:
     """Rows that are parameters, in the form that :func:`asked` tells of the same ``name``."""
     if form.one:
         single = {one: cast(bindparam(f"{name}_{one}", type_=kind), _kept(kind)) for one, kind in columns.items()}

@@ -24,7 +24,7 @@ class Write(NamedTuple):
 
 
 def together(tx: Transaction, writes: Sequence[Write]) -> Sequence[Row[Any]]:
-    """Carry out writes of which none reads what another changes; the rows that the first returns.
+    """Carry out writes of which none reads what another changes; the rows of the first that returns some.
 
     A write locks rows after all those before it that return some. Parameters of one name have one value.
     """
@@ -32,11 +32,8 @@ def together(tx: Transaction, writes: Sequence[Write]) -> Sequence[Row[Any]]:
         parameters = {name: value for write in writes for name, value in write.parameters.items()}
         statement = _as_one(tuple((write.build, write.form) for write in writes))
         return tx.connection.execute(statement, parameters).all()
-    first, *others = writes
-    rows = carry_out(tx, first)
-    for other in others:
-        carry_out(tx, other)
-    return rows
+    every = [carry_out(tx, write) for write in writes]
+    return next((rows for rows in every if rows), ())
 
 
 def carry_out(tx: Transaction, write: Write) -> Sequence[Row[Any]]:
@@ -60,4 +57,5 @@ def _as_one(kinds: Sequence[tuple[Build, Form]]) -> Select[Any]:
         if part.c:
             turn = select(func.count()).select_from(part).scalar_subquery() >= 0
         parts.append(part)
-    return select(*parts[0].c).add_cte(*parts)
+    answer = next(part for part in parts if part.c)
+    return select(*answer.c).add_cte(*parts)
