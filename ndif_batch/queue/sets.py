@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     FromClause,
     FunctionElement,
+    String,
     Table,
     Text,
     TypeDecorator,
@@ -30,13 +31,21 @@ from sqlalchemy.types import Boolean, TypeEngine
 from ndif_batch.queue.database import Transaction
 
 
-class _Ids(TypeDecorator[Collection[int]]):
+class _Members(TypeDecorator[Collection[Any]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Collection[int] | None, dialect: Dialect) -> str:
-        written = json.dumps(sorted(value or ()))
-        return written if dialect.name == "sqlite" else f"{{{written[1:-1]}}}"
+    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> str:
+        members = sorted(value or ())
+        return json.dumps(members) if dialect.name == "sqlite" else f"{{{','.join(map(_element, members))}}}"
+
+
+def _element(member: int | str) -> str:
+    """How PostgreSQL writes a member of an array."""
+    if isinstance(member, int):
+        return str(member)
+    escaped = member.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 class _is_one_of(FunctionElement[bool]):  # noqa: N801 -- a function of SQL
@@ -50,19 +59,20 @@ class _is_one_of(FunctionElement[bool]):  # noqa: N801 -- a function of SQL
 
 @compiles(_is_one_of, "postgresql")
 def _on_postgresql(element: _is_one_of, compiler: SQLCompiler, **options: Any) -> str:
-    one, ids = (compiler.process(part, **options) for part in element.clauses)
-    return f"{one} = ANY (CAST({ids} AS BIGINT[]))"
+    one, members = (compiler.process(part, **options) for part in element.clauses)
+    kind = "VARCHAR" if isinstance(next(iter(element.clauses)).type, String) else "BIGINT"
+    return f"{one} = ANY (CAST({members} AS {kind}[]))"
 
 
 @compiles(_is_one_of, "sqlite")
 def _on_sqlite(element: _is_one_of, compiler: SQLCompiler, **options: Any) -> str:
-    one, ids = (compiler.process(part, **options) for part in element.clauses)
-    return f"{one} IN (SELECT value FROM json_each({ids}))"
+    one, members = (compiler.process(part, **options) for part in element.clauses)
+    return f"{one} IN (SELECT value FROM json_each({members}))"
 
 
 def is_one_of(one: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
-    """``one`` is among the ids that the parameter ``name`` lists."""
-    return _is_one_of(one, bindparam(name, type_=_Ids))
+    """``one``, a number or a text, is among those that the parameter ``name`` lists."""
+    return _is_one_of(one, bindparam(name, type_=_Members))
 
 
 class Form(NamedTuple):

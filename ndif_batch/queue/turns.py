@@ -27,10 +27,10 @@ from sqlalchemy import (
     true,
 )
 
-from ndif_batch.queue import billing, sets
+from ndif_batch.queue import billing
 from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.sets import Form, given
+from ndif_batch.queue.sets import is_one_of
 from ndif_batch.queue.tables import user, waiting
 from ndif_batch.scheduling import Candidate, Whole
 from ndif_batch.scheduling.policy import AGE_SECONDS
@@ -64,7 +64,7 @@ class _Known:
     """Who came first at a moment, of more than those; ``last`` is the priority and the place of the next one."""
 
     at: datetime
-    names: Sequence[Mapping[str, str]]
+    names: Sequence[str]
     last: tuple[int, float]
     whole: Whole
 
@@ -101,7 +101,7 @@ class Turns:
         found, whole = _turns(tx, {**asked, "most": max(limit, KNOWN) + 1}, claim)
         self._known.pop(model, None)
         if len(found) > KNOWN:
-            names = [{"name": turn.head.user} for turn in found[:KNOWN]]
+            names = [turn.head.user for turn in found[:KNOWN]]
             last = found[KNOWN]
             self._known[model] = _Known(tx.now, names, (last.head.priority, last.place), whole)
         return found[:limit], whole
@@ -110,19 +110,19 @@ class Turns:
 def _turns(
     tx: Transaction, asked: Mapping[str, Any], claim: bool, known: _Known | None = None
 ) -> tuple[list[Turn], Whole]:
-    form, names = (None, {}) if known is None else sets.asked(tx, "known", known.names)
-    sums = {} if known is None else {"all_usage": known.whole.usage, "all_shares": known.whole.shares}
+    whole = {} if known is None else {"all_usage": known.whole.usage, "all_shares": known.whole.shares}
+    names = {} if known is None else {"names": known.names}
     claims = claim and tx.connection.dialect.name == "postgresql"
-    query = claiming_query(form) if claims else turn_query(form)
-    rows = tx.connection.execute(query, {**asked, **names, **sums}).all()
-    whole = Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
-    return [_turn(row, tx.now, busy=claims and row.claimed is False) for row in rows], whole
+    query = (claiming_query if claims else turn_query)(known is not None)
+    rows = tx.connection.execute(query, {**asked, **names, **whole}).all()
+    sums = Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
+    return [_turn(row, tx.now, busy=claims and row.claimed is False) for row in rows], sums
 
 
 @cache
-def claiming_query(form: Form | None = None) -> Select[Any]:
+def claiming_query(known: bool = False) -> Select[Any]:
     """:func:`turn_query`, claiming on the way: ``claimed`` is false for who was, true for the first who was not."""
-    found = turn_query(form).subquery("found")
+    found = turn_query(known).subquery("found")
     ranked = select(*found.c, func.row_number().over().label("number")).cte("ranked")
     walk = select(cast(0, BigInteger).label("number"), cast(False, Boolean).label("claimed")).cte(
         "walk", recursive=True
@@ -137,8 +137,8 @@ def claiming_query(form: Form | None = None) -> Select[Any]:
 
 
 @cache
-def turn_query(form: Form | None = None) -> Select[Any]:
-    """Reads one small row a user that waits, and no job or shard; with a ``form`` only ``known`` users, sums given."""
+def turn_query(known: bool = False) -> Select[Any]:
+    """Reads one small row a user that waits, and no job or shard; if ``known`` only of ``names``, sums given."""
     now = bindparam("now", type_=Instant)
     usage = billing.still_used() + user.c.leased_tokens * bindparam("pace", type_=Float)
     since = case((user.c.served_at > waiting.c.since, user.c.served_at), else_=waiting.c.since)
@@ -154,12 +154,11 @@ def turn_query(form: Form | None = None) -> Select[Any]:
         .where(or_(waiting.c.ready_at.is_(None), waiting.c.ready_at <= now))
         .where(or_(user.c.running_shards.is_(None), user.c.running_shards > user.c.leased_shards))
     )
-    if form is None:
+    if not known:
         users = each.cte("each")
         totals = select(func.sum(users.c.usage).label("all_usage"), func.sum(users.c.shares).label("all_shares"))
     else:
-        known = given(form, "known", name=String())
-        users = each.join(known, known.c.name == user.c.name).cte("each")
+        users = each.where(is_one_of(user.c.name, "names")).cte("each")
         totals = select(
             *(cast(bindparam(name, type_=Float), Float).label(name) for name in ("all_usage", "all_shares"))
         )

@@ -106,20 +106,25 @@ def asking(tx: Transaction, worker_id: int, model: str) -> Asking:
         raise unknown(worker_id)
     state = _running(tx, worker_id, rows[0].state, (WorkerState.LOST, WorkerState.STARTING))
     spent = rows[0].gpu_seconds / rows[0].tokens if rows[0].tokens else 0.0
-    return Asking(state, spent, rows[0].paused, rows[0].over, {row.id: row.deaths for row in rows if row.id})
+    return Asking(state, spent, rows[0].paused, bool(rows[0].over), {row.id: row.deaths for row in rows if row.id})
 
 
 @cache
 def _asking() -> Select[Any]:
-    """A row for each shard that the worker holds, or one."""
+    """A row for each shard that the worker holds, or one.
+
+    The first lease to run out is the first of an index: for any that has, a database would read many, not knowing how
+    few are leased.
+    """
     other, now, me = worker.alias("other"), bindparam("now", type_=Instant), bindparam("who", type_=BigInteger)
     silence = exists().where(other.c.alive_until <= now, state_in(other.c.state, ALIVE), other.c.id != me)
     leased = state_in(shard.c.state, [ShardState.LEASED])
     late = shard.alias("late")
-    over = exists().where(state_in(late.c.state, [ShardState.LEASED]), late.c.lease_until <= now)
+    first = select(late.c.lease_until).where(late.c.lease_until.is_not(None)).order_by(late.c.lease_until).limit(1)
+    over = first.scalar_subquery() <= now
     told = (controls.paused().label("paused"), or_(silence, over).label("over"))
     query = select(worker.c.state, worker.c.gpu_seconds, worker.c.tokens, *told, shard.c.id, shard.c.deaths)
-    mine = query.outerjoin_from(worker, shard, (shard.c.worker_id == worker.c.id) & leased)
+    mine = query.outerjoin_from(worker, shard, (shard.c.worker_id == me) & leased)
     return mine.where(worker.c.id == me).with_for_update(key_share=True, of=worker)
 
 
