@@ -46,9 +46,9 @@ class Simulated:
         self.timed = Timed()
 
     def warm_up(self) -> None:
-        """Statements are compiled and prepared when they are first used."""
-        for _ in range(6):
-            self.commit(self.lease(1))
+        """Statements are compiled and prepared when they are first used; those for one shard are others."""
+        for shards in (1, self._batch) * 3:
+            self.commit(self.lease(shards))
         self.timed = Timed()
 
     def lease(self, shards: int | None = None) -> Sequence[Lease]:

@@ -16,7 +16,6 @@ depends_on = None
 
 LEASED = {
     "ix_shard_expiry": ("lease_until IS NOT NULL", "lease_until"),
-    "ix_shard_worker": ("worker_id IS NOT NULL", "worker_id"),
     "ix_shard_progress": ("state = 'LEASED' AND tasks_done > 0", "job_id", "tasks_done"),
 }
 

@@ -10,9 +10,6 @@ from sqlalchemy import ColumnElement, RowMapping, Select, func, literal, literal
 from ndif_batch.queue.records import EventRecord, JobRecord, ModelRecord, ShardRecord, ShardState, WorkerRecord
 from ndif_batch.queue.tables import graph, job, shard
 
-LEASED = shard.c.worker_id.is_not(None)
-"""A shard is leased: by the table's rules it has a worker, and of those there is an index."""
-
 _NONE = literal(0, literal_execute=True)
 
 

@@ -179,7 +179,7 @@ shard = Table(
 )
 partial_index("ix_shard_pending", "state = 'PENDING'", shard.c.job_id, shard.c.index)
 partial_index("ix_shard_expiry", "lease_until IS NOT NULL", shard.c.lease_until)
-partial_index("ix_shard_worker", "worker_id IS NOT NULL", shard.c.worker_id)
+partial_index("ix_shard_worker", "state = 'LEASED'", shard.c.worker_id)
 partial_index("ix_shard_progress", "state = 'LEASED' AND tasks_done > 0", shard.c.job_id, shard.c.tasks_done)
 partial_index("ix_shard_failed", "tasks_failed > 0", shard.c.job_id, shard.c.first_task)
 

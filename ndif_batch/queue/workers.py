@@ -16,7 +16,6 @@ from sqlalchemy import (
     Select,
     Update,
     bindparam,
-    exists,
     func,
     or_,
     select,
@@ -113,16 +112,17 @@ def asking(tx: Transaction, worker_id: int, model: str) -> Asking:
 def _asking() -> Select[Any]:
     """A row for each shard that the worker holds, or one.
 
-    The first lease to run out is the first of an index: for any that has, a database would read many, not knowing how
-    few are leased.
+    The first lease to run out and the first worker to fall silent are each the first of an index: to find any that has,
+    a database would look through all, not knowing how few there are.
     """
     other, now, me = worker.alias("other"), bindparam("now", type_=Instant), bindparam("who", type_=BigInteger)
-    silence = exists().where(other.c.alive_until <= now, state_in(other.c.state, ALIVE), other.c.id != me)
+    lives = state_in(other.c.state, ALIVE) & (other.c.id != me)
+    silent = select(other.c.alive_until).where(lives).order_by(other.c.alive_until).limit(1).scalar_subquery() <= now
     leased = state_in(shard.c.state, [ShardState.LEASED])
     late = shard.alias("late")
     first = select(late.c.lease_until).where(late.c.lease_until.is_not(None)).order_by(late.c.lease_until).limit(1)
     over = first.scalar_subquery() <= now
-    told = (controls.paused().label("paused"), or_(silence, over).label("over"))
+    told = (controls.paused().label("paused"), or_(silent, over).label("over"))
     query = select(worker.c.state, worker.c.gpu_seconds, worker.c.tokens, *told, shard.c.id, shard.c.deaths)
     mine = query.outerjoin_from(worker, shard, (shard.c.worker_id == me) & leased)
     return mine.where(worker.c.id == me).with_for_update(key_share=True, of=worker)
