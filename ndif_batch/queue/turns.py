@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -36,10 +36,13 @@ from ndif_batch.scheduling import Candidate, Whole
 from ndif_batch.scheduling.policy import AGE_SECONDS
 
 KNOWN = 64
-"""So many users who came first are known for a moment, if more wait."""
+"""So many users who came first are remembered, if more wait."""
 
-STALE_SECONDS = 1.0
-"""How long that moment is."""
+FRESH = timedelta(seconds=1)
+"""How long a lease looks at no others."""
+
+SUMS_HOLD = timedelta(seconds=10)
+"""How long the sums over all who wait hold, which weigh use against age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,13 @@ class _Known:
     names: Sequence[str]
     last: tuple[int, float]
     whole: Whole
+    summed_at: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        return timedelta() <= now - self.at < FRESH
+
+    def has_sums(self, now: datetime) -> bool:
+        return timedelta() <= now - self.summed_at < SUMS_HOLD
 
     def reaches(self, turn: Turn, now: datetime) -> bool:
         """Whether a turn as it is now comes before all who were not among the first."""
@@ -78,7 +88,7 @@ class Turns:
     """Finds whose turn it is. Threads may share it.
 
     Among many users it looks at those again who came first a moment ago, as they stand now: only who was not among them
-    and has come before them since is seen later, by ``STALE_SECONDS`` at most.
+    and has come before them since is seen later, ``FRESH`` at most.
     """
 
     def __init__(self) -> None:
@@ -92,37 +102,36 @@ class Turns:
         With ``claim`` the first of them who is not ``busy`` is kept for this transaction. Nobody waits for a claim;
         SQLite, which admits one lease at a time, needs none.
         """
-        asked = {"model": model, "now": tx.now, "pace": seconds_per_token}
+        asked = {"model": model, "now": tx.now, "pace": seconds_per_token, "most": limit}
         known = self._known.get(model)
-        if known is not None and 0 <= (tx.now - known.at).total_seconds() < STALE_SECONDS:
-            found, _ = _turns(tx, {**asked, "most": limit}, claim, known)
+        if known is not None and known.is_fresh(tx.now):
+            found, _ = _turns(tx, {**asked, "names": known.names}, claim, known.whole)
             if len(found) == limit and known.reaches(found[-1], tx.now):
                 return found, known.whole
-        found, whole = _turns(tx, {**asked, "most": max(limit, KNOWN) + 1}, claim)
+        sums = known if known is not None and known.has_sums(tx.now) else None
+        found, whole = _turns(tx, {**asked, "most": max(limit, KNOWN) + 1}, claim, sums.whole if sums else None)
         self._known.pop(model, None)
         if len(found) > KNOWN:
-            names = [turn.head.user for turn in found[:KNOWN]]
-            last = found[KNOWN]
-            self._known[model] = _Known(tx.now, names, (last.head.priority, last.place), whole)
+            names, last = [turn.head.user for turn in found[:KNOWN]], (found[KNOWN].head.priority, found[KNOWN].place)
+            self._known[model] = _Known(tx.now, names, last, whole, sums.summed_at if sums else tx.now)
         return found[:limit], whole
 
 
 def _turns(
-    tx: Transaction, asked: Mapping[str, Any], claim: bool, known: _Known | None = None
+    tx: Transaction, asked: Mapping[str, Any], claim: bool, whole: Whole | None = None
 ) -> tuple[list[Turn], Whole]:
-    whole = {} if known is None else {"all_usage": known.whole.usage, "all_shares": known.whole.shares}
-    names = {} if known is None else {"names": known.names}
+    sums = {} if whole is None else {"all_usage": whole.usage, "all_shares": whole.shares}
     claims = claim and tx.connection.dialect.name == "postgresql"
-    query = (claiming_query if claims else turn_query)(known is not None)
-    rows = tx.connection.execute(query, {**asked, **names, **whole}).all()
-    sums = Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
-    return [_turn(row, tx.now, busy=claims and row.claimed is False) for row in rows], sums
+    query = (claiming_query if claims else turn_query)(whole is not None, "names" in asked)
+    rows = tx.connection.execute(query, {**asked, **sums}).all()
+    found = [_turn(row, tx.now, busy=claims and row.claimed is False) for row in rows]
+    return found, Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
 
 
 @cache
-def claiming_query(known: bool = False) -> Select[Any]:
+def claiming_query(summed: bool = False, among: bool = False) -> Select[Any]:
     """:func:`turn_query`, claiming on the way: ``claimed`` is false for who was, true for the first who was not."""
-    found = turn_query(known).subquery("found")
+    found = turn_query(summed, among).subquery("found")
     ranked = select(*found.c, func.row_number().over().label("number")).cte("ranked")
     walk = select(cast(0, BigInteger).label("number"), cast(False, Boolean).label("claimed")).cte(
         "walk", recursive=True
@@ -137,8 +146,8 @@ def claiming_query(known: bool = False) -> Select[Any]:
 
 
 @cache
-def turn_query(known: bool = False) -> Select[Any]:
-    """Reads one small row a user that waits, and no job or shard; if ``known`` only of ``names``, sums given."""
+def turn_query(summed: bool = False, among: bool = False) -> Select[Any]:
+    """Reads one small row a user that waits, and no job or shard; ``summed`` if the sums are given, ``among`` names."""
     now = bindparam("now", type_=Instant)
     usage = billing.still_used() + user.c.leased_tokens * bindparam("pace", type_=Float)
     since = case((user.c.served_at > waiting.c.since, user.c.served_at), else_=waiting.c.since)
@@ -154,14 +163,13 @@ def turn_query(known: bool = False) -> Select[Any]:
         .where(or_(waiting.c.ready_at.is_(None), waiting.c.ready_at <= now))
         .where(or_(user.c.running_shards.is_(None), user.c.running_shards > user.c.leased_shards))
     )
-    if not known:
-        users = each.cte("each")
-        totals = select(func.sum(users.c.usage).label("all_usage"), func.sum(users.c.shares).label("all_shares"))
-    else:
-        users = each.where(is_one_of(user.c.name, "names")).cte("each")
+    users = (each.where(is_one_of(user.c.name, "names")) if among else each).cte("each")
+    if summed:
         totals = select(
             *(cast(bindparam(name, type_=Float), Float).label(name) for name in ("all_usage", "all_shares"))
         )
+    else:
+        totals = select(func.sum(users.c.usage).label("all_usage"), func.sum(users.c.shares).label("all_shares"))
     sums = totals.cte("sums")
     part = users.c.shares / sums.c.all_shares
     used = users.c.usage / case((sums.c.all_usage > 0, sums.c.all_usage), else_=1.0)

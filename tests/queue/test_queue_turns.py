@@ -12,7 +12,7 @@ from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import user, waiting
-from ndif_batch.queue.turns import Turns
+from ndif_batch.queue.turns import FRESH, KNOWN, Turns
 from ndif_batch.scheduling import Candidate, decayed, ordered
 from tests.queue.conftest import HandClock
 from tests.queue.queue_samples import MODEL, SECONDS, job_spec, new_worker, take
@@ -92,3 +92,44 @@ def test_what_is_over_leaves_no_trace_in_whose_turn_it_is(queue: Queue) -> None:
         assert tx.connection.execute(waiting.select()).one().job_id is None
     queue.commit([Finished(lease.shard.id, lease.shard.epoch, cost=Cost(1.0, 50)) for lease in leases])
     assert take(queue, worker) == []
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_among_many_users_each_lease_begins_as_if_it_looked_at_all(queue: Queue, clock: HandClock, batch: int) -> None:
+    for number in range(KNOWN + 30):
+        queue.submit(job_spec(shards=9, user=f"user{number:03}"))
+        clock.forward(1)
+    queue.set_shares("user007", 5.0, actor="root")
+    worker, begun = new_worker(queue), []
+    for _ in range(2 * KNOWN):
+        clock.forward(0.05)
+        with queue._database.read() as tx:
+            (turn,), _ = Turns().first(tx, MODEL.name, 0.0, 1)
+        leases = take(queue, worker, batch)
+        begun.append((turn.head.user, leases[0].job.user))
+        queue.commit([Finished(lease.shard.id, lease.shard.epoch, cost=Cost(1.0, 50)) for lease in leases])
+    assert [user for _, user in begun] == [user for user, _ in begun]
+    assert len({user for user, _ in begun}) == KNOWN + 30
+
+
+def test_who_comes_to_the_front_of_many_is_served_after_a_second_at_most(queue: Queue, clock: HandClock) -> None:
+    for number in range(KNOWN + 10):
+        queue.submit(job_spec(shards=2, user=f"user{number:03}"))
+        clock.forward(1)
+    worker = new_worker(queue)
+    take(queue, worker)
+    queue.submit(job_spec(shards=1, user="zoe", priority=1))
+    clock.forward(FRESH.total_seconds())
+    assert take(queue, worker)[0].job.user == "zoe"
+
+
+def test_of_many_who_wait_none_is_lost_when_those_who_came_first_are_gone(queue: Queue, clock: HandClock) -> None:
+    jobs = []
+    for number in range(KNOWN + 10):
+        jobs.append(queue.submit(job_spec(shards=1, user=f"user{number:03}")))
+        clock.forward(1)
+    worker = new_worker(queue)
+    assert [lease.job.user for lease in take(queue, worker)] == ["user000"]
+    for job in jobs[1:-1]:
+        queue.cancel(job.id, "root")
+    assert [lease.job.id for lease in take(queue, worker, 9)] == [jobs[-1].id]
