@@ -49,7 +49,7 @@ def taking(
     tx: Transaction, ids: Collection[int], started: Collection[int], worker_id: int, until: datetime
 ) -> list[Write]:
     """Lease these shards, which wait and are locked, and tell of it and of the jobs that have ``started``."""
-    form, actor = Form(tx.connection.dialect.name, len(ids) == 1), workers.name(worker_id)
+    form, actor = Form(tx.connection.dialect.name, one=False), workers.name(worker_id)
     its_own = {"ids": ids, "holder": worker_id}
     told = its_own | {"started": started, "actor": actor, "now": tx.now}
     return [Write(_taking, form, its_own | {"lease_until": until}), Write(_telling_leased, form, told)]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     Float,
     Integer,
+    Row,
     Select,
     String,
     bindparam,
@@ -105,27 +106,25 @@ class Turns:
         asked = {"model": model, "now": tx.now, "pace": seconds_per_token, "most": limit}
         known = self._known.get(model)
         if known is not None and known.is_fresh(tx.now):
-            found, _ = _turns(tx, {**asked, "names": known.names}, claim, known.whole)
+            rows = _rows(tx, {**asked, "names": known.names}, claim, known.whole)
+            found = [_turn(row, tx.now) for row in rows]
             if len(found) == limit and known.reaches(found[-1], tx.now):
                 return found, known.whole
         sums = known if known is not None and known.has_sums(tx.now) else None
-        found, whole = _turns(tx, {**asked, "most": max(limit, KNOWN) + 1}, claim, sums.whole if sums else None)
+        rows = _rows(tx, {**asked, "most": max(limit, KNOWN) + 1}, claim, sums.whole if sums else None)
+        whole = Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
         self._known.pop(model, None)
-        if len(found) > KNOWN:
-            names, last = [turn.head.user for turn in found[:KNOWN]], (found[KNOWN].head.priority, found[KNOWN].place)
+        if len(rows) > KNOWN:
+            names, last = [row.name for row in rows[:KNOWN]], (rows[KNOWN].priority, rows[KNOWN].place)
             self._known[model] = _Known(tx.now, names, last, whole, sums.summed_at if sums else tx.now)
-        return found[:limit], whole
+        return [_turn(row, tx.now) for row in rows[:limit]], whole
 
 
-def _turns(
-    tx: Transaction, asked: Mapping[str, Any], claim: bool, whole: Whole | None = None
-) -> tuple[list[Turn], Whole]:
+def _rows(tx: Transaction, asked: Mapping[str, Any], claim: bool, whole: Whole | None) -> Sequence[Row[Any]]:
     sums = {} if whole is None else {"all_usage": whole.usage, "all_shares": whole.shares}
     claims = claim and tx.connection.dialect.name == "postgresql"
     query = (claiming_query if claims else turn_query)(whole is not None, "names" in asked)
-    rows = tx.connection.execute(query, {**asked, **sums}).all()
-    found = [_turn(row, tx.now, busy=claims and row.claimed is False) for row in rows]
-    return found, Whole(rows[0].all_usage, rows[0].all_shares) if rows else Whole(0.0, 0.0)
+    return tx.connection.execute(query, {**asked, **sums}).all()
 
 
 @cache
@@ -185,7 +184,7 @@ def age(since: datetime, served_at: datetime | None, now: datetime) -> float:
     return (now - max(since, served_at or since)).total_seconds()
 
 
-def _turn(row: Any, now: datetime, *, busy: bool) -> Turn:
+def _turn(row: Row[Any], now: datetime) -> Turn:
     head = Candidate(
         job_id=row.job_id,
         user=row.name,
@@ -193,4 +192,5 @@ def _turn(row: Any, now: datetime, *, busy: bool) -> Turn:
         priority=row.priority,
         age_seconds=age(row.since, row.served_at, now),
     )
+    busy = getattr(row, "claimed", None) is False
     return Turn(head, row.served_at, row.usage, row.shares, row.room, row.place, busy)
