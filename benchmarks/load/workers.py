@@ -70,6 +70,12 @@ class Simulated:
         self.timed.shards += len(counted)
 
 
+    def stop(self) -> None:
+        """A worker that went on without a word would be noticed as lost by the next ones."""
+        self._queue.stop_worker(self._id)
+        self._queue.close()
+
+
 def busy(ready: Barrier, url: str, batch: int, seconds: float) -> Timed:
     """Leases and commits without a pause."""
     worker = Simulated(url, batch)
@@ -78,6 +84,7 @@ def busy(ready: Barrier, url: str, batch: int, seconds: float) -> Timed:
     end = perf_counter() + seconds
     while perf_counter() < end:
         worker.commit(worker.lease())
+    worker.stop()
     return worker.timed
 
 
@@ -102,6 +109,8 @@ def paced(ready: Barrier, url: str, batch: int, seconds: float, workers: int) ->
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, simulated, [random.random() for _ in simulated]))
+    for worker in simulated:
+        worker.stop()
     return together(worker.timed for worker in simulated)
 
 

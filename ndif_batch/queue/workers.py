@@ -221,8 +221,8 @@ def silent(tx: Transaction) -> Select[tuple[int]]:
 
 
 def notice_silence(tx: Transaction) -> None:
-    """Count silent workers as lost."""
-    ids = tx.connection.scalars(silent(tx)).all()
+    """Count silent workers as lost, but for those of whom another transaction takes note now."""
+    ids = tx.connection.scalars(silent(tx).with_for_update(key_share=True, skip_locked=True)).all()
     if ids:
         why = "no heartbeat for longer than its lease"
         move_workers(tx, EventKind.WORKER_LOST, worker.c.id.in_(ids), reason=why)
