@@ -69,7 +69,6 @@ class Simulated:
         assert len(counted) == len(leases)
         self.timed.shards += len(counted)
 
-
     def stop(self) -> None:
         """A worker that went on without a word would be noticed as lost by the next ones."""
         self._queue.stop_worker(self._id)
