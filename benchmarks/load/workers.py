@@ -46,9 +46,9 @@ class Simulated:
         self.timed = Timed()
 
     def warm_up(self) -> None:
-        """Statements are compiled and prepared when they are first used."""
-        for _ in range(6):
-            self.commit(self.lease(1))
+        """Statements are compiled and prepared when they are first used; those for one shard are others."""
+        for shards in (1, self._batch) * 3:
+            self.commit(self.lease(shards))
         self.timed = Timed()
 
     def lease(self, shards: int | None = None) -> Sequence[Lease]:
@@ -69,6 +69,11 @@ class Simulated:
         assert len(counted) == len(leases)
         self.timed.shards += len(counted)
 
+    def stop(self) -> None:
+        """A worker that went on without a word would be noticed as lost by the next ones."""
+        self._queue.stop_worker(self._id)
+        self._queue.close()
+
 
 def busy(ready: Barrier, url: str, batch: int, seconds: float) -> Timed:
     """Leases and commits without a pause."""
@@ -78,6 +83,7 @@ def busy(ready: Barrier, url: str, batch: int, seconds: float) -> Timed:
     end = perf_counter() + seconds
     while perf_counter() < end:
         worker.commit(worker.lease())
+    worker.stop()
     return worker.timed
 
 
@@ -102,6 +108,8 @@ def paced(ready: Barrier, url: str, batch: int, seconds: float, workers: int) ->
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, simulated, [random.random() for _ in simulated]))
+    for worker in simulated:
+        worker.stop()
     return together(worker.timed for worker in simulated)
 
 

@@ -88,9 +88,6 @@ class Cost:
     tokens: int = 0
     shared_tokens: int = 0
 
-    def __neg__(self) -> Cost:
-        return Cost(-self.gpu_seconds, -self.tokens, -self.shared_tokens)
-
     @classmethod
     def total(cls, costs: Iterable[Cost]) -> Cost:
         """The sum."""

@@ -29,6 +29,9 @@ Clock: TypeAlias = Callable[[], datetime]
 BUSY_SECONDS = 30.0
 """How long a SQLite writer waits for another one."""
 
+SEEN_BEFORE_PREPARED = 1
+"""A statement of PostgreSQL is parsed and planned for its connection when it is sent the second time."""
+
 BACKENDS = ("sqlite", "postgresql")
 
 _BEGIN_POSTGRESQL = "SELECT clock_timestamp(); BEGIN"
@@ -124,7 +127,11 @@ def unavailable(url: URL, error: DBAPIError) -> UnavailableError:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         try:
-            return create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"options": _options(url)})
+            return create_engine(
+                url,
+                isolation_level="AUTOCOMMIT",
+                connect_args={"options": _options(url), "prepare_threshold": SEEN_BEFORE_PREPARED},
+            )
         except ModuleNotFoundError as error:
             hint = "pip install 'ndif-batch[postgres]' and write postgresql+psycopg://"
             raise UnavailableError(

@@ -32,6 +32,8 @@ ASKED: Mapping[str, Any] = {
     "most": 64,
     "pace": 0.1,
     "half_life": 168.0,
+    "all_usage": 100.0,
+    "all_shares": 100.0,
 }
 
 
@@ -96,6 +98,23 @@ def test_whose_turn_it_is_costs_a_row_a_user_and_no_job_or_shard(file_url: str) 
     steps = plan(file_url, literal(turns.turn_query(), sqlite.dialect()))
     assert "SEARCH waiting USING INDEX sqlite_autoindex_waiting_1 (model=?)" in steps
     assert not [step for step in steps if "job" in step or "shard" in step]
+
+
+@pytest.mark.parametrize("query", [turns.turn_query, turns.claiming_query])
+def test_of_known_users_only_their_rows_are_read(filled: str, query: Callable[..., Select[Any]]) -> None:
+    steps = explained(filled, literal(query(summed=True, among=True), postgresql.dialect()))  # type: ignore[no-untyped-call]
+    assert not [step for step in steps if step.get("Relation Name") in ("job", "shard")]
+
+
+def test_the_newest_pilots_are_found_by_indexes(file_url: str) -> None:
+    sent: list[str] = []
+    with Queue.open(file_url) as queue:
+        event.listen(queue._database._writer, "before_cursor_execute", lambda _c, _k, sql, *_: sent.append(sql))
+        assert queue.newest_pilots([MODEL.name, "other"], 3) == []
+    (found,) = [statement for statement in sent if "FROM pilot" in statement]
+    steps = [step for step in plan(file_url, found.replace("?", "NULL")) if " pilot" in step]
+    assert all("INDEX" in step or "PRIMARY KEY" in step for step in steps)
+    assert len([step for step in steps if "ix_pilot_ended (model=?)" in step]) == 2
 
 
 def test_earlier_jobs_of_an_identity_are_found_by_one_index(file_url: str, statements: list[str]) -> None:

@@ -50,6 +50,11 @@ def checks(connection: Connection) -> dict[str, dict[str, str]]:
     }
 
 
+def indexes(connection: Connection) -> dict[str, str]:
+    found = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"))
+    return {name: statement.replace('"', "") for name, statement in found}
+
+
 def test_an_empty_database_is_brought_to_the_head_and_again_changes_nothing(empty: str) -> None:
     assert schema.current(empty) is None
     assert schema.upgrade(empty) == schema.head()
@@ -73,6 +78,15 @@ def test_migrations_lead_to_the_check_constraints(sqlite_template: Path, tmp_pat
         metadata.create_all(connection)
         assert migrated == checks(connection)
     assert {name for rules in migrated.values() for name in rules} == set(BAD_ROWS)
+
+
+def test_migrations_lead_to_the_indexes(sqlite_template: Path, tmp_path: Path) -> None:
+    with connect(f"sqlite:///{sqlite_template}") as connection:
+        migrated = indexes(connection)
+    with connect(f"sqlite:///{tmp_path / 'created.db'}") as connection:
+        metadata.create_all(connection)
+        assert migrated == indexes(connection)
+    assert "WHERE ended_at IS NOT NULL" in migrated["ix_pilot_ended"]
 
 
 def test_the_head_is_the_newest_script() -> None:
