@@ -59,7 +59,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self._left = list(self.program.uses)
-        names = self.members[0].bindings
+        names = self.program.params
         self._columns = {name: column([member.bindings[name] for member in self.members]) for name in names}
 
     def due(self, stage: int) -> set[int]:
@@ -96,8 +96,9 @@ class Cohort:
             for name, value in self._saves.items()
         }
         for place, member in enumerate(self.members):
-            saves = {name: values[place] for name, values in saved.items()}
-            yield member, saves, tuple([(name, of_task(text, place)) for name, text in self._prints])
+            own = member.names
+            saves = {own.get(name, name): values[place] for name, values in saved.items()}
+            yield member, saves, tuple([(own.get(name, name), of_task(text, place)) for name, text in self._prints])
 
     def unsound_places(self) -> set[int]:
         """Places of the members of whom a run borrowed tokens and held what is not finite."""

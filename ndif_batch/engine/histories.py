@@ -28,7 +28,7 @@ class History:
         """The history of a task's run."""
         return (
             self.story,
-            tuple([_exact(member.bindings[name]) for name in self.params]),
+            tuple([exact(member.bindings[name]) for name in self.params]),
             tuple([member.prompts[run] for run in self.runs]),
         )
 
@@ -75,6 +75,6 @@ def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
     return found
 
 
-def _exact(value: object) -> Hashable:
-    """Equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
+def exact(value: object) -> Hashable:
+    """A value for comparing: equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
     return type(value), value.hex() if isinstance(value, float) else value
