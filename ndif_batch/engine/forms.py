@@ -6,7 +6,7 @@ Graphs of many users often differ in nothing else. They are made ready once, and
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from ndif_batch.engine.histories import exact
@@ -38,8 +38,9 @@ KINDS: Final[Mapping[type, ParamType]] = {int: ParamType.INT, float: ParamType.F
 class Form:
     """A graph without dead and common nodes, and the submitted id of each node.
 
-    Its first site stands in it as ``{s0}``, the next as ``{s1}``. The values of its parameters ``settled`` belong into a program, since tasks with
-    different ones could not be carried out at once; those of ``sizing`` may decide how large a value is.
+    Its first site stands in it as ``{s0}``, the next as ``{s1}``. Values of the parameters ``settled`` belong into a
+    program, since tasks with different ones could not be carried out at once; those of ``sizing`` may decide how large
+    a value is.
     """
 
     number: int

@@ -110,14 +110,14 @@ class Preparation:
     def _compiled(self, filled: Filled, sites: tuple[str, ...], values: Mapping[str, Value]) -> _Made:
         layout, form = self._model.layout, filled.form
         skeleton = self._skeletons.of(form, sites, together=layout.packed)
-        program = skeleton.at(sites, values, self._model.sites)
+        program, histories = skeleton.at(sites, values, self._model.sites)
         alone = self._solo or layout.arrangement is Arrangement.ALONE
         if not alone and layout.alone:
             alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
         if alone and layout.packed:
             skeleton = self._skeletons.of(form, sites, together=False)
-            program = skeleton.at(sites, values, self._model.sites)
-        self.routes[id(program)] = routes(program, self._model.sites, layout.moments)
+            program, histories = skeleton.at(sites, values, self._model.sites)
+        self.routes[id(program)] = routes(program, self._model.sites, layout.moments, histories)
         return _Made(program, skeleton, alone, tuple([values[name] for name in form.sizing]))
 
     def _need(self, made: _Made, member: Member) -> Need:
@@ -138,7 +138,7 @@ class Preparation:
         return Need(tokens, frozenset(shares), positions, self._live(made, member))
 
     def _live(self, made: _Made, member: Member) -> Live:
-        """Bytes of the values of a task: taken to be equal at sites of equal kinds for prompts of about equal length."""
+        """Bytes of the values of a task: taken to be equal at sites of equal kinds, for prompts of about one length."""
         lengths = tuple([_rounded_up(len(prompt)) for prompt in member.prompts])
         key = (id(made.skeleton), made.sizing, lengths)
         found = self._lives.get(key)
@@ -164,6 +164,6 @@ class Preparation:
 
 
 def _rounded_up(length: int) -> int:
-    """At most an eighth more, so that prompts of about equal length count as equal."""
-    step = 1 << max(length.bit_length() - 4, 0)
+    """At most a quarter more, so that prompts of about equal length count as equal."""
+    step = 1 << max(length.bit_length() - 3, 0)
     return -(-length // step) * step

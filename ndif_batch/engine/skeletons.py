@@ -3,46 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 from ndif_batch.engine.forms import Form
-from ndif_batch.engine.program import Entry, Program, at_sites, compile_task
+from ndif_batch.engine.histories import History, history
+from ndif_batch.engine.program import Entry, Program, Visit, at_sites, compile_task
+from ndif_batch.engine.schedule import BEFORE
 from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, leaves, map_node
 from ndif_batch.graph.sites import SiteMap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Skeleton:
-    """A program at the ``sites`` of whoever came first, and its form's graph there; all parameters are in them still."""
+    """A program at the ``sites`` of whoever came first, and its form's graph there, all parameters in them still."""
 
     form: Form
     graph: Graph
     program: Program
     sites: tuple[str, ...]
+    histories: tuple[History | None, ...]
 
-    def at(self, sites: Sequence[str], values: Mapping[str, Value], known: SiteMap) -> Program:
-        """The program at other sites, with the ``values`` of the settled parameters in it."""
+    @cached_property
+    def _open(self) -> frozenset[int]:
+        """The nodes in which settled parameters stand."""
+        settled = {ParamRef(name) for name in self.form.settled}
+        nodes = self.program.graph.nodes
+        return frozenset(i for i, node in enumerate(nodes) if not settled.isdisjoint(leaves(tuple(node.arguments()))))
+
+    def at(
+        self, sites: Sequence[str], values: Mapping[str, Value], known: SiteMap
+    ) -> tuple[Program, Sequence[History | None]]:
+        """The program at other sites, with the ``values`` of settled parameters, and its visits' histories."""
         names = dict(zip(self.sites, sites, strict=True))
         orders = {known.sites[old].order: known.sites[new].order for old, new in names.items() if old in known.sites}
-        orders[-1] = -1
+        orders[BEFORE[1]] = BEFORE[1]
         settled = frozenset(self.form.settled)
 
         def leaf(arg: Arg) -> Arg:
             return values[arg.param] if isinstance(arg, ParamRef) and arg.param in settled else arg
 
-        def placed(node: Node) -> Node:
-            if settled and any(leaf(arg) is not arg for arg in leaves(tuple(node.arguments()))):
+        def placed(i: int, node: Node) -> Node:
+            if i in self._open:
                 node = map_node(node, leaf)
-            return node if node.site is None else replace(node, site=names[node.site])
+            if node.site is None:
+                return node
+            return Node(node.op, node.args, node.kwargs, node.run, names[node.site], node.index, node.name)
 
-        program = self.program
-        return Program(
-            replace(program.graph, nodes=tuple([placed(node) for node in program.graph.nodes])),
-            program.origin,
-            tuple([Entry(entry.stage, orders[entry.order], entry.node) for entry in program.entries]),
-            tuple([replace(visit, depth=orders[visit.depth]) for visit in program.visits]),
-            program.uses,
+        graph, entries, visits = self.program.graph, self.program.entries, self.program.visits
+        program = Program(
+            Graph(graph.params, graph.runs, tuple([placed(i, node) for i, node in enumerate(graph.nodes)])),
+            self.program.origin,
+            tuple([Entry(entry.stage, orders[entry.order], entry.node) for entry in entries]),
+            tuple([Visit(v.run, v.stage, orders[v.depth], v.reads, v.writes) for v in visits]),
+            self.program.uses,
         )
+        return program, [story and story.at(names) for story in self.histories]
 
 
 class Skeletons:
@@ -60,7 +76,8 @@ class Skeletons:
         if found is None:
             graph = at_sites(form.graph, {f"s{number}": site for number, site in enumerate(sites)})
             program = compile_task(graph, form.origin, self._sites, together=together)
-            found = self._known[key] = Skeleton(form, graph, program, sites)
+            histories = tuple([history(program, visit, self._sites) for visit in program.visits])
+            found = self._known[key] = Skeleton(form, graph, program, sites, histories)
         return found
 
     def _pattern(self, sites: tuple[str, ...]) -> tuple[Hashable, ...]:
