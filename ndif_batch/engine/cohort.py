@@ -5,7 +5,7 @@ What cannot be done for all at once is done task by task; what goes wrong in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -17,7 +17,7 @@ from ndif_batch.engine import vectorised
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
-from ndif_batch.engine.saves import saved, shown
+from ndif_batch.engine.saves import landed, saved, shown
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
 from ndif_batch.engine.values import (
@@ -254,6 +254,13 @@ class Cohort:
         """Random numbers depend on the task's seed and the node alone, never on the neighbours or the device."""
         name = f"{seed}/{self.program.origin[i]}".encode()
         return torch.Generator().manual_seed(int.from_bytes(blake2b(name, digest_size=7).digest()))
+
+
+def land(cohorts: Sequence[Cohort]) -> None:
+    """Brings what cohorts save into main memory."""
+    arrived = iter(landed([value for cohort in cohorts for value in cohort._saves.values()]))
+    for cohort in cohorts:
+        cohort._saves = {name: next(arrived) for name in cohort._saves}
 
 
 def _task_error(node: int, what: Node, error: Exception) -> TaskError:

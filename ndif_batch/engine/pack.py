@@ -199,7 +199,7 @@ class Pack:
         return _ranges(begin.ravel(), counts.ravel(), device)
 
     def places(self, lanes: Numbers, positions: Numbers) -> Numbers:
-        """Where positions of lanes lie on the token axis; those of a branch that is not there, where its trunk has them."""
+        """Where positions of lanes lie on the axis; those of a branch that is not there: where its trunk has them."""
         owners = self._upwards(lanes, lambda lane: (positions < self.lanes.start[lane]) | (self.at[lane] == NOWHERE))
         if self.kept is not None:
             return np.searchsorted(self.kept, self.lanes.first[owners] + positions)

@@ -20,7 +20,7 @@ from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
 from ndif_batch.engine.plan import PassPlan
 from ndif_batch.engine.rows import in_rows, on_one_axis
-from ndif_batch.engine.saves import saved
+from ndif_batch.engine.saves import in_main_memory
 from ndif_batch.engine.vectorised import uploaded
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument
@@ -49,7 +49,7 @@ def run_pass(model: LoadedModel, plan: PassPlan) -> Ran:
         return Ran(going.tokens)
     unsound = torch.isnan(going.unsound).int()
     unsound = unsound if model.split is None else model.split.most(unsound)
-    return Ran(going.tokens, saved(unsound * uploaded(plan.lanes.start > 0, unsound.device)))
+    return Ran(going.tokens, in_main_memory(unsound * uploaded(plan.lanes.start > 0, unsound.device)))
 
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:
