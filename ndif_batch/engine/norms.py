@@ -19,6 +19,7 @@ rounds at another place is further off by a factor of ten."""
 
 def join_norms(model: nn.Module) -> None:
     """Has a model's norms on a GPU computed by torch's own kernel, each if it is seen to give what the module gives."""
+    module: Any
     for module in model.modules():
         joined = _joined(module)
         if joined is not None and _is_same(module, joined):
