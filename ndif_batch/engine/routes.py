@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
 from ndif_batch.engine.histories import History, history
@@ -65,12 +65,20 @@ class Route:
         return min(min(reached(part, member, length), default=length - 1) for part in self.starts)
 
 
+Reaches: TypeAlias = dict[tuple[Any, ...], dict[tuple[Any, ...], Reach]]
+"""What is known already, of routes that touch their runs at the same parts."""
+
+
 def routes(
-    program: Program, sites: SiteMap, moments: Moments, histories: Sequence[History | None] | None = None
+    program: Program,
+    sites: SiteMap,
+    moments: Moments,
+    histories: Sequence[History | None] | None = None,
+    reaches: Reaches | None = None,
 ) -> tuple[Route, ...]:
     """The visits of a program as this model sees them; ``histories`` are those of its runs, if they are known."""
-    if histories is None:
-        histories = [history(program, visit, sites) for visit in program.visits]
+    histories = [history(program, visit, sites) for visit in program.visits] if histories is None else histories
+    reaches = {} if reaches is None else reaches
 
     def route(visit: Visit, story: History | None) -> Route:
         nodes = [program.graph.nodes[i] for i in (*visit.reads, *visit.writes)]
@@ -80,7 +88,9 @@ def routes(
         starts = tuple(_part(node, sites, program) for node in writes)
         ends = tuple(_part(node, sites, program) for node in late)
         named = dict.fromkeys(leaf.param for leaf in leaves((*starts, *ends)) if isinstance(leaf, ParamRef))
-        return Route(visit, birth, starts, ends, moments.causal, tuple(named), story)
+        whole = birth == FROM_THE_BEGINNING or not moments.causal
+        known = reaches.setdefault((whole, starts, ends), {})
+        return Route(visit, birth, starts, ends, moments.causal, tuple(named), story, known)
 
     return tuple(map(route, program.visits, histories))
 
