@@ -101,14 +101,14 @@ class Preparation:
     def _compiled(self, filled: Filled, sites: tuple[str, ...], values: Mapping[str, Value]) -> _Made:
         layout, form = self._model.layout, filled.form
         skeleton = self._skeletons.of(form, sites, together=layout.packed)
-        program, histories = skeleton.at(sites, values, self._model.sites)
+        program, told = skeleton.at(sites, values, self._model.sites)
         alone = self._solo or layout.arrangement is Arrangement.ALONE
         if not alone and layout.alone:
             alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
         if alone and layout.packed:
             skeleton = self._skeletons.of(form, sites, together=False)
-            program, histories = skeleton.at(sites, values, self._model.sites)
-        self.routes[id(program)] = routes(program, self._model.sites, layout.moments, histories, self._reaches)
+            program, told = skeleton.at(sites, values, self._model.sites)
+        self.routes[id(program)] = routes(program, self._model.sites, layout.moments, told, self._reaches)
         return _Made(program, skeleton, alone, tuple([values[name] for name in form.sizing]))
 
     def _need(self, made: _Made, member: Member) -> Need:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 from triton import language as tl
@@ -30,29 +28,29 @@ def turned(
 
 @triton.jit
 def _turn(
-    query: Any,
-    key: Any,
-    new_query: Any,
-    new_key: Any,
-    cos: Any,
-    sin: Any,
-    query_heads: Any,
-    key_heads: Any,
-    query_token: Any,
-    query_head: Any,
-    key_token: Any,
-    key_head: Any,
-    new_query_token: Any,
-    new_query_head: Any,
-    new_key_token: Any,
-    new_key_head: Any,
-    cos_token: Any,
-    sin_token: Any,
+    query,
+    key,
+    new_query,
+    new_key,
+    cos,
+    sin,
+    query_heads,
+    key_heads,
+    query_token,
+    query_head,
+    key_token,
+    key_head,
+    new_query_token,
+    new_query_head,
+    new_key_token,
+    new_key_head,
+    cos_token,
+    sin_token,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     HALF: tl.constexpr,
     WIDE: tl.constexpr,
-) -> None:
+):
     token = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, WIDE)[None, :]
     there = place < HALF
@@ -69,19 +67,19 @@ def _turn(
 
 @triton.jit
 def _turn_heads(
-    source: Any,
-    target: Any,
-    heads: Any,
-    source_head: Any,
-    target_head: Any,
-    near_cos: Any,
-    far_cos: Any,
-    near_sin: Any,
-    far_sin: Any,
+    source,
+    target,
+    heads,
+    source_head,
+    target_head,
+    near_cos,
+    far_cos,
+    near_sin,
+    far_sin,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
     WIDE: tl.constexpr,
-) -> None:
+):
     kind = source.dtype.element_ty
     head, place = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDE)[None, :]
     there = (head < heads) & (place < HALF)
