@@ -22,6 +22,7 @@ def turned(
             KEYS=triton.next_power_of_2(key.shape[1]),
             HALF=half,
             WIDE=triton.next_power_of_2(half),
+            enable_fp_fusion=False,
         )
     return new
 
@@ -54,10 +55,10 @@ def _turn(
     token = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, WIDE)[None, :]
     there = place < HALF
-    near_cos = tl.load(cos + token * cos_token + place, mask=there).to(tl.float32)
-    far_cos = tl.load(cos + token * cos_token + HALF + place, mask=there).to(tl.float32)
-    near_sin = tl.load(sin + token * sin_token + place, mask=there).to(tl.float32)
-    far_sin = tl.load(sin + token * sin_token + HALF + place, mask=there).to(tl.float32)
+    near_cos = tl.load(cos + token * cos_token + place, mask=there)
+    far_cos = tl.load(cos + token * cos_token + HALF + place, mask=there)
+    near_sin = tl.load(sin + token * sin_token + place, mask=there)
+    far_sin = tl.load(sin + token * sin_token + HALF + place, mask=there)
 
     _turn_heads(query + token * query_token, new_query + token * new_query_token, query_heads, query_head,
                 new_query_head, near_cos, far_cos, near_sin, far_sin, QUERIES, HALF, WIDE)  # fmt: skip
@@ -80,13 +81,12 @@ def _turn_heads(
     HALF: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    kind = source.dtype.element_ty
     head, place = tl.arange(0, HEADS)[:, None], tl.arange(0, WIDE)[None, :]
     there = (head < heads) & (place < HALF)
     source += head * source_head + place
     target += head * target_head + place
-    near, far = tl.load(source, mask=there).to(tl.float32), tl.load(source + HALF, mask=there).to(tl.float32)
-    first = (near * near_cos).to(kind).to(tl.float32) + (-far * near_sin).to(kind).to(tl.float32)
-    second = (far * far_cos).to(kind).to(tl.float32) + (near * far_sin).to(kind).to(tl.float32)
-    tl.store(target, first.to(kind), mask=there)
-    tl.store(target + HALF, second.to(kind), mask=there)
+    near, far = tl.load(source, mask=there), tl.load(source + HALF, mask=there)
+    first = near * near_cos + -far * near_sin
+    second = far * far_cos + near * far_sin
+    tl.store(target, first, mask=there)
+    tl.store(target + HALF, second, mask=there)

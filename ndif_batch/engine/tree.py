@@ -65,11 +65,14 @@ class Changed:
 
     def start(self, first: int = 0, end: int | None = None) -> int:
         """Where its changes from number ``first`` on, up to ``end``, begin."""
-        return min([step.start for step in self.steps[first:end]])
+        steps = self.steps[first:end]
+        return steps[0].start if len(steps) == 1 else min([step.start for step in steps])
 
 
 def changes_of(route: Route, reach: Reach, member: Member, same: Hashable) -> tuple[Step, ...]:
     """The changes of a task's run, of which ``same`` is the whole history."""
+    if len(route.changes) == 1:
+        return (Step(route.changes[0].birth, reach.starts[0], same),)
     earlier = [
         (id(route), change.birth, same) if change.history is None else change.history.of(member)
         for change in route.changes[:-1]
@@ -127,6 +130,10 @@ class _Growing:
 
     def leave(self, trunk: int | None, runs: Sequence[Changed], done: int) -> None:
         """Runs leave a lane in which their first ``done`` changes are; without one they begin with the pass."""
+        if all([len(run.steps) == done + 1 for run in runs]):  # what is done to each is another thing
+            for run in runs:
+                self._add(trunk, run, done, done + 1, (run,))
+            return
         for alike in _by_change(runs, done):
             self._together(trunk, alike, done)
 
@@ -197,8 +204,9 @@ def _blocks(order: int, moments: Moments) -> int:
 def _gain(branches: Sequence[Changed], length: int, trunk: Lane | None, moments: Moments) -> int:
     """What branches save, less what their trunk costs, in tokens that go through a block."""
     saved = deep = 0
+    depths = {order: _blocks(order, moments) for order in {run.exit for run in branches}}
     for run in branches:
-        through, birth, start = _blocks(run.exit, moments), run.steps[0].birth, run.start()
+        through, birth, start = depths[run.exit], run.steps[0].birth, run.start()
         saved += length * through - (length - start) * (through - birth)
         deep = max(deep, through if start else birth)
     there = 0 if trunk is None else _blocks(trunk.exit, moments)
