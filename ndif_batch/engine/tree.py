@@ -130,7 +130,7 @@ class _Growing:
 
     def leave(self, trunk: int | None, runs: Sequence[Changed], done: int) -> None:
         """Runs leave a lane in which their first ``done`` changes are; without one they begin with the pass."""
-        if all([len(run.steps) == done + 1 for run in runs]):  # what is done to each is another thing
+        if all(len(run.steps) == done + 1 for run in runs):  # what is done to each is another thing
             for run in runs:
                 self._add(trunk, run, done, done + 1, (run,))
             return
