@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from ndif_batch.engine.program import Program, Visit
-from ndif_batch.engine.schedule import needs
+from ndif_batch.engine.schedule import needs, order_of
 from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, map_node
 from ndif_batch.graph.operations import RANDOM
@@ -17,38 +18,59 @@ from ndif_batch.graph.sites import SiteMap
 class History:
     """The writes of a run, and all that what they write is made of, without the names that a graph gives it.
 
-    ``story`` has parameters and runs by number: ``params`` and ``runs`` say which those of the program are.
+    ``story`` has parameters, runs and sites by number: ``params``, ``runs`` and ``sites`` say which those of the
+    program are.
     """
 
     story: str
     params: tuple[str, ...]
     runs: tuple[int, ...]
+    sites: tuple[str, ...]
+
+    def at(self, names: Mapping[str, str]) -> History:
+        """The same at other sites."""
+        return replace(self, sites=tuple([names[site] for site in self.sites]))
 
     def of(self, member: Member) -> Hashable:
         """The history of a task's run."""
         return (
             self.story,
-            tuple([_exact(member.bindings[name]) for name in self.params]),
+            self.sites,
+            tuple([exact(member.bindings[name]) for name in self.params]),
             tuple([member.prompts[run] for run in self.runs]),
         )
 
 
-def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
+Stories: TypeAlias = tuple[History, ...]
+"""What was done to a run after each site at which it is written to, in the order of a pass; the last has all of it."""
+
+
+def stories(program: Program, visit: Visit, sites: SiteMap) -> Stories:
     """What is done to the run of a visit.
 
-    ``None`` if nobody can have the same: with random numbers in it, or if the pass changes another run of the task,
-    too, since equal runs are changed in step.
+    Empty if nobody can have the same: with random numbers in it, or if the pass changes another run of the task, too,
+    since equal runs are changed in step.
     """
     beside = (other for other in program.visits if other.stage == visit.stage and other.run != visit.run)
-    if not visit.writes or any(other.writes for other in beside):
-        return None
+    if any(other.writes for other in beside):
+        return ()
+    at = {i: order_of(program.graph.nodes[i], sites) for i in visit.writes}
+    found = [
+        _history(program, visit.run, [i for i in visit.writes if at[i] <= order], sites)
+        for order in sorted(set(at.values()))
+    ]
+    return tuple([story for story in found if story is not None]) if None not in found else ()
+
+
+def _history(program: Program, run: int, writes: Sequence[int], sites: SiteMap) -> History | None:
     nodes = program.graph.nodes
-    before = sorted(_behind(program, visit, sites))
+    before = sorted(_behind(program, writes, sites))
     if any(nodes[i].op in RANDOM for i in before):
         return None
     place = {i: number for number, i in enumerate(before)}
     params: dict[str, int] = {}
-    runs = {visit.run: 0}
+    runs = {run: 0}
+    named: dict[str, str] = {}
 
     def leaf(arg: Arg) -> Arg:
         if isinstance(arg, NodeRef):
@@ -56,17 +78,18 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
         return ParamRef(str(params.setdefault(arg.param, len(params)))) if isinstance(arg, ParamRef) else arg
 
     def told(node: Node) -> Node:
-        run = None if node.run is None else runs.setdefault(node.run, len(runs))
-        return replace(map_node(node, leaf), run=run)
+        number = None if node.run is None else runs.setdefault(node.run, len(runs))
+        site = None if node.site is None else named.setdefault(node.site, str(len(named)))
+        return replace(map_node(node, leaf), run=number, site=site)
 
     story = repr([told(nodes[i]) for i in before])
-    return History(story, tuple(params), tuple(runs))
+    return History(story, tuple(params), tuple(runs), tuple(named))
 
 
-def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
-    """The writes of a visit, the nodes whose values they need, and the writes that show in what those read."""
+def _behind(program: Program, writes: Sequence[int], sites: SiteMap) -> set[int]:
+    """Some writes, the nodes whose values they need, and the writes that show in what those read."""
     found: set[int] = set()
-    waiting = list(visit.writes)
+    waiting = list(writes)
     while waiting:
         i = waiting.pop()
         if i not in found:
@@ -75,6 +98,6 @@ def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
     return found
 
 
-def _exact(value: object) -> Hashable:
-    """Equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
+def exact(value: object) -> Hashable:
+    """A value for comparing: equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
     return type(value), value.hex() if isinstance(value, float) else value
