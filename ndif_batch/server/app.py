@@ -16,6 +16,7 @@ from ndif_batch.queue.http import ProblemDetails
 from ndif_batch.queue.remote import serve
 from ndif_batch.queue.routes import PREFIX
 from ndif_batch.server import archive, problems
+from ndif_batch.server.apart import Apart
 from ndif_batch.server.api import api_router
 from ndif_batch.server.callers import caller_queue
 from ndif_batch.server.gate import Gate
@@ -29,6 +30,7 @@ def create_app(queue: LocalQueue, settings: Settings) -> FastAPI:
     """What serves ``queue`` and the archives, models and pilots that ``settings`` name."""
     app = FastAPI(title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.queue = queue
+    app.state.apart = Apart()
     app.state.settings = settings.model_copy(update={"url": ""})
     for router in (api_router(), archive.router, beside):
         app.router.routes.extend(router.routes)
