@@ -80,7 +80,7 @@ TABLE: Mapping[str, Row] = {
     "POST /v1/jobs/{job_id}/release": row(*CHANGE),
     "POST /v1/jobs/{job_id}/retry": row(401, 404, 403, 409, 403, 409),
     "PUT /v1/jobs/{job_id}/priority": row(*CHANGE, body={"priority": -1}),
-    "POST /v1/jobs/{job_id}/recompute": row(401, 404, 403, 500, 403, 500, body={"count": 1}),
+    "POST /v1/jobs/{job_id}/recompute": row(401, 404, 403, 400, 403, 400, body={"count": 1}),
     "DELETE /v1/jobs/{job_id}/results": row(*CHANGE),
     "GET /v1/results": row(*OWN, query={"job_ids": "{done}"}),
     "GET /v1/archive/{job_id}/{name}": row(*OWN),

@@ -181,7 +181,8 @@ def test_models_are_loaded_pinned_evicted_and_removed(run: Run, stage: Stage) ->
 
 
 def test_a_model_is_added_and_its_results_are_recomputed(run: Run, stage: Stage, tmp_path: Path) -> None:
-    source = tiny.write(tmp_path / "source")
+    (source := tmp_path / "source").mkdir()
+    tiny.write(source)
     assert run("model", "add", source, "--name", "../tiny").code == 2
     assert run("model", "add", tmp_path / "none", "--name", "tiny").code == 3
     added = run("model", "add", source, "--name", "tiny")
