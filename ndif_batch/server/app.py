@@ -28,13 +28,15 @@ beside = APIRouter()
 
 def create_app(queue: LocalQueue, settings: Settings) -> FastAPI:
     """What serves ``queue`` and the archives, models and pilots that ``settings`` name."""
-    app = FastAPI(title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.queue = queue
     app.state.apart = Apart()
     app.state.settings = settings.model_copy(update={"url": ""})
     for router in (api_router(), archive.router, beside):
         app.router.routes.extend(router.routes)
-    app.add_middleware(Gate, queue=queue)
+    app.add_middleware(Gate, queue=queue, limits=settings.server)
     problems.install(app)
     return app
 
