@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ndif_batch.queue import backlog, controls, pilots, tokens, users
+from ndif_batch.queue import backlog, controls, pilots, reports, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
+    LeaderRecord,
     ModelBacklog,
     PilotRecord,
     PilotState,
@@ -19,6 +20,7 @@ from ndif_batch.queue.cluster import (
 )
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.records import Json
+from ndif_batch.queue.telemetry import Measured
 from ndif_batch.queue.wishes import load_name, pause_name
 
 
@@ -37,6 +39,21 @@ class ClusterQueue:
         """Take or renew the lease ``name`` for so long; False while another holder has it."""
         with self._database.write() as tx:
             return pilots.lead(tx, name, holder, seconds)
+
+    def leader(self, name: str) -> LeaderRecord | None:
+        """Who has the lease ``name`` now; None if nobody has."""
+        with self._database.read() as tx:
+            return pilots.leader_of(tx, name)
+
+    def report(self, source: str, measured: Measured) -> None:
+        """What a scheduler, which holds no model, has measured since it began."""
+        with self._database.write() as tx:
+            reports.put(tx, source, None, measured)
+
+    def measured(self) -> dict[str | None, Measured]:
+        """What workers have measured, by model, and schedulers, under None."""
+        with self._database.read() as tx:
+            return reports.by_model(tx)
 
     def add_pilot(self, name: str, model: str, launcher: str, resources: Json, *, actor: str) -> PilotRecord:
         """Write down a pilot before it is started; ``ConflictError`` if its name was used before."""
