@@ -141,6 +141,12 @@ class CallerQueue:
         found = client.reusable(plan, seed=submission.seed, nan=submission.nan, layout=submission.layout)
         return ReusedTasks(found.tasks, found.jobs)
 
+    def earlier(self, submission: Submission) -> JobRecord | None:
+        """Their newest job of the same experiment."""
+        client, plan = self._planned(submission)
+        found = client.earlier(plan, seed=submission.seed)
+        return None if found is None else found.record
+
     def cancel(self, job_id: int, actor: str) -> JobRecord:
         """End a job of theirs."""
         return self.queue.cancel(self._own(job_id).id, actor)
