@@ -65,7 +65,7 @@ class ClusterQueue:
         with self._database.read() as tx:
             return pilots.every(tx, active=active)
 
-    def newest_pilots(self, models: Collection[str], ended: int) -> list[PilotRecord]:
+    def newest_pilots(self, models: Collection[str] = (), ended: int = 1) -> list[PilotRecord]:
         """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
         with self._database.read() as tx:
             return pilots.newest(tx, models, ended)

@@ -188,7 +188,7 @@ class CallerQueue:
             self.job(job_id)
         return self.queue.events(job_id, limit, before)
 
-    def with_results(self, job_ids: Sequence[int]) -> list[int]:
+    def with_results(self, job_ids: Sequence[int] = ()) -> list[int]:
         """Those of the jobs that they may see and that have results."""
         return [found for job_id in job_ids for found in self.queue.with_results([self.job(job_id).id])]
 
@@ -219,7 +219,7 @@ class CallerQueue:
         """All pilots, likewise."""
         return self.queue.pilots(active=active)
 
-    def newest_pilots(self, models: Sequence[str], ended: int) -> list[PilotRecord]:
+    def newest_pilots(self, models: Sequence[str] = (), ended: int = 1) -> list[PilotRecord]:
         """Those that have not ended, and some that have, likewise."""
         return self.queue.newest_pilots(models, ended)
 

@@ -116,7 +116,7 @@ def test_the_dashboard_is_one_that_grafana_opens() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
     assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "model"}
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= 24
