@@ -28,6 +28,7 @@ from ndif_batch.cli import (
     submit,
     sweeps,
     tokens,
+    top,
     users,
     workers,
 )
@@ -73,8 +74,8 @@ def _options(
 
 for panel, verbs in {
     RUN: (demo.demo, submit.submit),
-    LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
-    CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry),
+    LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait, top.top),
+    CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry, steer.priority),
     PARTS: (init.init, doctor.doctor, serve.serve),
 }.items():
     for verb in verbs:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ndif_batch.queue import backlog, controls, pilots, tokens, users
+from ndif_batch.queue import backlog, controls, pilots, reports, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
+    LeaderRecord,
     ModelBacklog,
     PilotRecord,
     PilotState,
@@ -19,6 +20,8 @@ from ndif_batch.queue.cluster import (
 )
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.records import Json
+from ndif_batch.queue.telemetry import Measured
+from ndif_batch.queue.wishes import load_name, pause_name
 
 
 class ClusterQueue:
@@ -37,6 +40,21 @@ class ClusterQueue:
         with self._database.write() as tx:
             return pilots.lead(tx, name, holder, seconds)
 
+    def leader(self, name: str) -> LeaderRecord | None:
+        """Who has the lease ``name`` now; None if nobody has."""
+        with self._database.read() as tx:
+            return pilots.leader_of(tx, name)
+
+    def report(self, source: str, measured: Measured) -> None:
+        """What a scheduler, which holds no model, has measured since it began."""
+        with self._database.write() as tx:
+            reports.put(tx, source, None, measured)
+
+    def measured(self) -> dict[str | None, Measured]:
+        """What workers have measured, by model, and schedulers, under None."""
+        with self._database.read() as tx:
+            return reports.by_model(tx)
+
     def add_pilot(self, name: str, model: str, launcher: str, resources: Json, *, actor: str) -> PilotRecord:
         """Write down a pilot before it is started; ``ConflictError`` if its name was used before."""
         with self._database.write() as tx:
@@ -47,7 +65,7 @@ class ClusterQueue:
         with self._database.read() as tx:
             return pilots.every(tx, active=active)
 
-    def newest_pilots(self, models: Collection[str], ended: int) -> list[PilotRecord]:
+    def newest_pilots(self, models: Collection[str] = (), ended: int = 1) -> list[PilotRecord]:
         """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
         with self._database.read() as tx:
             return pilots.newest(tx, models, ended)
@@ -166,8 +184,17 @@ class ClusterQueue:
 
     def pause(self, model: str | None = None, *, actor: str) -> None:
         """Lease nothing more, of one model if given; what is leased goes on."""
-        self.set_settings({controls.pause_name(model): True}, actor=actor)
+        self.set_settings({pause_name(model): True}, actor=actor)
 
     def resume(self, model: str | None = None, *, actor: str) -> None:
         """End a pause."""
-        self.set_settings({controls.pause_name(model): False}, actor=actor)
+        self.set_settings({pause_name(model): False}, actor=actor)
+
+    def let_go(self, model: str, *, actor: str) -> None:
+        """Keep and start no pilot of a model without work any more."""
+        with self._database.write() as tx:
+            controls.put(tx, controls.no_pilots(tx, model), actor)
+
+    def loaded(self, models: Iterable[str], *, actor: str) -> None:
+        """Pilots of these models have loaded them: what :meth:`load_model` asked for is done."""
+        self.set_settings({load_name(model): False for model in models}, actor=actor)

@@ -16,6 +16,7 @@ from ndif_batch.queue.http import ProblemDetails
 from ndif_batch.queue.remote import serve
 from ndif_batch.queue.routes import PREFIX
 from ndif_batch.server import archive, problems
+from ndif_batch.server.apart import Apart
 from ndif_batch.server.api import api_router
 from ndif_batch.server.callers import caller_queue
 from ndif_batch.server.gate import Gate
@@ -27,12 +28,15 @@ beside = APIRouter()
 
 def create_app(queue: LocalQueue, settings: Settings) -> FastAPI:
     """What serves ``queue`` and the archives, models and pilots that ``settings`` name."""
-    app = FastAPI(title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.queue = queue
+    app.state.apart = Apart()
     app.state.settings = settings.model_copy(update={"url": ""})
     for router in (api_router(), archive.router, beside):
         app.router.routes.extend(router.routes)
-    app.add_middleware(Gate, queue=queue)
+    app.add_middleware(Gate, queue=queue, limits=settings.server)
     problems.install(app)
     return app
 
@@ -100,7 +104,7 @@ def prometheus(request: Request) -> Response:
     """For who sees all: readers and administrators."""
     found = caller_queue(request, Scope.READ)
     found.require_all()
-    return Response(metrics(found.queue), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics(found.queue, found.server_settings.archive), media_type=CONTENT_TYPE_LATEST)
 
 
 @beside.get("/healthz", operation_id="healthz", summary="Whether the server can reach its database")
