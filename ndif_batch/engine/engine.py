@@ -16,6 +16,7 @@ from ndif_batch.engine.batches import Batch, Prepared, batches
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.following import Orders
+from ndif_batch.engine.gradients import differentiate
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.memory import free_for_passes, free_here, shown_bytes
 from ndif_batch.engine.passes import apply_module, run_pass
@@ -278,6 +279,8 @@ class Engine:
                     plan = plan_pass(beside, routes, stage, self.model.layout.moments)
                     if plan is not None:
                         ran = run_pass(self.model, plan)
+                        if plan.differentiated:
+                            differentiate(beside, stage)
                         self.counters.passes += 1
                         self.counters.tokens += ran.tokens
                         if ran.unsound is not None:
@@ -318,7 +321,17 @@ def late_first(tasks: Iterable[Prepared], routes: Routes, tokens: int) -> Iterat
 
 
 def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:
-    """The cohorts of each pass: of all, or of those whose runs are of one length."""
+    """The cohorts of each pass: those with gradients and the others, packed or those whose runs are of one length.
+
+    A pass with gradients holds on to what each of its tokens makes on the way, so that others have passes of their own.
+    """
+    kinds = [[c for c in cohorts if (stage < c.program.differentiated) is wanted] for wanted in (False, True)]
+    for own in kinds:
+        if own:
+            yield from _side_by_side(own, stage, packed=packed)
+
+
+def _side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:
     if packed:
         yield cohorts
         return

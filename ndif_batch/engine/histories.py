@@ -37,8 +37,11 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
     """What is done to the run of a visit.
 
     ``None`` if nobody can have the same: with random numbers in it, or if the pass changes another run of the task,
-    too, since equal runs are changed in step.
+    too, since equal runs are changed in step. Nor if the pass is for gradients: a task's own are those of a run of its
+    own.
     """
+    if visit.stage < program.differentiated:
+        return None
     beside = (other for other in program.visits if other.stage == visit.stage and other.run != visit.run)
     if not visit.writes or any(other.writes for other in beside):
         return None

@@ -43,7 +43,7 @@ class Ran:
 def run_pass(model: LoadedModel, plan: PassPlan) -> Ran:
     """One forward pass; the cohorts have their values and saves afterwards."""
     going = _Pass(model, plan)
-    with going.hooks(), torch.no_grad(), suppress(_PassEnd):
+    with going.hooks(), torch.set_grad_enabled(plan.differentiated), suppress(_PassEnd):
         forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch)
     if going.unsound is None:
         return Ran(going.tokens)

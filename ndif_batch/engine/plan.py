@@ -42,7 +42,7 @@ class _Lane:
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass. ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow,
+    """One pass; ``differentiated`` if it is for gradients. ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow,
     numbered over all lanes; ``due`` says at which order which cohorts have something to do."""
 
     stage: int
@@ -52,11 +52,12 @@ class PassPlan:
     kept: Numbers
     depth: int
     due: dict[int, list[Cohort]]
+    differentiated: bool = False
 
 
 @dataclass(slots=True)
 class _Changed:
-    """A run that is written to: where it leaves its trunk, how far it goes, what it needs in the end.
+    """A run that is changed, or differentiated: where it leaves its trunk, how far it goes, what it needs in the end.
 
     ``owners`` are the tasks that have it: the lanes of a cohort, and the place there at which the lane is noted.
     """
@@ -106,6 +107,7 @@ def plan_pass(
         kept=np.array(list(_kept(lanes, made, moments)), np.int64),
         depth=max(lane.exit for lane in lanes),
         due=due,
+        differentiated=any(stage < cohort.program.differentiated for cohort in well),
     )
 
 
@@ -118,7 +120,7 @@ def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
         for place, member in enumerate(cohort.members):
             prompt, reach = member.prompts[visit.run], route.reach(member)
-            if visit.writes:
+            if visit.apart:
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)
                 if run is None:

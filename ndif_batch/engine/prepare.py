@@ -108,7 +108,7 @@ class Preparation:
         tokens = positions = 0
         shares: list[tuple[Hashable, int]] = []
         for route in self.routes[id(program)]:
-            prompt, reach, changed = member.prompts[route.visit.run], route.reach(member), bool(route.visit.writes)
+            prompt, reach, changed = member.prompts[route.visit.run], route.reach(member), route.visit.apart
             positions += len(reach.kept)
             if changed and (not births or route.birth != len(births) - 1):
                 own = len(prompt) - reach.start

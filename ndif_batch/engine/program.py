@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ndif_batch.engine.runnable import require_runnable
-from ndif_batch.engine.schedule import BEFORE, Time, reads, times
+from ndif_batch.engine.schedule import AFTER, BEFORE, TARGET, Time, reads, times
 from ndif_batch.engine.takes import reads_as_takes
+from ndif_batch.engine.targets import BACKWARD, check_gradients, grads_with_targets
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.bind import site_params
 from ndif_batch.graph.nodes import Arg, Graph, Node, Value, inputs
@@ -30,16 +32,23 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One run in one pass: how deep it goes, and which nodes look at it and change it on the way."""
+    """One run in one pass: how deep it goes, which nodes look at it and change it on the way, and at which
+    ``targets`` it is differentiated."""
 
     run: int
     stage: int
     depth: int
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    targets: tuple[int, ...] = ()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the run is another than the prompt's alone."""
+        return bool(self.writes or self.targets)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program:
     """A graph of concrete sites with its schedule. ``origin[i]`` is the submitted id of node ``i``.
 
@@ -56,6 +65,11 @@ class Program:
     def stages(self) -> int:
         """Number of passes."""
         return max((visit.stage for visit in self.visits), default=-1) + 1
+
+    @cached_property
+    def differentiated(self) -> int:
+        """So many passes, from the first on, are for gradients."""
+        return max((entry.stage + 1 for entry in self.entries if self.graph.nodes[entry.node].op == BACKWARD), default=0)
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
@@ -97,7 +111,8 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
     site of the same pass. ``GraphError`` names the nodes of a cycle; ``ModelError`` a site that does not exist.
     """
     _check_writes(graph, origin, sites)
-    graph, origin = reads_as_takes(graph, origin, sites)
+    graph, origin = reads_as_takes(*grads_with_targets(graph, origin), sites)
+    check_gradients(graph, origin, sites)
     at = times(graph, origin, sites, together=together)
     visits = tuple(_visits(graph, at))
     if not together:
@@ -107,9 +122,9 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
 
 
 def touched(program: Program, sites: SiteMap) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every tensor that a program reads or writes: its site, and the items of tuples that lead to it."""
+    """Every tensor that a program touches: its site, and the items of tuples that lead to it."""
     for node in program.graph.nodes:
-        if reads(node) or node.op == "write":
+        if reads(node) or node.op in ("write", TARGET):
             items, value = _reached(sites.site(str(node.site)).value, node.index or ())
             yield from ((str(node.site), (*items, *deeper)) for deeper, _ in tensors_of(value))
 
@@ -157,14 +172,18 @@ def _visits(graph: Graph, at: list[Time]) -> Iterator[Visit]:
     for i, node in enumerate(graph.nodes):
         if reads(node) and node.run is not None:
             wanted.setdefault((at[i][0], node.run), []).append(i)
+    differentiated = max((at[i][0] for i, node in enumerate(graph.nodes) if node.op == BACKWARD), default=BEFORE[0] - 1)
     for (stage, run), nodes in sorted(wanted.items()):
         depth = max(at[i][1] for i in nodes)
-        writes = tuple(
-            i
-            for i, node in enumerate(graph.nodes)
-            if node.op == "write" and node.run == run and at[i][0] <= stage and at[i][1] <= depth
+        writes, targets = (
+            tuple(
+                i
+                for i, node in enumerate(graph.nodes)
+                if node.op == op and node.run == run and at[i][0] <= stage and at[i][1] <= depth
+            )
+            for op in (("write", TARGET) if stage <= differentiated else ("write", None))
         )
-        yield Visit(run, stage, depth, tuple(nodes), writes)
+        yield Visit(run, stage, depth, tuple(nodes), writes, targets)
 
 
 def _one_run_a_pass(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> tuple[list[Time], tuple[Visit, ...]]:
@@ -175,9 +194,11 @@ def _one_run_a_pass(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> 
         stage, order = at[i]
         if reads(node) and node.run is not None:
             new.append((passes[stage, node.run], order))
-        elif node.op == "write":
+        elif node.op in ("write", TARGET):
             due = [n for (then, run), n in passes.items() if run == node.run and then >= stage]
             new.append((min(due, default=len(visits)), order))
+        elif node.op == BACKWARD:
+            new.append((max(new[j][0] for j in inputs(node)), AFTER))
         else:
             new.append(max((new[j] for j in inputs(node)), default=BEFORE))
     return new, tuple(replace(visit, stage=n) for n, visit in enumerate(visits))
@@ -186,11 +207,11 @@ def _one_run_a_pass(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> 
 def _entries(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> Iterator[Entry]:
     for i, node in enumerate(graph.nodes):
         stage, order = at[i]
-        if node.op != "write":
+        if node.op not in ("write", TARGET):
             yield Entry(stage, order, i)
             continue
         for visit in visits:
-            if i in visit.writes:
+            if i in visit.writes or i in visit.targets:
                 yield Entry(visit.stage, order, i)
 
 

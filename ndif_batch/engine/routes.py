@@ -68,11 +68,11 @@ def routes(program: Program, sites: SiteMap, moments: Moments) -> tuple[Route, .
     """The visits of a program as this model sees them."""
 
     def route(visit: Visit) -> Route:
-        nodes = [program.graph.nodes[i] for i in (*visit.reads, *visit.writes)]
-        writes = nodes[len(visit.reads) :]
+        nodes = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes, *visit.reads)]
+        changes = nodes[: len(visit.targets) + len(visit.writes)]
         late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
-        birth = min((moments.birth(order_of(node, sites)) for node in writes), default=FROM_THE_BEGINNING)
-        starts = tuple(_part(node, sites, program) for node in writes)
+        birth = min((moments.birth(order_of(node, sites)) for node in changes), default=FROM_THE_BEGINNING)
+        starts = tuple(_part(node, sites, program) for node in changes)
         ends = tuple(_part(node, sites, program) for node in late)
         named = dict.fromkeys(leaf.param for leaf in leaves((*starts, *ends)) if isinstance(leaf, ParamRef))
         return Route(visit, birth, starts, ends, moments.causal, tuple(named), history(program, visit, sites))

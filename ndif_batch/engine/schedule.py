@@ -6,8 +6,9 @@ is needed earlier in the model than it was read waits for the next pass; that is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.errors import GraphError
@@ -17,10 +18,13 @@ from ndif_batch.graph.sites import SiteMap
 Time: TypeAlias = tuple[int, int]
 BEFORE: Time = (0, -1)
 """The time of what needs no run: constants and weights."""
+AFTER: Final = sys.maxsize
+"""The place in a pass that comes after all of its sites: that of gradients."""
+TARGET: Final = "target"
 
 
 def order_of(node: Node, sites: SiteMap) -> int:
-    """Where in a pass a read, a take or a write happens."""
+    """Where in a pass a node that touches a site happens."""
     assert node.site is not None
     return sites.site(node.site).order
 
@@ -63,7 +67,7 @@ def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
     """Nodes that come before node ``i``: those whose values it takes, and for a read the writes that show in it."""
     node = graph.nodes[i]
     needed = list(inputs(node))
-    if reads(node):
+    if reads(node) or node.op == TARGET:
         here = order_of(node, sites)
         for j, other in enumerate(graph.nodes):
             if other.op == "write" and other.run == node.run:
@@ -75,9 +79,11 @@ def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
 
 def _time(graph: Graph, sites: SiteMap, i: int, needs: list[int], known: Mapping[int, Time], together: bool) -> Time:
     node = graph.nodes[i]
-    if reads(node):
+    if reads(node) or node.op == TARGET:
         return max((known[j][0] for j in needs), default=0), order_of(node, sites)
     stage, order = max((known[j] for j in needs), default=BEFORE)
+    if node.op == "backward":
+        return stage, AFTER
     if node.op != "write":
         return stage, order
     here = order_of(node, sites)
