@@ -115,11 +115,11 @@ class Cohort:
     def scalars(self) -> Iterator[torch.Tensor]:
         """What the backward that is waiting begins with; members whose value is no scalar leave."""
         i = self.program.entries[self._next].node
-        (arg,) = self.program.graph.nodes[i].args
-        value = self._value(arg)
+        (scalar,) = inputs(self.program.graph.nodes[i])
+        value = self._values[scalar]
         wrong = [place for place, own in enumerate(of_each(value, len(self.members))) if not is_scalar(own)]
         self._end(i, {place: ValueError("backward needs one floating-point number") for place in wrong})
-        for leaf in leaves(self._value(arg) if self.members else ()):
+        for leaf in leaves(self._values[scalar] if self.members else ()):
             tensors = leaf.values if isinstance(leaf, Rows) else (leaf.stacked if isinstance(leaf, Each) else leaf,)
             yield from (tensor for tensor in tensors if tensor.requires_grad)
 

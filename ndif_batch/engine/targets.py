@@ -64,7 +64,7 @@ def check_gradients(graph: Graph, origin: tuple[int, ...], sites: SiteMap) -> No
         if node.op != GRAD:
             continue
         target, backward = inputs(node)
-        (scalar,) = inputs(graph.nodes[backward]) or (None,)
+        scalar = next(inputs(graph.nodes[backward]), None)
         after = _changing(graph, sites, _showing(graph, sites, target))
         if scalar not in after:
             raise GraphError(
