@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ndif_batch.engine.kernels import KERNELS
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.models.tokenizer import concrete
 from ndif_batch.sweep.task import Task
@@ -56,7 +56,8 @@ class Oracle:
         for node in self.graph.nodes:
             if node.op == "save":
                 value = self.evaluate(node.args[0])
-                saved[str(node.name)] = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
+                tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+                saved[str(node.name)] = tensor.detach().clone()
         return saved
 
     def forward(self, run: int) -> None:
@@ -105,7 +106,7 @@ class Oracle:
                     value = self.differentiable(overwritten(value, index, self.evaluate(node.args[0])))
                 except Unknown:
                     continue
-        return value
+        return copied(value) if self.differentiates else value  # some models change what a module gave
 
     def differentiable(self, value: Any) -> Any:
         """A copy that belongs to this site alone, by which can be differentiated."""
@@ -159,8 +160,7 @@ class Oracle:
         if node.op == "weight":
             return self.model.get_parameter(str(node.site)).detach()
         if node.op == "grad":
-            read, backward = (arg.node for arg in node.args)
-            return self.gradient(read, backward)
+            return self.gradient(*inputs(node))
         args = [self.evaluate(arg) for arg in node.args]
         if node.op == "call":
             self.applying = True

@@ -19,7 +19,6 @@ from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import saved, shown
-from ndif_batch.engine.schedule import TARGET
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.targets import BACKWARD, GRAD
 from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
@@ -42,7 +41,6 @@ from ndif_batch.engine.values import (
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
-
 
 IN_STEP: Final = ("write", BACKWARD)
 

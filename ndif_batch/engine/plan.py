@@ -42,8 +42,11 @@ class _Lane:
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass; ``differentiated`` if it is for gradients. ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow,
-    numbered over all lanes; ``due`` says at which order which cohorts have something to do."""
+    """One pass, for gradients if it is ``differentiated``.
+
+    ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow, numbered over all
+    lanes; ``due`` says at which order which cohorts have something to do.
+    """
 
     stage: int
     lanes: Lanes

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from ndif_batch.engine.batches import Need, Prepared
+from ndif_batch.engine.batches import Need, Prepared, WayBack
+from ndif_batch.engine.blocks import Moments, births_of, find_blocks
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
-from ndif_batch.engine.memory import Live, live_bytes
+from ndif_batch.engine.memory import NOTED, Live, bytes_a_token, live_bytes
 from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
 from ndif_batch.engine.routes import Route, routes
+from ndif_batch.engine.schedule import order_of
 from ndif_batch.engine.tasks import Member
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.abstract import AbstractTensor
@@ -53,6 +55,8 @@ class Preparation:
         self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
         self._lives: dict[tuple[Any, ...], Live] = {}
+        paths = find_blocks(model.sites)
+        self._blocks = Moments(births_of(paths, model.sites) if paths else ())
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
@@ -118,7 +122,23 @@ class Preparation:
                     shares.append((route.history.of(member), own))
             if not changed or reach.start:
                 shares.append((prompt, len(prompt)))
-        return Need(tokens, frozenset(shares), positions, self._live(known, program, member))
+        live = self._live(known, program, member)
+        return Need(tokens, frozenset(shares), positions, live, self._back(program, member))
+
+    def _back(self, program: Program, member: Member) -> WayBack:
+        """What the gradients of a task need on their way back through the runs that are its own."""
+        found, sites = WayBack(), self._model.sites
+        for route in self.routes[id(program)] if program.differentiated else ():
+            visit, length = route.visit, len(member.prompts[route.visit.run])
+            if visit.apart and visit.stage < program.differentiated:
+                touched = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
+                first = min(order_of(node, sites) for node in touched)
+                through = self._blocks.through(visit.depth) - max(self._blocks.birth(first), 0)
+                reach = route.reach(member)
+                noted = sum(bytes_a_token(sites, str(program.graph.nodes[i].site)) for i in visit.targets)
+                own = length - reach.start
+                found += WayBack(own * through, own, len(reach.kept), NOTED * noted * length)
+        return found
 
     def _live(self, known: _Known, program: Program, member: Member) -> Live:
         """Bytes of the values of a task: equal for all tasks of a program whose prompts are equally long."""

@@ -69,7 +69,8 @@ class Program:
     @cached_property
     def differentiated(self) -> int:
         """So many passes, from the first on, are for gradients."""
-        return max((entry.stage + 1 for entry in self.entries if self.graph.nodes[entry.node].op == BACKWARD), default=0)
+        nodes = self.graph.nodes
+        return max((entry.stage + 1 for entry in self.entries if nodes[entry.node].op == BACKWARD), default=0)
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:

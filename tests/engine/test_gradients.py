@@ -55,3 +55,16 @@ def test_gradients_of_a_logit_difference_at_every_block_equal_the_oracle(name: s
     ]
     engine = check(subject, tasks)
     assert engine.counters.passes == 1
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gptj"])
+def test_a_task_that_does_not_fit_is_checkpointed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = family(name)
+    tasks = [Task(residual_gradient("x", "lm_head"), {"prompt": (5, 6, 7, 8), "answer": 3, "distractor": 50})]
+    monkeypatch.setattr("ndif_batch.engine.engine.free_for_passes", lambda model: 1)
+    tasks = [
+        Task(residual_gradient(f"{block}.output", "lm_head"), {"prompt": (5, 6, 7, 8), "answer": n, "distractor": 50})
+        for n, block in enumerate(blocks(subject.loaded))
+    ]
+    engine = check(subject, tasks)
+    assert engine.counters.passes == len(tasks)
