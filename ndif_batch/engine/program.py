@@ -69,8 +69,11 @@ class Program:
     @cached_property
     def differentiated(self) -> int:
         """So many passes, from the first on, are for gradients."""
-        nodes = self.graph.nodes
-        return max((entry.stage + 1 for entry in self.entries if nodes[entry.node].op == BACKWARD), default=0)
+        return max((entry.stage + 1 for entry in self.of(BACKWARD)), default=0)
+
+    def of(self, op: str) -> Iterator[Entry]:
+        """When the nodes of an operation are carried out."""
+        return (entry for entry in self.entries if self.graph.nodes[entry.node].op == op)
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from ndif_batch.engine.batches import WayBack
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.loaded import Footprint
 from ndif_batch.engine.memory import footprint_by_shapes
+from ndif_batch.engine.passes import run_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.sweep.task import Task
 from ndif_batch.trace import LanguageModel, param
@@ -168,13 +169,12 @@ def test_a_pass_that_runs_out_of_memory_is_tried_again_with_less(monkeypatch: py
     subject = family("llama")
     tasks = sweep(recorded(subject, residual_gradient))[:2]
     started: list[bool] = []
-    whole: Any = engine_module.run_pass
 
     def scarce(*args: Any, checkpointed: bool) -> Any:
         started.append(checkpointed)
         if not checkpointed:
             raise torch.OutOfMemoryError("nothing is left")
-        return whole(*args, checkpointed=checkpointed)
+        return run_pass(*args, checkpointed=checkpointed)
 
     monkeypatch.setattr(engine_module, "run_pass", scarce)
     check(subject, tasks)

@@ -278,7 +278,7 @@ def test_a_task_without_a_scalar_and_one_of_nan_leave_their_neighbours_well() ->
         residual.grad.save("gradient")
 
     graph = recorded(subject, record)
-    bound = {"prompt": (5, 6, 7), "begin": 3, "end": 4, "factor": 1.0}
+    bound: dict[str, Any] = {"prompt": (5, 6, 7), "begin": 3, "end": 4, "factor": 1.0}
     changes: list[dict[str, Any]] = [
         {},
         {"end": 6},
