@@ -167,7 +167,10 @@ class Engine:
         """The tasks that can run; what became of the others is put into ``refused``."""
         for index, task in enumerate(tasks):
             try:
-                yield preparation.task(index, task)
+                prepared = preparation.task(index, task)
+                if prepared.program.differentiated and self.model.split is not None:
+                    raise NdifBatchError("a model whose weights are split over processes computes no gradients")
+                yield prepared
             except NdifBatchError as error:
                 refused.append(Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None))))
 
