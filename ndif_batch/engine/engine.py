@@ -340,7 +340,7 @@ def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iter
 
     A pass with gradients holds on to what each of its tokens makes on the way, so that others have passes of their own.
     """
-    kinds = [[c for c in cohorts if (stage < c.program.differentiated) is wanted] for wanted in (False, True)]
+    kinds = [[c for c in cohorts if (stage in c.program.differentiated) is wanted] for wanted in (False, True)]
     for own in kinds:
         if own:
             yield from _side_by_side(own, stage, packed=packed)

@@ -253,9 +253,10 @@ def _parted(effort: Effort, part: float) -> Effort:
 
 def _way_back(programs: Sequence[Program], stage: int) -> tuple[int, int]:
     """How often gradients go back through a pass of some programs, and to which order."""
-    backwards = [sum(entry.stage >= stage for entry in program.of(BACKWARD)) for program in programs]
+    through = [program for program in programs if stage in program.differentiated]
+    backwards = (sum(entry.stage >= stage for entry in program.of(BACKWARD)) for program in through)
     targets = (entry.order for program in programs for entry in program.of(TARGET) if entry.stage == stage)
-    return max(backwards), min(targets, default=ENDLESS)
+    return max(backwards, default=0), min(targets, default=ENDLESS)
 
 
 def _nothing(*_: Any) -> Any:

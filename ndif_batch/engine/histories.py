@@ -40,7 +40,7 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
     too, since equal runs are changed in step. Nor if the pass is for gradients: a task's own are those of a run of its
     own.
     """
-    if visit.stage < program.differentiated:
+    if visit.stage in program.differentiated:
         return None
     beside = (other for other in program.visits if other.stage == visit.stage and other.run != visit.run)
     if not visit.writes or any(other.writes for other in beside):

@@ -110,7 +110,7 @@ def plan_pass(
         kept=np.array(list(_kept(lanes, made, moments)), np.int64),
         depth=max(lane.exit for lane in lanes),
         due=due,
-        differentiated=any(stage < cohort.program.differentiated for cohort in well),
+        differentiated=any(stage in cohort.program.differentiated for cohort in well),
     )
 
 

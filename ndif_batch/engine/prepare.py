@@ -130,7 +130,7 @@ class Preparation:
         found, sites = WayBack(), self._model.sites
         for route in self.routes[id(program)] if program.differentiated else ():
             visit, length = route.visit, len(member.prompts[route.visit.run])
-            if visit.apart and visit.stage < program.differentiated:
+            if visit.apart and visit.stage in program.differentiated:
                 touched = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
                 first = min(order_of(node, sites) for node in touched)
                 through = self._blocks.through(visit.depth) - max(self._blocks.birth(first), 0)

@@ -67,9 +67,10 @@ class Program:
         return max((visit.stage for visit in self.visits), default=-1) + 1
 
     @cached_property
-    def differentiated(self) -> int:
-        """So many passes, from the first on, are for gradients."""
-        return max((entry.stage + 1 for entry in self.of(BACKWARD)), default=0)
+    def differentiated(self) -> frozenset[int]:
+        """The passes through which gradients go."""
+        last = max((entry.stage for entry in self.of(BACKWARD)), default=BEFORE[0] - 1)
+        return frozenset(visit.stage for visit in self.visits if visit.apart and visit.stage <= last)
 
     def of(self, op: str) -> Iterator[Entry]:
         """When the nodes of an operation are carried out."""

@@ -165,6 +165,36 @@ def test_gradients_go_through_what_was_written(name: str) -> None:
     check(subject, tasks)
 
 
+def test_a_run_that_is_only_read_goes_through_no_pass_with_gradients() -> None:
+    """Its pass keeps nothing, and tasks without gradients share it."""
+    subject = family("llama")
+    lm = recorder(subject)
+    with lm.trace() as t:
+        with t.invoke(param("clean")):
+            clean = lm.blocks[1].residual
+        with t.invoke(param("corrupted")):
+            here = lm.blocks[1].residual
+            lm.unembedding.output[0, -1, param("answer")].backward()
+            (here.grad * (clean - here)).sum(-1).save("effect")
+    tasks = [Task(t.graph, {"clean": (5, 6, 7), "corrupted": (3, 1, 4), "answer": n}) for n in range(4)]
+
+    def reading(lm: LanguageModel) -> None:
+        lm.blocks[2].residual.save("residual")
+
+    lens = recorded(subject, reading)
+    engine = Engine(subject.loaded)
+    grads: list[bool] = []
+    handle = subject.loaded.submodule("model.layers.2").register_forward_hook(
+        lambda module, args, output: grads.append(output.requires_grad)
+    )
+    found = list(engine.run([*tasks, Task(lens, {"prompt": (5, 6, 7)})]))
+    handle.remove()
+    assert [outcome.error for outcome in found] == [None] * 5
+    assert grads == [False, True]
+    assert engine.counters.tokens == 3 + 3 + 4 * 3
+    check(subject, tasks)
+
+
 def test_what_is_overwritten_has_a_gradient_of_zero() -> None:
     subject = family("llama")
 
