@@ -271,14 +271,15 @@ def test_programs_that_go_back_at_different_times_through_one_pass_do_not_hinder
     """In rows: the first runs of both go through one pass, the second runs, of other lengths, through one each."""
     subject = family("gptj")
     nodes = (
+        Node("read", run=0, site="transformer.h.0.mlp.output"),
         Node("read", run=0, site="transformer.h.1.mlp.output"),
-        Node("getitem", (NodeRef(0), (SliceArg(), 0))),
-        Node("write", (NodeRef(1),), run=1, site="transformer.h.1.mlp.output", index=(SliceArg(), 0)),
+        Node("getitem", (NodeRef(1), (SliceArg(), 0))),
+        Node("write", (NodeRef(2),), run=1, site="transformer.h.1.mlp.output", index=(SliceArg(), 0)),
         Node("read", run=1, site="lm_head.output"),
-        Node("getitem", (NodeRef(3), (0, -1, 3))),
-        Node("backward", (NodeRef(4),)),
-        Node("grad", (NodeRef(0), NodeRef(5))),
-        Node("save", (NodeRef(6),), name="gradient"),
+        Node("getitem", (NodeRef(4), (0, -1, 3))),
+        Node("backward", (NodeRef(5),)),
+        Node("grad", (NodeRef(0), NodeRef(6))),
+        Node("save", (NodeRef(7),), name="gradient"),
     )
     tasks = [Task(Graph({}, (Run("a", (5, 6, 7)), Run("b", second)), nodes)) for second in ((1, 2), (3, 4, 5, 6))]
     engine = Engine(subject.loaded)
