@@ -119,6 +119,33 @@ class Drawing:
         index, value = self.rng.choice(choices)
         self.add(Node("write", (value,), run=run, site=path, index=(*at, *index) or None))
 
+    def differentiate(self) -> None:
+        """Gradients of one number, by what was read so far where it can depend on that."""
+        found = [v for v in self.values if v[1] in ("row", "scalar")]
+        if not found:
+            return
+        node, kind, width, _ = self.rng.choice(found)
+        item = Node("getitem", (NodeRef(node), (self.rng.randrange(width or 1),)))
+        scalar = node if kind == "scalar" else self.add(item, "scalar")
+        backward = self.add(Node("backward", (NodeRef(scalar),)))
+        reads = [i for i, node in enumerate(self.nodes) if node.op == "read"]
+        for read in self.rng.sample(reads, min(3, len(reads))):
+            self.add(Node("grad", (NodeRef(read), NodeRef(backward))))
+            try:
+                compile_task(self.graph, tuple(range(len(self.nodes))), self.sites)
+            except GraphError:
+                self.nodes.pop()
+                continue
+            value: Any = self.sites.site(str(self.nodes[read].site)).value
+            made = len(self.nodes) - 1
+            if isinstance(value, tuple):
+                made, value = self.add(Node("getitem", (NodeRef(made), (0,)))), value[0]
+            self.values.append((made, "sequence", int(value.shape[2] or 0), self.nodes[read].run or 0))
+
+    @property
+    def graph(self) -> Graph:
+        return Graph({}, tuple(self.runs), tuple(self.nodes))
+
     def call(self) -> None:
         row = self.pick("row")
         if row is None or self.sites.head is None:
@@ -128,9 +155,10 @@ class Drawing:
             self.add(Node("call", (NodeRef(row[0]),), site=self.sites.head), "row", weight[0])
 
 
-def random_task(seed: int, sites: SiteMap) -> Task:
+def random_task(seed: int, sites: SiteMap, *, gradients: bool = False) -> Task:
     """A task with a valid random graph; the same one for the same seed."""
     rng = random.Random(seed)
+    steps = ["read", "row", "row", "compute", "compute", "write", "write", "call", *["differentiate"] * gradients]
     while True:
         drawing = Drawing(rng, sites)
         for number in range(rng.randint(1, 3)):
@@ -138,13 +166,20 @@ def random_task(seed: int, sites: SiteMap) -> Task:
             same = drawing.runs[-1].prompt if drawing.runs and rng.random() < 0.4 else tokens
             drawing.runs.append(Run(f"run{number}", same))
         for _ in range(rng.randint(3, 14)):
-            getattr(drawing, rng.choice(["read", "row", "row", "compute", "compute", "write", "write", "call"]))()
+            getattr(drawing, rng.choice(steps))()
         if sites.head is not None and rng.random() < 0.7:
             read = drawing.add(Node("read", run=rng.randrange(len(drawing.runs)), site=f"{sites.head}.output"))
             drawing.add(Node("getitem", (NodeRef(read), (0, -1))), "row", sites.vocabulary)
+        if gradients:
+            drawing.differentiate()
+            found = [i for i, node in enumerate(drawing.nodes) if node.op == "grad"]
+            if not found:
+                continue
+            of_last = (i for i, n in enumerate(drawing.nodes) if n.op == "getitem" and n.args[0] == NodeRef(found[-1]))
+            drawing.add(Node("save", (NodeRef(next(of_last, found[-1])),), name="gradient"))
         for number, (node, *_) in enumerate(rng.sample(drawing.values, min(3, len(drawing.values)))):
             drawing.add(Node("save", (NodeRef(node),), name=f"save{number}"))
-        graph = Graph({}, tuple(drawing.runs), tuple(drawing.nodes))
+        graph = drawing.graph
         try:
             if graph.saves():
                 compile_task(graph, tuple(range(len(graph.nodes))), sites)

@@ -3,6 +3,9 @@
 Every run is one forward pass of the Hugging Face model over its own tokens. At each site the hooks do the run's reads
 and writes in program order. Where a value of one run is needed in another, everything is run again until nothing
 changes any more. There is no packing, no planning and no sharing: everything else is compared with this.
+
+Gradients are autograd's, by what the site handed on when it was read. A run that was done over has handed on several
+tensors that stand for the same value: the gradient by it is the sum of those by each.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ndif_batch.engine.kernels import KERNELS
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.models.tokenizer import concrete
 from ndif_batch.sweep.task import Task
@@ -35,6 +38,8 @@ class Oracle:
         self.seed = seed
         self.constants = constants
         self.reads: dict[int, Any] = {}
+        self.handed_on: dict[int, list[Any]] = {}
+        self.differentiates = any(node.op == "grad" for node in graph.nodes)
         self.applying = False
 
     def saves(self) -> dict[str, torch.Tensor]:
@@ -51,7 +56,8 @@ class Oracle:
         for node in self.graph.nodes:
             if node.op == "save":
                 value = self.evaluate(node.args[0])
-                saved[str(node.name)] = value.clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
+                tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+                saved[str(node.name)] = tensor.detach().clone()
         return saved
 
     def forward(self, run: int) -> None:
@@ -64,7 +70,7 @@ class Oracle:
             else:
                 handles.append(module.register_forward_hook(self.hook(run, path)))
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.differentiates):
                 ids = torch.tensor([self.graph.runs[run].prompt])
                 self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         finally:
@@ -87,18 +93,51 @@ class Oracle:
         """The run's reads and writes at one site, in program order. A ``call`` of a module touches no site."""
         if self.applying:
             return value
+        value = self.differentiable(value)
         for i, node in enumerate(self.graph.nodes):
             if node.run != run or plain_site(node) != path:
                 continue
             if node.op == "read":
                 self.reads[i] = copied(value)
+                self.handed_on.setdefault(i, []).append(value)
             elif node.op in ("write", "skip"):
                 try:
                     index = tuple(self.evaluate(part) for part in node.index or ())
-                    value = overwritten(value, index, self.evaluate(node.args[0]))
+                    value = self.differentiable(overwritten(value, index, self.evaluate(node.args[0])))
                 except Unknown:
                     continue
-        return value
+        return copied(value) if self.differentiates else value  # some models change what a module gave
+
+    def differentiable(self, value: Any) -> Any:
+        """A copy that belongs to this site alone, by which can be differentiated."""
+        if not self.differentiates:
+            return value
+        if isinstance(value, tuple | list):
+            return type(value)(self.differentiable(item) for item in value)
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.clone()
+        return value.requires_grad_() if value.is_floating_point() else value
+
+    def gradient(self, read: int, backward: int) -> Any:
+        """Of the scalar of a ``backward`` by what the site handed on at a ``read``."""
+        scalar = self.evaluate(self.graph.nodes[backward].args[0])
+        if read not in self.handed_on:
+            raise Unknown
+        if scalar.numel() != 1 or not scalar.is_floating_point():
+            raise ValueError("backward needs one floating-point number")
+        found = [self.derivative(scalar, value) for value in self.handed_on[read]]
+        return found[0] if len(found) == 1 else summed(found)
+
+    def derivative(self, scalar: torch.Tensor, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(self.derivative(scalar, item) for item in value)
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return None
+        if not scalar.requires_grad:
+            return torch.zeros_like(value)
+        found = torch.autograd.grad(scalar.sum(), value, retain_graph=True, allow_unused=True)[0]
+        return torch.zeros_like(value) if found is None else found
 
     def evaluate(self, arg: Any) -> Any:
         """The value of an argument."""
@@ -120,10 +159,12 @@ class Oracle:
             return self.reads[i]
         if node.op == "weight":
             return self.model.get_parameter(str(node.site)).detach()
+        if node.op == "grad":
+            return self.gradient(*inputs(node))
         args = [self.evaluate(arg) for arg in node.args]
         if node.op == "call":
             self.applying = True
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.differentiates):
                 result = self.model.get_submodule(str(node.site))(*args)
             self.applying = False
             return result
@@ -154,6 +195,12 @@ def copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone()
     return tuple(copied(item) for item in value) if isinstance(value, tuple | list) else value
+
+
+def summed(values: list[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return tuple(summed(list(items)) for items in zip(*values, strict=True))
+    return None if values[0] is None else torch.stack(values).sum(0)
 
 
 def same(a: Any, b: Any) -> bool:

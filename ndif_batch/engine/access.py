@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ndif_batch.engine.indices import WHOLE, one_part_an_axis, positions
 from ndif_batch.engine.pack import Numbers, Pack
 from ndif_batch.engine.values import Each, Rows, varies
 from ndif_batch.engine.vectorised import OneByOneError, is_plain, taken, uploaded
+from ndif_batch.graph.dtypes import FLOATS
 from ndif_batch.graph.sites import SiteTensor, SiteValue
 
 
@@ -29,6 +31,7 @@ class SiteAccess:
         self._shape = shape
         self._pack = pack
         self._own: set[int] = set()
+        self._noted: Noted | None = None
         self.written = False
 
     @property
@@ -91,6 +94,19 @@ class SiteAccess:
         elif there is None:
             tensor.copy_(view)
 
+    def note(self) -> Noted:
+        """What the site holds now, for gradients by it; what comes later takes it from here and nowhere else.
+
+        A module that changes its arguments, and later writes, change a copy.
+        """
+        if self._noted is None:
+            held = _floats(self._value, self._shape, lambda tensor: tensor.clone().requires_grad_())
+            self._value = _floats(held, self._shape, torch.clone)
+            self._own = {id(tensor) for tensor in _tensors(self._value, self._shape)}
+            self._noted = Noted(held, self._shape, self._pack)
+            self.written = True
+        return self._noted
+
     def _put_tuple(self, lane: int, whole: tuple[SiteValue, ...], index: tuple[Any, ...], new: Any) -> None:
         if not isinstance(new, tuple) or len(new) != len(whole):
             count = len(whole)
@@ -102,6 +118,7 @@ class SiteAccess:
     def _owned(self, index: tuple[Any, ...]) -> torch.Tensor:
         """The tensor to which ``index`` leads, from now on the pass's own copy."""
         self.written = True
+        self._noted = None
         self._value, tensor = self._copied(self._value, self._shape, index)
         return tensor
 
@@ -115,6 +132,54 @@ class SiteAccess:
             value = value.clone()
             self._own.add(id(value))
         return value, value
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a site held at one moment of a pass, all runs of it: gradients are taken by these tensors."""
+
+    value: Any
+    shape: SiteValue
+    pack: Pack
+
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Each tensor in it that can have a gradient."""
+        return _tensors(self.value, self.shape)
+
+    def gradient(self, found: Mapping[int, torch.Tensor]) -> SiteAccess:
+        """The gradients by what was held; ``found`` are those that are not zero, by the identity of a tensor."""
+
+        def of(tensor: torch.Tensor) -> torch.Tensor:
+            gradient = found.get(id(tensor))
+            return torch.zeros_like(tensor) if gradient is None else gradient
+
+        return SiteAccess(_floats(self.value, self.shape, of), _differentiable(self.shape), self.pack)
+
+
+def _is_float(shape: SiteValue) -> bool:
+    return isinstance(shape, SiteTensor) and shape.dtype in FLOATS
+
+
+def _differentiable(shape: SiteValue) -> SiteValue:
+    if isinstance(shape, tuple):
+        return tuple(_differentiable(part) for part in shape)
+    return shape if _is_float(shape) else None
+
+
+def _floats(value: Any, shape: SiteValue, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """``value`` with every tensor in it that can have a gradient changed."""
+    if isinstance(shape, tuple):
+        return type(value)(_floats(item, part, change) for item, part in zip(value, shape, strict=True))
+    return change(value) if _is_float(shape) else value
+
+
+def _tensors(value: Any, shape: SiteValue) -> Iterator[torch.Tensor]:
+    if isinstance(shape, tuple):
+        for item, part in zip(value, shape, strict=True):
+            yield from _tensors(item, part)
+    elif _is_float(shape):
+        yield value
 
 
 def _item(shape: SiteValue, index: tuple[Any, ...]) -> tuple[SiteValue, tuple[Any, ...]]:

@@ -8,33 +8,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from ndif_batch.engine import vectorised
+from ndif_batch.engine.access import Noted
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import landed, saved, shown
 from ndif_batch.engine.takes import TAKE
+from ndif_batch.engine.targets import BACKWARD, GRAD
 from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
 from ndif_batch.engine.values import (
+    Each,
     Rows,
     column,
     compact,
     has_nan,
+    is_scalar,
     joined,
+    leaves,
     of_each,
     of_task,
     of_tasks,
     on_one_device,
+    total,
     varies,
 )
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
+
+IN_STEP: Final = ("write", BACKWARD)
 
 
 @dataclass
@@ -54,6 +62,7 @@ class Cohort:
     _saves: dict[str, Any] = field(default_factory=dict)
     _prints: list[tuple[str, Any]] = field(default_factory=list)
     _values: dict[int, Any] = field(default_factory=dict)
+    _gradients: Mapping[int, torch.Tensor] = field(default_factory=dict)
     _next: int = 0
     _halted: int = -1
 
@@ -67,9 +76,11 @@ class Cohort:
         return {entry.order for entry in self.program.entries if entry.stage == stage and entry.order >= 0}
 
     def advance(self, stage: int, order: int, point: Touchpoint | None = None) -> bool:
-        """Carries out the nodes that are due at ``(stage, order)``, up to the next write; whether one is waiting.
+        """Carries out the nodes that are due at ``(stage, order)``, up to the next one that is done in step with other
+        cohorts; whether one is waiting.
 
-        Other cohorts may have equal runs in the same lanes: before one of them writes there, all have read.
+        They may have equal runs in the same lanes: before one of them writes there, all have read. And there is one
+        backward for all.
         """
         entries = self.program.entries
         done: list[int] = []
@@ -77,7 +88,7 @@ class Cohort:
             entry = entries[self._next]
             if (entry.stage, entry.order) != (stage, order):
                 break
-            if self.program.graph.nodes[entry.node].op == "write" and self._halted != self._next:
+            if self.program.graph.nodes[entry.node].op in IN_STEP and self._halted != self._next:
                 self._halted = self._next
                 break
             self._next += 1
@@ -99,6 +110,36 @@ class Cohort:
             own = member.names
             saves = {own.get(name, name): values[place] for name, values in saved.items()}
             yield member, saves, tuple([(own.get(name, name), of_task(text, place)) for name, text in self._prints])
+
+    def scalars(self) -> Iterator[torch.Tensor]:
+        """What the backward that is waiting begins with; members whose value is no scalar leave."""
+        i = self.program.entries[self._next].node
+        (scalar,) = inputs(self.program.graph.nodes[i])
+        value = self._values[scalar]
+        wrong = [place for place, own in enumerate(of_each(value, len(self.members))) if not is_scalar(own)]
+        self._end(i, {place: ValueError("backward needs one floating-point number") for place in wrong})
+        for leaf in leaves(self._values[scalar] if self.members else ()):
+            tensors = leaf.values if isinstance(leaf, Rows) else (leaf.stacked if isinstance(leaf, Each) else leaf,)
+            yield from (tensor for tensor in tensors if tensor.requires_grad)
+
+    def differentiated(self) -> Iterator[torch.Tensor]:
+        """By what the backward that is waiting differentiates."""
+        backward = self.program.entries[self._next].node
+        for node in self.program.graph.nodes:
+            if node.op == GRAD and node.args[1] == NodeRef(backward):
+                for _, noted in self._value(node.args[0]):
+                    yield from noted.tensors
+
+    def take_gradients(self, found: Mapping[int, torch.Tensor]) -> None:
+        """Gradients by what :meth:`differentiated` gave, by its identity; those that are zero may be absent."""
+        own = {id(tensor) for tensor in self.differentiated()}
+        self._gradients = {key: gradient for key, gradient in found.items() if key in own}
+
+    @property
+    def backwards_left(self) -> int:
+        """How many there are yet to come, the one that is waiting included."""
+        later = self.program.entries[self._next :] if self.members else ()
+        return sum(self.program.graph.nodes[entry.node].op == BACKWARD for entry in later)
 
     def unsound_places(self) -> set[int]:
         """Places of the members of whom a run borrowed tokens and held what is not finite."""
@@ -126,6 +167,13 @@ class Cohort:
             case "read" | "take" | "write":
                 assert point is not None
                 return self._at_site(i, node, self.lanes[stage, node.run or 0], args, point)
+            case "target":
+                assert point is not None
+                return (*self._values.get(i, ()), ((stage, node.run or 0), point.note()))
+            case "backward":
+                return self._gradients
+            case "grad":
+                return self._gradient(i, *args)
             case "weight":
                 return self.around.weight(str(node.site))
             case "call":
@@ -157,6 +205,16 @@ class Cohort:
             lambda: point.take(lanes, index),
             lambda place: point.take_one(int(lanes[place]), of_task(index, place)),
         )
+
+    def _gradient(self, i: int, noted: tuple[tuple[tuple[int, int], Noted], ...], found: Mapping[int, Any]) -> Any:
+        """By a site that a run met in several passes it is the sum over them."""
+        parts = [(self.lanes[where], one.gradient(found)) for where, one in noted]
+
+        def alone(place: int) -> Any:
+            own = [access.take_one(int(lanes[place]), ()) for lanes, access in parts]
+            return own[0] if len(own) == 1 else total(own)
+
+        return self._attempt(i, (lambda: parts[0][1].take(parts[0][0], ())) if len(parts) == 1 else None, alone)
 
     def _operation(self, i: int, node: Node, args: tuple[Any, ...]) -> Any:
         kwargs = {name: self._value(arg) for name, arg in node.kwargs}

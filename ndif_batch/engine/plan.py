@@ -22,8 +22,11 @@ from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass. ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow,
-    numbered over all lanes; ``due`` says at which order which cohorts have something to do."""
+    """One pass, for gradients if it is ``differentiated``.
+
+    ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow, numbered over all
+    lanes; ``due`` says at which order which cohorts have something to do.
+    """
 
     stage: int
     lanes: Lanes
@@ -32,6 +35,7 @@ class PassPlan:
     kept: Numbers
     depth: int
     due: dict[int, list[Cohort]]
+    differentiated: bool = False
 
 
 def plan_pass(
@@ -63,6 +67,7 @@ def plan_pass(
         kept=np.array(list(_kept(lanes, made, moments)), np.int64),
         depth=max(lane.exit for lane in lanes),
         due=due,
+        differentiated=any(stage in cohort.program.differentiated for cohort in well),
     )
 
 
@@ -75,7 +80,7 @@ def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
         for place, member in enumerate(cohort.members):
             prompt, reach = member.prompts[visit.run], route.reach(member)
-            if visit.writes:
+            if visit.apart:
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)
                 if run is None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ndif_batch.engine.runnable import require_runnable
-from ndif_batch.engine.schedule import BEFORE, Time, reads, times
+from ndif_batch.engine.schedule import AFTER, BEFORE, TARGET, Time, reads, times
 from ndif_batch.engine.takes import reads_as_takes
+from ndif_batch.engine.targets import BACKWARD, check_gradients, grads_with_targets
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.bind import site_params
 from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, inputs, leaves
@@ -31,13 +32,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One run in one pass: how deep it goes, and which nodes look at it and change it on the way."""
+    """One run in one pass: how deep it goes, which nodes look at it and change it on the way, and at which
+    ``targets`` it is differentiated."""
 
     run: int
     stage: int
     depth: int
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    targets: tuple[int, ...] = ()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the run is another than the prompt's alone."""
+        return bool(self.writes or self.targets)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,16 @@ class Program:
     def stages(self) -> int:
         """Number of passes."""
         return max((visit.stage for visit in self.visits), default=-1) + 1
+
+    @cached_property
+    def differentiated(self) -> frozenset[int]:
+        """The passes through which gradients go."""
+        last = max((entry.stage for entry in self.of(BACKWARD)), default=BEFORE[0] - 1)
+        return frozenset(visit.stage for visit in self.visits if visit.apart and visit.stage <= last)
+
+    def of(self, op: str) -> Iterator[Entry]:
+        """When the nodes of an operation are carried out."""
+        return (entry for entry in self.entries if self.graph.nodes[entry.node].op == op)
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
@@ -113,7 +131,8 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
     site of the same pass. ``GraphError`` names the nodes of a cycle; ``ModelError`` a site that does not exist.
     """
     _check_writes(graph, origin, sites)
-    graph, origin = reads_as_takes(graph, origin, sites)
+    graph, origin = reads_as_takes(*grads_with_targets(graph, origin), sites)
+    check_gradients(graph, origin, sites)
     at = times(graph, origin, sites, together=together)
     visits = tuple(_visits(graph, at))
     if not together:
@@ -123,9 +142,9 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
 
 
 def touched(program: Program, sites: SiteMap) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every tensor that a program reads or writes: its site, and the items of tuples that lead to it."""
+    """Every tensor that a program touches: its site, and the items of tuples that lead to it."""
     for node in program.graph.nodes:
-        if reads(node) or node.op == "write":
+        if reads(node) or node.op in ("write", TARGET):
             items, value = _reached(sites.site(str(node.site)).value, node.index or ())
             yield from ((str(node.site), (*items, *deeper)) for deeper, _ in tensors_of(value))
 
@@ -164,14 +183,18 @@ def _visits(graph: Graph, at: list[Time]) -> Iterator[Visit]:
     for i, node in enumerate(graph.nodes):
         if reads(node) and node.run is not None:
             wanted.setdefault((at[i][0], node.run), []).append(i)
+    differentiated = max((at[i][0] for i, node in enumerate(graph.nodes) if node.op == BACKWARD), default=BEFORE[0] - 1)
     for (stage, run), nodes in sorted(wanted.items()):
         depth = max(at[i][1] for i in nodes)
-        writes = tuple(
-            i
-            for i, node in enumerate(graph.nodes)
-            if node.op == "write" and node.run == run and at[i][0] <= stage and at[i][1] <= depth
+        writes, targets = (
+            tuple(
+                i
+                for i, node in enumerate(graph.nodes)
+                if node.op == op and node.run == run and at[i][0] <= stage and at[i][1] <= depth
+            )
+            for op in (("write", TARGET) if stage <= differentiated else ("write", None))
         )
-        yield Visit(run, stage, depth, tuple(nodes), writes)
+        yield Visit(run, stage, depth, tuple(nodes), writes, targets)
 
 
 def _one_run_a_pass(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> tuple[list[Time], tuple[Visit, ...]]:
@@ -182,9 +205,11 @@ def _one_run_a_pass(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> 
         stage, order = at[i]
         if reads(node) and node.run is not None:
             new.append((passes[stage, node.run], order))
-        elif node.op == "write":
+        elif node.op in ("write", TARGET):
             due = [n for (then, run), n in passes.items() if run == node.run and then >= stage]
             new.append((min(due, default=len(visits)), order))
+        elif node.op == BACKWARD:
+            new.append((max(new[j][0] for j in inputs(node)), AFTER))
         else:
             new.append(max((new[j] for j in inputs(node)), default=BEFORE))
     return new, tuple(replace(visit, stage=n) for n, visit in enumerate(visits))
@@ -193,11 +218,11 @@ def _one_run_a_pass(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> 
 def _entries(graph: Graph, at: list[Time], visits: tuple[Visit, ...]) -> Iterator[Entry]:
     for i, node in enumerate(graph.nodes):
         stage, order = at[i]
-        if node.op != "write":
+        if node.op not in ("write", TARGET):
             yield Entry(stage, order, i)
             continue
         for visit in visits:
-            if i in visit.writes:
+            if i in visit.writes or i in visit.targets:
                 yield Entry(visit.stage, order, i)
 
 

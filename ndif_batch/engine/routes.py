@@ -104,9 +104,12 @@ def routes(
     reaches = {} if reaches is None else reaches
 
     def route(visit: Visit, story: Stories) -> Route:
-        nodes = [program.graph.nodes[i] for i in (*visit.reads, *visit.writes)]
+        nodes = [program.graph.nodes[i] for i in (*visit.reads, *visit.targets, *visit.writes)]
         late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
-        changes = tuple(_changes(program, nodes[len(visit.reads) :], sites, moments, story))
+        touching = nodes[len(visit.reads) :]
+        changes = tuple(_changes(program, touching, sites, moments, story))
+        if visit.stage in program.differentiated:
+            changes = _at_once(changes)
         ends = tuple([_part(node, sites, program) for node in late])
         parts = (*ends, *[part for change in changes for part in change.starts])
         named = dict.fromkeys([leaf.param for leaf in leaves(parts) if isinstance(leaf, ParamRef)])
@@ -127,6 +130,12 @@ def _changes(
         starts = tuple([_part(node, sites, program) for node, own in zip(writes, births, strict=True) if own == birth])
         last = max(order for order, own in zip(orders, births, strict=True) if own == birth)
         yield Change(birth, starts, story.get(last))
+
+
+def _at_once(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """One change in place of several: where gradients flow a run leaves its trunk once."""
+    starts = tuple([part for change in changes for part in change.starts])
+    return (Change(changes[0].birth, starts, None),) if changes else ()
 
 
 def _part(node: Node, sites: SiteMap, program: Program) -> Arg | None:

@@ -6,8 +6,9 @@ is needed earlier in the model than it was read waits for the next pass; that is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.errors import GraphError
@@ -17,10 +18,13 @@ from ndif_batch.graph.sites import SiteMap
 Time: TypeAlias = tuple[int, int]
 BEFORE: Time = (0, -1)
 """The time of what needs no run: constants and weights."""
+AFTER: Final = sys.maxsize
+"""The place in a pass that comes after all of its sites: that of gradients."""
+TARGET: Final = "target"
 
 
 def order_of(node: Node, sites: SiteMap) -> int:
-    """Where in a pass a read, a take or a write happens."""
+    """Where in a pass a node that touches a site happens."""
     assert node.site is not None
     return sites.site(node.site).order
 
@@ -31,8 +35,12 @@ def reads(node: Node) -> bool:
 
 
 def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bool) -> list[Time]:
-    """The time of each node. ``GraphError`` names the nodes of a cycle."""
+    """The time of each node. ``GraphError`` names the nodes of a cycle.
+
+    Where gradients are taken, runs that are only read come one pass before: nothing of them is kept for a way back.
+    """
     known: dict[int, Time] = {}
+    plain = _only_read(graph)
     needed = [needs(graph, sites, i) for i in range(len(graph.nodes))]
     for start in range(len(graph.nodes)):
         path = [start]
@@ -40,13 +48,22 @@ def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bo
             node = path[-1]
             missing = next((other for other in needed[node] if other not in known), None)
             if missing is None:
-                known[node] = _time(graph, sites, node, needed[node], known, together)
+                stage, order = _time(graph, sites, node, needed[node], known, together)
+                run = graph.nodes[node].run if graph.nodes[node].site is not None else None
+                known[node] = max(stage, int(bool(plain) and run is not None and run not in plain)), order
                 path.pop()
             elif missing in path:
                 raise _cycle(graph, origin, path[path.index(missing) :])
             else:
                 path.append(missing)
     return [known[i] for i in range(len(graph.nodes))]
+
+
+def _only_read(graph: Graph) -> frozenset[int | None]:
+    """Of a graph with gradients the runs that are only read."""
+    changed = {node.run for node in graph.nodes if node.op in ("write", TARGET)}
+    differentiated = any(node.op == TARGET for node in graph.nodes)
+    return frozenset(node.run for node in graph.nodes if differentiated and reads(node) and node.run not in changed)
 
 
 def _cycle(graph: Graph, origin: tuple[int, ...], nodes: list[int]) -> GraphError:
@@ -63,7 +80,7 @@ def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
     """Nodes that come before node ``i``: those whose values it takes, and for a read the writes that show in it."""
     node = graph.nodes[i]
     needed = list(inputs(node))
-    if reads(node):
+    if reads(node) or node.op == TARGET:
         here = order_of(node, sites)
         for j, other in enumerate(graph.nodes):
             if other.op == "write" and other.run == node.run:
@@ -75,9 +92,11 @@ def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
 
 def _time(graph: Graph, sites: SiteMap, i: int, needs: list[int], known: Mapping[int, Time], together: bool) -> Time:
     node = graph.nodes[i]
-    if reads(node):
+    if reads(node) or node.op == TARGET:
         return max((known[j][0] for j in needs), default=0), order_of(node, sites)
     stage, order = max((known[j] for j in needs), default=BEFORE)
+    if node.op == "backward":
+        return stage, AFTER
     if node.op != "write":
         return stage, order
     here = order_of(node, sites)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.graph.nodes import Value
+
+if TYPE_CHECKING:
+    from ndif_batch.engine.access import Noted
 
 
 class Touchpoint(Protocol):
@@ -26,6 +29,9 @@ class Touchpoint(Protocol):
 
     def put_one(self, lane: int, index: tuple[Any, ...], new: Any) -> None:
         """The same of one run."""
+
+    def note(self) -> Noted:
+        """What all runs hold there, for gradients by it."""
 
 
 @dataclass(frozen=True, slots=True)

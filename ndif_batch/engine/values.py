@@ -140,6 +140,19 @@ def has_nan(value: Any, tasks: int) -> list[int]:
     return sorted(found)
 
 
+def is_scalar(value: Any) -> bool:
+    """Whether a task's value is one floating-point number in a tensor."""
+    return isinstance(value, torch.Tensor) and value.numel() == 1 and value.is_floating_point()
+
+
+def total(values: Sequence[Any]) -> Any:
+    """The sum of one task's values of one shape; of tuples that of each item, and ``None`` stays."""
+    first = values[0]
+    if isinstance(first, tuple):
+        return tuple(total(own) for own in zip(*values, strict=True))
+    return first if first is None else torch.stack(list(values)).sum(0)
+
+
 def on_one_device(args: Any) -> Any:
     """The arguments with every tensor on the device of the first one."""
     device: torch.device | None = None

@@ -27,16 +27,14 @@ _ABSENT: Mapping[str, str] = {
     "tolist": _SAVE,
     "numpy": _SAVE,
     "data": "use the value itself",
-    "grad": "gradients cannot be recorded yet",
-    "backward": "gradients cannot be recorded yet",
-    "requires_grad_": "gradients cannot be recorded yet",
 }
 _PROPERTIES: Mapping[str, tuple[Any, ...]] = {
     "shape": ("size",),
     "T": ("permute", 1, 0),
     "mT": ("transpose", -2, -1),
 }
-_SAME = ("contiguous", "cpu", "cuda")
+_SAME = ("contiguous", "cpu", "cuda", "requires_grad_", "retain_grad")
+"""Without effect: where tensors lie is the worker's to decide, and whatever is read at a site has a gradient."""
 
 
 class UnknownMethodError(TraceError, AttributeError):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ndif_batch.trace import active, methods
 from ndif_batch.trace.operand import Operand
 from ndif_batch.trace.place import refusal
-from ndif_batch.trace.storage import Chain, Storage
+from ndif_batch.trace.storage import Chain, SiteStorage, Storage
 
 if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
 
+GRADIENT = "it is a gradient, and its change would not reach what it is made of"
 COPY = "an index with a list or a tensor makes a copy, and a change of the copy would be lost"
 
 
@@ -108,6 +110,39 @@ class Proxy(Operand):
     def clone(self) -> Proxy:
         """The same value in a storage of its own: changing it does not write the site."""
         return Proxy(Storage(self._recorder, self.current()))
+
+    @property
+    def grad(self) -> Proxy:
+        """The gradient of the latest :meth:`backward` by what was read at a site, of the shape of this view.
+
+        It says what a small write at the site would change: q_proj's input and k_proj's are two sites.
+        """
+        storage = self._opened()
+        if not isinstance(storage, SiteStorage):
+            raise refusal(
+                "only what was read at a site has a gradient",
+                hint="take the .grad of the site, and index that",
+            )
+        return Proxy(Storage(self._recorder, self._recorder.gradient(storage.read()), locked=GRADIENT), self._chain)
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        raise refusal("a gradient cannot be replaced on its way", hint="compute with .grad, which is a value")
+
+    def backward(
+        self, gradient: None = None, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> AbstractContextManager[None]:
+        """Differentiates this scalar: a ``.grad`` that comes later is of it. A ``with`` block may hold those.
+
+        ``.grad`` is that of the latest call, not a sum over calls; graphs are kept for further ones in any case.
+        """
+        if gradient is not None or create_graph:
+            raise refusal(
+                "backward begins with a scalar, and gradients have no gradients",
+                hint="multiply by the weights and .sum() before .backward()",
+            )
+        self._recorder.backward(self.current())
+        return nullcontext()
 
     def save(self, name: str | None = None, dims: Sequence[str] | None = None) -> Proxy:
         """Saves the value as the job's array ``name``; ``dims`` names its dimensions, as ``("token", "hidden")``."""

@@ -39,6 +39,8 @@ class Recorder:
         self.look: Callable[[int], Abstract] | None = None
         self._run: int | None = None
         self._sites: dict[tuple[int, str], SiteStorage] = {}
+        self._backward: int | None = None
+        self._gradients: dict[tuple[int, int], int] = {}
 
     def add(self, node: Node) -> int:
         """Appends a node and gives its id."""
@@ -104,6 +106,20 @@ class Recorder:
         """Leaves a module out of the open run."""
         self.add(Node("skip", (self.arguments.value(value),), run=self.run, site=path))
         self.written(self.run, f"{path}.output")
+
+    def backward(self, scalar: int) -> None:
+        """Differentiates a scalar."""
+        self._backward = self.add(Node("backward", (NodeRef(scalar),)))
+
+    def gradient(self, read: int) -> int:
+        """The node of the latest scalar's gradient by a read."""
+        if self._backward is None:
+            raise refusal("there is no gradient before .backward()", hint="call .backward() on a scalar first")
+        known = self._gradients.get((read, self._backward))
+        if known is None:
+            known = self.add(Node("grad", (NodeRef(read), NodeRef(self._backward))))
+            self._gradients[read, self._backward] = known
+        return known
 
     def stop(self) -> None:
         """Ends the open run's pass here."""

@@ -157,10 +157,10 @@ def test_tasks_that_cannot_be_prepared_fail_alone(subject: Subject) -> None:
 
 
 def test_operations_of_later_versions_are_refused_by_name(subject: Subject) -> None:
-    backward = Task(graph(*LAST[:2], at(1, 0), Node("backward", (NodeRef(2),)), save(1)))
-    error = outcomes(subject, [backward])[0].error
+    generation = Task(graph(*LAST[:2], Node("steps", (3,), run=0), save(1)))
+    error = outcomes(subject, [generation])[0].error
     assert error is not None
-    assert "backward" in error.message
+    assert "generation (steps)" in error.message
 
 
 def test_a_pass_that_breaks_is_halved_until_the_task_that_breaks_it_is_found(subject: Subject) -> None:

@@ -46,8 +46,18 @@ def _skip(value: Abstract, site: Abstract) -> Abstract:
     return None
 
 
-def _grad(value: Tensor, backward: Abstract) -> Abstract:
-    return value
+def _grad(value: Abstract, backward: Abstract) -> Abstract:
+    found = _differentiable(value)
+    if found is None:
+        raise ShapeError(f"only floating-point values have gradients, not {describe(value)}")
+    return found
+
+
+def _differentiable(value: Abstract) -> Abstract:
+    if isinstance(value, tuple):
+        items = tuple(_differentiable(item) for item in value)
+        return None if all(item is None for item in items) else items
+    return value if isinstance(value, AbstractTensor) and value.dtype in FLOATS else None
 
 
 def _backward(input: Tensor) -> Abstract:
@@ -124,7 +134,7 @@ def _rows() -> tuple[Operation, ...]:
             price=_write_price,
         ),
         _row(boundary, "weight()", _site, "A parameter of the model", "site"),
-        _row(boundary, "grad(value: tensor, backward: value = None)", _grad, "Gradient of a scalar by a read value"),
+        _row(boundary, "grad(value: value, backward: value = None)", _grad, "Gradient of a scalar by a read value"),
         _row(
             Kind.APPLY,
             "call(input: tensor)",
