@@ -22,6 +22,9 @@ POLICY := /usr/sbin/policy-rc.d
 # The cluster that the tests start for themselves, and developers with slurm/devcluster.
 SLURM = $(shell PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld slurmd munged sbatch)
 
+# The browser in which the tests look at the dashboard.
+CHROMIUM = $(shell command -v chromium)
+
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
@@ -29,7 +32,7 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo model postgres slurm test lint types bench gpu docs examples clean
+.PHONY: help setup demo model postgres slurm chromium test lint types bench gpu docs examples clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +42,7 @@ setup: $(VENV)/.installed ## create .venv and install the package with its devel
 demo: setup ## run a real patching sweep, from the command line to the heat map
 	@$(BIN)/ndif-batch demo
 
-test: setup model postgres slurm ## run the whole test suite
+test: setup model postgres slurm chromium ## run the whole test suite
 	@$(BIN)/pytest
 
 lint: setup ## check style, formatting and the import contracts
@@ -89,6 +92,9 @@ postgres:
 
 slurm:
 	$(if $(filter 4,$(words $(SLURM))),@:,$(call install-servers,slurmctld slurmd slurm-client munge))
+
+chromium:
+	$(if $(CHROMIUM),@:,$(call install-servers,chromium fonts-dejavu-core))
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call new-venv,$(VENV))

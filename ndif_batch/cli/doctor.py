@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, size, write_rows
+from ndif_batch.cli.output import Format, Output, write_rows
 from ndif_batch.errors import NdifBatchError
+from ndif_batch.measures import size
 
 if TYPE_CHECKING:
     from ndif_batch.config import Settings

@@ -12,6 +12,7 @@ import typer
 
 from ndif_batch.cli import (
     cluster,
+    dashboard,
     database,
     demo,
     doctor,
@@ -75,7 +76,7 @@ for panel, verbs in {
     RUN: (demo.demo, submit.submit),
     LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
     CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry),
-    PARTS: (init.init, doctor.doctor, serve.serve),
+    PARTS: (init.init, doctor.doctor, serve.serve, dashboard.dashboard),
 }.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)

@@ -221,6 +221,10 @@ class ClientQueue(Protocol):
     ) -> NewToken:
         """A token for a user, with all scopes of their role unless told; its text is given this once."""
 
+    @post("/logins", Scope.READ)
+    def create_login(self, *, actor: str) -> NewToken:
+        """A code for one login of who asks at the dashboard, to do there what their token opens."""
+
     @delete("/tokens/{token_id}")
     def revoke_token(self, token_id: Id, *, actor: str) -> TokenRecord:
         """Let a token open nothing any more."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ndif_batch.queue import backlog, controls, pilots, tokens, users
+from ndif_batch.queue import backlog, controls, pilots, summary, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
     ModelBacklog,
@@ -18,7 +18,8 @@ from ndif_batch.queue.cluster import (
     UserRecord,
 )
 from ndif_batch.queue.database import Database
-from ndif_batch.queue.records import Json
+from ndif_batch.queue.figures import ArchiveFigures, JobFigures, JobFilter, Pulse
+from ndif_batch.queue.records import JobRecord, Json, WorkerRecord
 
 
 class ClusterQueue:
@@ -105,6 +106,16 @@ class ClusterQueue:
         with self._database.write() as tx:
             return tokens.create(tx, user, name, scopes, expires_days, actor)
 
+    def create_login(self, scopes: Iterable[Scope] | None = None, *, actor: str) -> NewToken:
+        """A code for one login of ``actor`` at the dashboard, to do there what ``scopes`` open, all unless told."""
+        with self._database.write() as tx:
+            return tokens.create_code(tx, actor, scopes)
+
+    def login(self, code: str) -> NewToken:
+        """The session for a code, once; ``NotAuthenticatedError`` for a code that is none, spent or too old."""
+        with self._database.write() as tx:
+            return tokens.exchange(tx, code)
+
     def tokens(self, user: str | None = None) -> list[TokenRecord]:
         """All tokens, of one user if given, oldest first."""
         with self._database.read() as tx:
@@ -153,6 +164,36 @@ class ClusterQueue:
         """What one user, or everybody, has used hour by hour, oldest first."""
         with self._database.read() as tx:
             return users.usage_of(tx, name, since)
+
+    def pulse(self) -> Pulse:
+        """What changes whenever something does that a page shows."""
+        with self._database.read() as tx:
+            return summary.pulse(tx)
+
+    def job_figures(self, user: str | None = None) -> list[JobFigures]:
+        """The jobs of everybody, or of one user, by model and state."""
+        with self._database.read() as tx:
+            return summary.job_figures(tx, user)
+
+    def archive_figures(self, user: str | None = None) -> list[ArchiveFigures]:
+        """Whose results take up how much, the most first."""
+        with self._database.read() as tx:
+            return summary.archive_figures(tx, user)
+
+    def largest_archives(self, user: str | None = None, limit: int = 50) -> list[JobRecord]:
+        """The jobs whose results take up most, of everybody or of one user."""
+        with self._database.read() as tx:
+            return summary.largest_archives(tx, user, limit)
+
+    def find_jobs(self, wanted: JobFilter, limit: int = 100, before: int | None = None) -> list[JobRecord]:
+        """Jobs, newest first, as a filter wants them; ``before`` is the id to go on from."""
+        with self._database.read() as tx:
+            return summary.jobs(tx, wanted, limit, before)
+
+    def live_workers(self) -> list[WorkerRecord]:
+        """Workers that are alive, and those that ended in the last hour; newest first."""
+        with self._database.read() as tx:
+            return summary.live_workers(tx)
 
     def settings(self) -> dict[str, Any]:
         """All settings by name."""

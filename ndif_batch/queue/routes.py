@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 from ndif_batch.queue.access import Scope
 
 PREFIX = "/v1"
+DASHBOARD = "/dashboard"
+LOGIN = f"{DASHBOARD}/login"
 ACTOR = "actor"
 """The argument that is never sent: the token says who acts."""
 

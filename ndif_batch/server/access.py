@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from ndif_batch.graph.serialize import graph_from_json
 from ndif_batch.launcher import open_launcher
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER
-from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
+from ndif_batch.queue.access import SESSION_LASTS, Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.api import Damage, ModelEntry, ReusedTasks, Submission
 from ndif_batch.queue.cluster import ModelBacklog, PilotRecord, Quotas, Role, UsageRecord, UserRecord
+from ndif_batch.queue.figures import ArchiveFigures, JobFigures, JobFilter
 from ndif_batch.queue.records import (
     EventRecord,
     JobRecord,
@@ -242,6 +243,16 @@ class CallerQueue:
         """A token for a user."""
         return self.queue.create_token(user, name, scopes, expires_days, actor=actor)
 
+    def create_login(self, *, actor: str) -> NewToken:
+        """A code for a login, by a token that the session cannot outlive."""
+        expires_at = self.caller.expires_at
+        if expires_at is not None and expires_at < self.queue.now() + SESSION_LASTS:
+            hours = SESSION_LASTS // timedelta(hours=1)
+            raise NotAllowedError(
+                "this token expires before a session would end", hint=f"a session lasts {hours} hours"
+            )
+        return self.queue.create_login(self.caller.scopes, actor=actor)
+
     def revoke_token(self, token_id: int, *, actor: str) -> TokenRecord:
         """One of their tokens, or any for administrators."""
         if not self.caller.may(Scope.ADMIN) and self.queue.token(token_id).user != self.caller.user:
@@ -280,6 +291,26 @@ class CallerQueue:
         if record.removed_at is not None:
             raise NotFoundError(f"the results of job {job_id} were removed on {record.removed_at:%Y-%m-%d}")
         return record.store
+
+    def find_jobs(self, wanted: JobFilter, limit: int, before: int | None) -> list[JobRecord]:
+        """Their own jobs, or those of all for who sees all, as a filter wants them."""
+        return self.queue.find_jobs(replace(wanted, user=self._whose(wanted.user)), limit, before)
+
+    def job_figures(self, user: str | None = None) -> list[JobFigures]:
+        """How many jobs they have, or all for who sees all, by model and state."""
+        return self.queue.job_figures(self._whose(user))
+
+    def archive_figures(self) -> list[ArchiveFigures]:
+        """What their results take up, or those of each for who sees all."""
+        return self.queue.archive_figures(self._whose(None))
+
+    def largest_archives(self, limit: int) -> list[JobRecord]:
+        """Which of the jobs that they may see have the largest results."""
+        return self.queue.largest_archives(self._whose(None), limit)
+
+    def live_workers(self) -> list[WorkerRecord]:
+        """The workers of now and of the last hour."""
+        return self.queue.live_workers()
 
     def require_all(self) -> None:
         """``NotAllowedError`` for who does not see all."""

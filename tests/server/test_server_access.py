@@ -94,6 +94,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/running-shards": row(*READ),
     "GET /v1/tokens": row(401, 403, 403, 200, 403, 200, query={"user": "ada"}),
     "POST /v1/tokens": row(*ADMIN, body={"user": "ada"}),
+    "POST /v1/logins": row(*READ),
     "DELETE /v1/tokens/{token_id}": row(401, 404, 403, 200, 403, 200),
     "GET /v1/settings": row(*READ),
     "PUT /v1/settings": row(*ADMIN, body={"changes": {"half_life_hours": 3}}),

@@ -1,0 +1,131 @@
+"""The dashboard's application: pages, what they ask for again and again, and what is done from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ndif_batch.client.local import LocalQueue
+from ndif_batch.config import Settings
+from ndif_batch.errors import NdifBatchError, NotAuthenticatedError
+from ndif_batch.queue.routes import DASHBOARD, LOGIN
+from ndif_batch.server.access import CallerQueue
+from ndif_batch.server.dashboard import sessions
+from ndif_batch.server.dashboard.guard import FORM, Guard
+from ndif_batch.server.dashboard.live import Heart
+from ndif_batch.server.dashboard.pages import PAGES, Page
+from ndif_batch.server.dashboard.render import STATIC, html
+from ndif_batch.server.dashboard.visit import Visit
+from ndif_batch.server.problems import status_of
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The dashboard for the paths that are its own, ``app`` for all others."""
+
+    app: ASGIApp
+    dashboard: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path == "/":
+            await RedirectResponse(f"{DASHBOARD}/")(scope, receive, send)
+        elif scope["type"] == "http" and (path == DASHBOARD or path.startswith(f"{DASHBOARD}/")):
+            await self.dashboard(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """Answers for a queue."""
+
+    queue: LocalQueue
+    settings: Settings
+    heart: Heart
+
+    def application(self) -> ASGIApp:
+        """All its routes."""
+        routes = [
+            Route("/login", self.login, methods=["GET", "POST"]),
+            Route("/logout", self.logout, methods=["POST"]),
+            Route("/live", self.live),
+            *(Route(page.path, self._page(page)) for page in PAGES),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+        return Starlette(
+            routes=[Mount(DASHBOARD, routes=routes)],
+            middleware=[Middleware(Guard)],
+            exception_handlers={NdifBatchError: self.told},
+        )
+
+    def visit(self, request: Request) -> Visit:
+        """The request, if its browser is logged in."""
+        caller = sessions.caller(request, self.queue)
+        return Visit(request, CallerQueue(caller, self.queue, self.settings))
+
+    def login(self, request: Request) -> Response:
+        """A form, or what becomes of a code."""
+        form: Mapping[str, list[str]] = getattr(request.state, FORM, {})
+        code = form.get("code", [""])[0] or request.query_params.get("code", "")
+        if not code:
+            return html(request, "login.html", {"wrong": ""})
+        try:
+            return sessions.log_in(request, self.queue, code)
+        except NdifBatchError as error:
+            return html(request, "login.html", {"wrong": error.message}, status_of(error))
+
+    def logout(self, request: Request) -> Response:
+        """End the session."""
+        return sessions.log_out(request, self.queue, self.visit(request).me.user)
+
+    def live(self, request: Request) -> Response:
+        """The stream that says when to look again."""
+        self.visit(request)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self.heart.listen(), media_type="text/event-stream", headers=headers)
+
+    def told(self, request: Request, error: Exception) -> Response:
+        """An error as a page, or as a line for a page that is there already."""
+        assert isinstance(error, NdifBatchError)
+        if isinstance(error, NotAuthenticatedError):
+            return _to_login(request)
+        status = status_of(error)
+        if "hx-request" in request.headers:
+            return Response(error.message, status, media_type="text/plain")
+        return html(request, "wrong.html", {"error": error, "status": status}, status)
+
+    def _page(self, page: Page) -> Callable[[Request], Response]:
+        def show(request: Request) -> Response:
+            visit = self.visit(request)
+            if page.for_all:
+                visit.queue.require_all()
+            values: dict[str, Any] = {
+                "title": page.title,
+                "current": page.name,
+                "me": visit.me,
+                "is_admin": visit.is_admin,
+                "may_act": visit.may_act,
+                "reason": "needed" if visit.is_admin else "",
+                "pages": [one for one in PAGES if one.listed and (visit.me.sees_all or not one.for_all)],
+                "rate": self.heart.tokens_per_second,
+            }
+            return html(request, page.template, values | dict(page.read(visit)))
+
+        return show
+
+
+def _to_login(request: Request) -> Response:
+    if "hx-request" in request.headers:
+        return Response(status_code=401, headers={"HX-Redirect": LOGIN})
+    return RedirectResponse(LOGIN, status_code=303)

@@ -1,0 +1,218 @@
+"""Clusters to look at, made through the queue's own doors: an empty one, a busy one, a broken one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from math import exp, sin
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from ndif_batch.client import Client, JobHandle
+from ndif_batch.client.local import LocalQueue
+from ndif_batch.errors import TaskError
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run
+from ndif_batch.queue import schema
+from ndif_batch.queue.cluster import Cost, DeviceReading, PilotState, Quotas, Role
+from ndif_batch.queue.protocol import Finished
+from ndif_batch.queue.records import JobState, Lease
+from ndif_batch.sweep.space import Axis, Space
+from ndif_batch.sweep.task import Task
+from ndif_batch.sweep.tiles import tile_tasks
+from ndif_batch.worker.ending import Until
+from tests import toy
+from tests.worker.toy_engine import ToyCounters, ToyOutcome
+from tests.worker.working import working
+
+LAYERS, TOKENS = 24, 16
+LLAMA, GEMMA, SMOL = "llama-3.1-8b", "gemma-2-9b", "smollm2-135m"
+PROMPT = "the cat sat on the mat the dog ran far the cat ran far Paris Rome"
+CORRUPTED = PROMPT.replace("cat", "dog")
+GIB = 2**30
+NAMES = ("logit-lens", "causal-tracing", "steering-vectors", "sae-features", "head-ablation", "entity-binding")
+
+
+@dataclass
+class Moving:
+    """A clock that tests move; it begins two days ago."""
+
+    now: datetime
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+def patching() -> Graph:
+    """Activation patching: the residual stream of one run in place of another's, and what that does to two answers."""
+    site = "model.layers.{layer}.output"
+    return Graph(
+        params=dict.fromkeys(("clean", "corrupted"), ParamType.PROMPT)
+        | dict.fromkeys(("layer", "position", "answer", "distractor"), ParamType.INT),
+        runs=(Run("clean", ParamRef("clean")), Run("patched", ParamRef("corrupted"))),
+        nodes=(
+            Node("read", run=0, site=site),
+            Node("getitem", (NodeRef(0), (0, ParamRef("position")))),
+            Node("write", (NodeRef(1),), run=1, site=site, index=(0, ParamRef("position"))),
+            Node("read", run=1, site="lm_head.output"),
+            Node("getitem", (NodeRef(3), (0, -1, ParamRef("answer")))),
+            Node("getitem", (NodeRef(3), (0, -1, ParamRef("distractor")))),
+            Node("sub", (NodeRef(4), NodeRef(5))),
+            Node("save", (NodeRef(6),), name="logit_diff"),
+            Node("save", (NodeRef(1),), name="residual"),
+        ),
+    )
+
+
+def space(layers: int = LAYERS, tokens: int = TOKENS) -> Space:
+    """A grid of layers and positions."""
+    axes = (Axis("layer", {"layer": range(layers)}), Axis("position", {"position": range(tokens)}))
+    return Space(axes, {"clean": PROMPT, "corrupted": CORRUPTED, "answer": "Paris", "distractor": "Rome"})
+
+
+def opened(root: Path, clock: Moving | None = None) -> Client:
+    """A client of the queue in ``root``, by the clock of its database or of a test."""
+    settings = toy.settings(root)
+    schema.upgrade(settings.database)
+    return Client(settings, LocalQueue.open(settings.database, clock))
+
+
+def submit(
+    client: Client, name: str, user: str, model: str = LLAMA, tile: tuple[int, ...] = (1, 16), **more: Any
+) -> JobHandle:
+    """A patching job of a user."""
+    own = Client(client.settings.model_copy(update={"user": user}), client.queue)
+    size = more.pop("size", (LAYERS, TOKENS))
+    plan = own.prepare(patching(), space(*size), model)
+    plan = replace(plan, tile=tile, shards=tuple(tile_tasks(plan.space.shape, tile)))
+    return own.submit(plan, name=name, **{"reuse": False, **more})
+
+
+@dataclass
+class Painter:
+    """An engine that saves what patching looks like in a real model; ``fails`` says which tasks do, and how."""
+
+    fails: Callable[[Task], str | None] = lambda task: None
+    counters: ToyCounters = field(default_factory=ToyCounters)
+
+    def run(
+        self, tasks: Iterable[Task], *, nan: str, layout: str, constants: Mapping[str, Any]
+    ) -> Iterator[ToyOutcome]:
+        for index, task in enumerate(tasks):
+            self.counters.tasks += 1
+            self.counters.tokens += 2 * TOKENS
+            wrong = self.fails(task)
+            error = None if wrong is None else TaskError(wrong, node=4)
+            yield ToyOutcome(index, {} if wrong else painted(task), error)
+
+
+def painted(task: Task) -> dict[str, Any]:
+    """One ridge along the early layers, another at the last position."""
+    layer, position = int(str(task.bindings["layer"])), int(str(task.bindings["position"]))
+    early = 3.2 * exp(-(((position - 5) / 1.4) ** 2)) / (1 + exp(layer - 11))
+    late = 4.1 * exp(-(((position - 15) / 0.8) ** 2)) / (1 + exp(12 - layer))
+    difference = early + late - 0.7 + 0.15 * sin(3 * layer + 5 * position)
+    return {"logit_diff": np.float32(difference), "residual": np.full(toy.WIDTH, difference, np.float32)}
+
+
+def painting(client: Client, model: str = LLAMA, shards: int | None = None, engine: Painter | None = None) -> None:
+    """Run what waits for a model, or so many shards of it, down to the archive."""
+    tokens = 2 * TOKENS * TOKENS * (shards or 1000)
+    with working(client, engine or Painter(), model=model, max_tokens=tokens) as worker:
+        worker.run(Until(idle=True) if shards is None else Until(one=True))
+
+
+def empty(root: Path) -> None:
+    """A cluster that knows a model and an administrator, and nobody has asked it for anything."""
+    with opened(root) as client:
+        toy.add(client, LLAMA, toy.site_map(LAYERS, 64))
+        client.queue.set_role("root", Role.ADMIN, actor="root")
+
+
+def busy(root: Path) -> None:
+    """Three models, two days of work of four users, and jobs in every state."""
+    clock = Moving(datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=47))
+    with opened(root, clock) as client:
+        queue = client.queue
+        people(client)
+        for name, sites in ((LLAMA, LAYERS), (GEMMA, 42), (SMOL, 30)):
+            toy.add(client, name, toy.site_map(sites, 64))
+        rng = Random(7)
+        for hour in range(47):
+            load = 1.2 + sin(hour / 24 * 6.3 - 1.2)
+            for user, weight in (("ada", 1.0), ("bob", 0.6), ("chen", 0.35)):
+                if rng.random() < 0.25 + load / 4:
+                    past(client, f"{rng.choice(NAMES)}", user, weight * load * rng.uniform(0.5, 1.5))
+            clock.forward(hours=1)
+        broke = submit(client, "ioi-patching-seeds", "bob", size=(LAYERS, TOKENS), seed=3)
+        painting(client, engine=Painter(lambda task: "position 11 is past the prompt" if task.id % 16 == 11 else None))
+        done = submit(client, "ioi-patching", "ada", tile=(2, TOKENS), retention_days=30)
+        painting(client)
+        clock.forward(minutes=9)
+        submit(client, "attention-knockout", "chen", hold=True)
+        gone = submit(client, "wrong-layers", "bob", GEMMA)
+        queue.cancel(gone.id, "bob")
+        running = submit(client, "induction-heads", "ada", priority=5)
+        painting(client, shards=13)
+        workers(client, clock, running)
+        submit(client, "steering-scales", "chen", GEMMA, size=(40, TOKENS))
+        submit(client, "logit-lens", "bob", SMOL)
+        submit(client, "probe-truthfulness", "ada")
+        assert broke.refresh().state is JobState.FAILED
+        assert done.refresh().state is JobState.COMPLETED
+        clock.now = datetime.now(UTC)
+
+
+def people(client: Client) -> None:
+    """Users of every role, with shares and quotas."""
+    queue = client.queue
+    for name, role in (("root", Role.ADMIN), ("ada", Role.USER), ("bob", Role.USER), ("chen", Role.USER)):
+        queue.set_role(name, role, actor="root")
+    queue.set_role("rita", Role.READER, actor="root")
+    queue.set_shares("ada", 2, actor="root")
+    queue.set_quotas("bob", Quotas(pending_tasks=100_000, running_shards=64, archive_bytes=200 * GIB), actor="root")
+
+
+def past(client: Client, name: str, user: str, load: float) -> None:
+    """A job that was leased and committed at once, with what it cost."""
+    job = submit(client, name, user, SMOL, size=(4, TOKENS), tile=(4, TOKENS))
+    queue = client.queue
+    worker = queue.register_worker(SMOL, "gpu-07", 4242)
+    (lease,) = queue.lease(worker, SMOL, 10**6, 60)
+    cost = Cost(900 * load, int(2.1e7 * load), int(1.2e7 * load))
+    assert queue.commit([finished(lease, cost)])
+    queue.stop_worker(worker)
+    assert job.refresh().state is JobState.COMPLETED
+
+
+def finished(lease: Lease, cost: Cost) -> Finished:
+    return Finished(lease.shard.id, lease.shard.epoch, cost=cost)
+
+
+def workers(client: Client, clock: Moving, running: JobHandle) -> None:
+    """Pilots of two models on Slurm nodes, one of them at work on ``running``, and one that waits."""
+    queue = client.queue
+    for number, (model, node, used) in enumerate(((LLAMA, "gpu-01", 61), (LLAMA, "gpu-02", 58), (SMOL, "gpu-07", 9))):
+        name = f"{model}-{number:02x}f3"
+        resources = {"gpus_per_node": 1, "slurm_partition": "gpu", "timeout_min": 240}
+        pilot = queue.add_pilot(name, model, "slurm", resources, actor="scheduler")
+        queue.update_pilot(
+            pilot.id, PilotState.REQUESTED, PilotState.QUEUED, external_id=f"{8120 + number}", actor="scheduler"
+        )
+        worker = queue.register_worker(model, node, 3100 + number, pilot=name)
+        leases = queue.lease(worker, model, 4 * 512, 600)
+        reading = DeviceReading("NVIDIA H200", used * GIB, 140 * GIB, 0.9 - 0.2 * number)
+        queue.heartbeat(worker, 600, {lease.shard.id: 5 for lease in leases}, reading)
+    pilot = queue.add_pilot(
+        f"{GEMMA}-91bc", GEMMA, "slurm", {"gpus_per_node": 2, "slurm_partition": "gpu"}, actor="scheduler"
+    )
+    queue.update_pilot(
+        pilot.id, PilotState.REQUESTED, PilotState.QUEUED, external_id="8127", reason="Resources", actor="scheduler"
+    )
+    assert running.refresh().state is JobState.RUNNING
