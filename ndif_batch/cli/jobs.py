@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ndif_batch.sweep.space import Space
 
 COLUMNS = ("jobid", "name", "user", "model", "st", "tasks", "done", "age", "reason")
-LONGEST_LISTING = 1000
+LONGEST_STORY = 10_000
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The job's number.")]
 UserOption = Annotated[str | None, typer.Option("--user", "-u", help="Only this user's jobs.")]
@@ -84,10 +84,11 @@ def explain(job: JobArgument) -> None:
     from ndif_batch.client import Client
 
     with Client() as client:
-        record = client.job(job).record
+        handle = client.job(job)
+        record = handle.record
         standing = Standing.of(client.service)
         why = explained(waiting_reason(record, standing, client.service.shards(job)), record, standing)
-        events = client.service.events(job, LONGEST_LISTING)
+        events = handle.events(LONGEST_STORY)
         pilots = pilots_say(client.service.newest_pilots([record.model], 1), record.model)
         served = record.state.final or standing.serves(record.model)
     headline = f"job {job} ({record.name}) is {record.state.value}"

@@ -75,7 +75,7 @@ def _options(
 for panel, verbs in {
     RUN: (demo.demo, submit.submit),
     LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
-    CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry),
+    CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry, steer.priority),
     PARTS: (init.init, doctor.doctor, serve.serve, dashboard.dashboard),
 }.items():
     for verb in verbs:

@@ -1,4 +1,4 @@
-"""The verbs that change jobs: cancel, hold, release, retry."""
+"""The verbs that change jobs: cancel, hold, release, retry, priority."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ndif_batch.cli.output import say
 from ndif_batch.cli.report import say_error
-from ndif_batch.errors import NdifBatchError, UnavailableError
+from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from ndif_batch.client import JobHandle
@@ -35,6 +35,20 @@ def release(jobs: Jobs) -> None:
 def retry(jobs: Jobs) -> None:
     """Run again what failed."""
     each(jobs, lambda job: _now(job.retry()))
+
+
+def priority(
+    jobs: Jobs,
+    level: Annotated[str, typer.Argument(metavar="LEVEL", help="low, normal, high, or a whole number.")],
+) -> None:
+    """Let jobs go before those of lower priority; one above normal is an administrator's to give."""
+    from ndif_batch.sweep.resources import PRIORITIES
+
+    try:
+        number = PRIORITIES[level] if level in PRIORITIES else int(level)
+    except ValueError:
+        raise UsageError(f"{level!r} is no priority", hint=f"{', '.join(PRIORITIES)} or a whole number") from None
+    each(jobs, lambda job: f"job {job.id} has the priority {job.set_priority(number).record.priority}")
 
 
 def _now(job: JobHandle) -> str:

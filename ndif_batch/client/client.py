@@ -27,6 +27,7 @@ from ndif_batch.graph.serialize import digest, graph_to_json
 from ndif_batch.graph.validate import constants as constants_of
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.queue.access import USER
+from ndif_batch.queue.api import pages
 from ndif_batch.queue.records import JobRecord, JobSpec, JobState, ModelRecord
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 from ndif_batch.sweep.space import Space
@@ -90,7 +91,13 @@ class Client:
         return self.server if self.settings.url else self.queue
 
     def add_model(self, source: str, name: str, *, dtype: str = "float32", revision: str | None = None) -> ModelInfo:
-        """Bring a model (directory, hub id or GGUF file) into the model cache and tell the queue of it."""
+        """Bring a model (directory, hub id or GGUF file) into the model cache and tell the queue of it.
+
+        Through a server it is the server's cache, and a directory or file of its host.
+        """
+        if self.settings.url:
+            self.server.add_model(source, name, dtype, revision)
+            return self.model_info(name)
         from ndif_batch.models.source import add
 
         _ = self.queue
@@ -104,7 +111,8 @@ class Client:
                 dtype=info.dtype,
                 digest=info.digest,
                 info=info.sites.to_json(),
-            )
+            ),
+            self.settings.user,
         )
         return info
 
@@ -275,11 +283,15 @@ class Client:
         return self._here.run(plan, seed, given | blobs.load(self.settings.blobs, plan.stored))
 
     def recompute(self, job_id: int, count: int, *, seed: int = 0) -> Verified:
-        """Run ``count`` saved tasks of a job again here, each alone, and compare them with its archive.
+        """Run ``count`` saved tasks of a job again, each alone, and compare them with its archive.
+
+        They run here, or where the server is: what it tells it has computed itself.
 
         The archive says which graph, bindings and model; ``seed`` decides which tasks. ``IntegrityError`` if it does
         not, ``ConflictError`` if the model has other weights now, ``NotFoundError`` for a constant that is gone.
         """
+        if self.settings.url:
+            return self.server.recompute(job_id, count, seed)
         from ndif_batch.client.recompute import Described, choose, recompute
 
         results = self.job(job_id).results()
@@ -296,7 +308,12 @@ class Client:
         self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
     ) -> list[JobHandle]:
         """Jobs, newest first; ``before`` is the id to go on from."""
-        return [self._handle(record) for record in self.service.jobs(user, state, limit, before)]
+        found: list[JobRecord] = []
+        for wanted in pages(limit):
+            found += (page := self.service.jobs(user, state, wanted, found[-1].id if found else before))
+            if len(page) < wanted:
+                break
+        return [self._handle(record) for record in found]
 
     def close(self) -> None:
         """Stop the workers that it started and close the queue's connections."""

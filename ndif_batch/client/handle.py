@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ndif_batch.client.completed import POLL_SECONDS, Completed, TaskResult
 from ndif_batch.errors import NotFoundError, TimedOutError
-from ndif_batch.queue.records import JobRecord, JobState, TaskFailure
+from ndif_batch.queue.api import pages
+from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure
 from ndif_batch.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -127,8 +128,21 @@ class JobHandle:
     def failures(self, limit: int = 100) -> list[TaskFailure]:
         """The tasks that failed and why, the first ``limit`` by task; of a failed shard, those that were to run."""
         skipped = Space.from_json(self.record.space).excluded()
-        found = self._queue.failures(self.id, limit)
+        found: list[TaskFailure] = []
+        for wanted in pages(limit):
+            found += (page := self._queue.failures(self.id, wanted, found[-1].task if found else -1))
+            if len(page) < wanted:
+                break
         return found if skipped is None else [failure for failure in found if not skipped[failure.task]]
+
+    def events(self, limit: int = 100) -> list[EventRecord]:
+        """What happened to the job, the newest ``limit``, oldest first."""
+        found: list[EventRecord] = []
+        for wanted in pages(limit):
+            found = (page := self._queue.events(self.id, wanted, found[0].id if found else None)) + found
+            if len(page) < wanted:
+                break
+        return found
 
     def verified(self) -> Verified:
         """What came of running some tasks again alone: the largest deviation of each save, and who deviates."""
@@ -152,6 +166,11 @@ class JobHandle:
     def retry(self) -> JobHandle:
         """Run again what failed."""
         self._queue.retry(self.id, self._actor)
+        return self.refresh()
+
+    def set_priority(self, priority: int) -> JobHandle:
+        """Let the job go before those of lower priority; one above 0 is an administrator's to give."""
+        self._queue.set_priority(self.id, priority, self._actor)
         return self.refresh()
 
     def __repr__(self) -> str:

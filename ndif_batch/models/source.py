@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ndif_batch.errors import ModelError, NotFoundError
+from ndif_batch.errors import ModelError, NotFoundError, UsageError
 from ndif_batch.models.info import FILE, ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER_FILE
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What can be a model's name: it is also that of a directory."""
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
 
@@ -23,6 +27,8 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     ``source`` is a directory with safetensors, a ``.gguf`` file (converted once) or a hub id. An entry that exists
     for the same source, dtype and revision is returned as it is.
     """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a model", hint="letters, digits, and _ . - inside; at most 100")
     target = cache / name
     known = _existing(target, source, dtype, revision)
     if known is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
@@ -32,6 +32,13 @@ MOST = 1000
 
 Limit = Annotated[int, Field(ge=1, le=MOST)]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
+Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+def pages(limit: int) -> Iterator[int]:
+    """The limits of the requests that together give at most ``limit`` of a listing."""
+    for start in range(0, limit, MOST):
+        yield min(MOST, limit - start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,7 @@ class Submission:
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     hold: bool = False
     key: Annotated[str, Field(max_length=200)] | None = None
-    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    priority: Priority = 0
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
     nan: Literal["allow", "error"] = "allow"
     layout: Literal["auto", "solo"] = "auto"
@@ -102,7 +109,19 @@ class ClientQueue(Protocol):
     def tokens_per_second(self, name: str) -> float | None:
         """Tokens that went through the model in a GPU-second of its recent workers; None if it was never measured."""
 
-    @get("/jobs")
+    @delete("/models/{name}", Scope.ADMIN)
+    def remove_model(self, name: str, *, actor: str) -> ModelRecord:
+        """Let no job name a model any more; ``ConflictError`` while one of it waits or runs. What was saved stays."""
+
+    @post("/models/{name}/load", Scope.ADMIN)
+    def load_model(self, name: str, *, actor: str) -> None:
+        """Start a pilot of a model once, with and without work."""
+
+    @put("/models/{name}/pin")
+    def pin_model(self, name: str, pilots: Annotated[int, Field(ge=0, le=10_000)], *, actor: str) -> None:
+        """Keep so many pilots of a model with and without work; 0 ends that."""
+
+    @get("/jobs", following=lambda page: {"before": page[-1].id})
     def jobs(
         self, user: str | None = None, state: JobState | None = None, limit: Limit = 100, before: Id | None = None
     ) -> list[JobRecord]:
@@ -128,21 +147,30 @@ class ClientQueue(Protocol):
     def retry(self, job_id: Id, actor: str) -> JobRecord:
         """Run again what failed; ``ConflictError`` if nothing did."""
 
+    @put("/jobs/{job_id}/priority", Scope.WRITE)
+    def set_priority(self, job_id: Id, priority: Priority, actor: str) -> JobRecord:
+        """Lease a job before those of lower priority; one above 0 is for administrators to give.
+
+        ``ConflictError`` if the job has ended.
+        """
+
     @get("/jobs/{job_id}/shards")
     def shards(self, job_id: Id) -> list[ShardRecord]:
         """All shards of a job in order."""
 
-    @get("/jobs/{job_id}/failures")
-    def failures(self, job_id: Id, limit: Limit = 100) -> list[TaskFailure]:
-        """The first failed tasks of a job, and why."""
+    @get("/jobs/{job_id}/failures", following=lambda page: {"after": page[-1].task})
+    def failures(
+        self, job_id: Id, limit: Limit = 100, after: Annotated[int, Field(ge=-1, lt=2**31)] = -1
+    ) -> list[TaskFailure]:
+        """The first failed tasks of a job, and why; ``after`` is the task to go on from."""
 
     @get("/jobs/{job_id}/verified")
     def verified(self, job_id: Id) -> Verified:
         """What came of running some of a job's tasks again alone."""
 
-    @get("/events")
-    def events(self, job_id: Id | None = None, limit: Limit = 100) -> list[EventRecord]:
-        """The newest events, of one job if given, oldest first."""
+    @get("/events", following=lambda page: {"before": page[0].id})
+    def events(self, job_id: Id | None = None, limit: Limit = 100, before: Id | None = None) -> list[EventRecord]:
+        """The newest events, of one job if given, oldest first; ``before`` is the id to go on from."""
 
     @get("/results")
     def with_results(self, job_ids: Annotated[Sequence[Id], Field(max_length=MOST)]) -> list[int]:
@@ -253,6 +281,17 @@ class Api(ClientQueue, Protocol):
     def me(self) -> Caller:
         """Who asks, and what their token opens."""
 
+    @post("/models", Scope.ADMIN, patient=True)
+    def add_model(self, source: str, name: str, dtype: str = "float32", revision: str | None = None) -> ModelRecord:
+        """Bring a model into the server's model cache and let jobs use it.
+
+        ``source`` is a directory or a .gguf file of the server's host, or a hub id.
+        """
+
+    @post("/models/{name}/evict", Scope.ADMIN)
+    def evict_model(self, name: str) -> list[str]:
+        """Let every pilot of a model end in good order, and end its pin; the names of the pilots."""
+
     @get("/models/{name}/entry")
     def model_entry(self, name: str) -> ModelEntry:
         """What is known of a model, and its tokenizer."""
@@ -268,6 +307,12 @@ class Api(ClientQueue, Protocol):
     @get("/jobs/{job_id}/damage")
     def damage(self, job_id: Id) -> list[Damage]:
         """The files of a job's archive that are not as they were written."""
+
+    @post("/jobs/{job_id}/recompute", patient=True)
+    def recompute(
+        self, job_id: Id, count: Annotated[int, Field(ge=1, le=MOST)], seed: Annotated[int, Field(lt=2**63)] = 0
+    ) -> Verified:
+        """Run ``count`` saved tasks of a job again, each alone, and compare them with its archive."""
 
     @post("/pilots/{name}/drain", Scope.ADMIN)
     def drain_pilot(self, name: str) -> None:

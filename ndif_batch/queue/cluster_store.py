@@ -20,6 +20,7 @@ from ndif_batch.queue.cluster import (
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.figures import ArchiveFigures, JobFigures, JobFilter, Pulse
 from ndif_batch.queue.records import JobRecord, Json, WorkerRecord
+from ndif_batch.queue.wishes import load_name, pause_name
 
 
 class ClusterQueue:
@@ -207,8 +208,17 @@ class ClusterQueue:
 
     def pause(self, model: str | None = None, *, actor: str) -> None:
         """Lease nothing more, of one model if given; what is leased goes on."""
-        self.set_settings({controls.pause_name(model): True}, actor=actor)
+        self.set_settings({pause_name(model): True}, actor=actor)
 
     def resume(self, model: str | None = None, *, actor: str) -> None:
         """End a pause."""
-        self.set_settings({controls.pause_name(model): False}, actor=actor)
+        self.set_settings({pause_name(model): False}, actor=actor)
+
+    def let_go(self, model: str, *, actor: str) -> None:
+        """Keep and start no pilot of a model without work any more."""
+        with self._database.write() as tx:
+            controls.put(tx, controls.no_pilots(tx, model), actor)
+
+    def loaded(self, models: Iterable[str], *, actor: str) -> None:
+        """Pilots of these models have loaded them: what :meth:`load_model` asked for is done."""
+        self.set_settings({load_name(model): False for model in models}, actor=actor)

@@ -24,11 +24,10 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind
 from ndif_batch.queue.tables import setting
 from ndif_batch.queue.transitions import record
+from ndif_batch.queue.wishes import PAUSE, load_name, pin_name
 from ndif_batch.scheduling.policy import HALF_LIFE_HOURS
 
 HALF_LIFE = "half_life_hours"
-PAUSE = "pause"
-"""The setting that pauses everything; ``pause:<model>`` pauses one model."""
 
 
 def every(tx: Transaction) -> dict[str, Any]:
@@ -46,9 +45,10 @@ def put(tx: Transaction, changes: Mapping[str, Any], actor: str) -> None:
         record(tx, EventKind.SETTING_CHANGED, actor, {"name": name, "value": value})
 
 
-def pause_name(model: str | None) -> str:
-    """The setting that pauses ``model``, or everything."""
-    return PAUSE if model is None else f"{PAUSE}:{model}"
+def no_pilots(tx: Transaction, model: str) -> dict[str, Any]:
+    """The changes of the settings after which no pilot of ``model`` is kept or started without work."""
+    wishes: dict[str, Any] = {pin_name(model): 0, load_name(model): False}
+    return {name: none for name, none in wishes.items() if every(tx).get(name)}
 
 
 @cache

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive.integrity import Problem
 
 SECONDS = 300.0
+PATIENT = httpx.Timeout(SECONDS, read=None)
 UNIX = "unix:"
 ENDPOINTS = endpoints(Api)
 
@@ -69,11 +70,22 @@ class Line:
         query: Mapping[str, Any] | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        patient: bool = False,
     ) -> httpx.Response:
-        """The server's answer; raises the error that it tells, ``UnavailableError`` if there is none."""
+        """The server's answer, however long it takes if ``patient``.
+
+        Raises the error that it tells, ``UnavailableError`` if there is none.
+        """
         kind = {} if body is None else {"Content-Type": "application/json"}
         try:
-            reply = self._http.request(verb, path, params=query, content=body, headers={**kind, **(headers or {})})
+            reply = self._http.request(
+                verb,
+                path,
+                params=query,
+                content=body,
+                headers={**kind, **(headers or {})},
+                timeout=PATIENT if patient else httpx.USE_CLIENT_DEFAULT,
+            )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"the server at {self.url} does not answer: {reason}") from None
@@ -106,7 +118,11 @@ class HttpQueue:
         asked = {one.name: given.get(one.name) for one in endpoint.at(Where.QUERY)}
         query = {name: _text(value) for name, value in asked.items() if value is not None}
         reply = self._line.send(
-            endpoint.route.verb, endpoint.path.format_map(where), query=query, body=_body(endpoint, given)
+            endpoint.route.verb,
+            endpoint.path.format_map(where),
+            query=query,
+            body=_body(endpoint, given),
+            patient=endpoint.route.patient,
         )
         return _answer(endpoint, reply, self._line.url)
 

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Integer, Select, Update, delete, exists, func, select, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
-from ndif_batch.queue import states, tallies
+from ndif_batch.queue import states, tallies, users
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobRecord, JobState, ShardRecord, ShardState
 from ndif_batch.queue.rows import job_query, job_record, state_in, with_failed_tasks
 from ndif_batch.queue.sets import asked, given, is_one_of, locked
 from ndif_batch.queue.tables import job, shard, shard_check, task_error
-from ndif_batch.queue.transitions import move_jobs, move_shards
+from ndif_batch.queue.transitions import move_jobs, move_shards, record
 
 
 def some(tx: Transaction, where: ColumnElement[bool]) -> list[JobRecord]:
@@ -102,6 +102,18 @@ def retry(tx: Transaction, job_id: int, actor: str) -> None:
     _move(tx, job_id, EventKind.JOB_RETRIED, actor=actor, target=target, values=counts)
     if get(tx, job_id).removed_at is not None:  # asked last, when nobody else can change the row any more
         raise ConflictError(f"the results of job {job_id} were removed", hint="submit it again")
+    tallies.changed(tx, job_id)
+
+
+def prioritize(tx: Transaction, job_id: int, priority: int, actor: str) -> None:
+    """Lease it before those of lower priority from now on; ``NotAllowedError`` for more than ``actor`` may give."""
+    users.require_priority(tx, priority, actor)
+    state = lock(tx, [job_id]).get(job_id)
+    before = get(tx, job_id).priority
+    if state is None or state.final:
+        raise ConflictError(f"job {job_id} is {state} and has no turn any more")
+    tx.connection.execute(update(job).where(job.c.id == job_id).values(priority=priority))
+    record(tx, EventKind.JOB_PRIORITIZED, actor, {"priority": priority, "before": before}, job_id=job_id)
     tallies.changed(tx, job_id)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
 
 from sqlalchemy import func, select
 
@@ -69,29 +72,39 @@ def shards(tx: Transaction, job_id: int) -> list[ShardRecord]:
     return shard_records(tx.connection.execute(query).mappings())
 
 
-def failures(tx: Transaction, job_id: int, limit: int) -> list[TaskFailure]:
-    """The first ``limit`` failed tasks of a job, by task; those of a failed shard each tell the shard's reason."""
+def failures(tx: Transaction, job_id: int, limit: int, after: int) -> list[TaskFailure]:
+    """The first ``limit`` failed tasks beyond ``after``, by task; those of a failed shard each tell its reason."""
     jobs.get(tx, job_id)
     columns = (task_error.c.task, task_error.c.code, task_error.c.message, task_error.c.node)
-    single = select(*columns).where(task_error.c.job_id == job_id).order_by(task_error.c.task).limit(limit)
+    later = (task_error.c.job_id == job_id) & (task_error.c.task > after)
+    single = select(*columns).where(later).order_by(task_error.c.task).limit(limit)
     whole = (
         select(shard.c.first_task, shard.c.tasks, shard.c.code, shard.c.reason)
-        .where(with_failed_tasks(job_id), shard.c.state == ShardState.FAILED)
+        .where(
+            with_failed_tasks(job_id),
+            shard.c.state == ShardState.FAILED,
+            shard.c.first_task + shard.c.tasks > after + 1,
+        )
         .order_by(shard.c.first_task)
         .limit(limit)
     )
-    found = [TaskFailure(*row) for row in tx.connection.execute(single)]
-    for first, tasks, code, reason in tx.connection.execute(whole):
-        found += [TaskFailure(task, code, reason) for task in range(first, first + min(tasks, limit))]
-    return sorted(found, key=lambda failure: failure.task)[:limit]
+    own = (TaskFailure(*row) for row in tx.connection.execute(single))
+    shards_own = (
+        TaskFailure(task, code, reason)
+        for first, tasks, code, reason in tx.connection.execute(whole)
+        for task in range(max(first, after + 1), first + tasks)
+    )
+    return list(islice(merge(own, shards_own, key=attrgetter("task")), limit))
 
 
-def events(tx: Transaction, job_id: int | None, limit: int) -> list[EventRecord]:
-    """The newest ``limit`` events, of one job if given, oldest first."""
+def events(tx: Transaction, job_id: int | None, limit: int, before: int | None) -> list[EventRecord]:
+    """The newest ``limit`` events older than number ``before``, of one job if given, oldest first."""
     query = select(event).order_by(event.c.id.desc()).limit(limit)
     if job_id is not None:
         jobs.get(tx, job_id)
         query = query.where(event.c.job_id == job_id)
+    if before is not None:
+        query = query.where(event.c.id < before)
     rows = tx.connection.execute(query).mappings().all()
     return [event_record(row) for row in reversed(rows)]
 

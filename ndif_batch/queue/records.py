@@ -54,6 +54,7 @@ class EventKind(StrEnum):
     """What happened; most kinds are a transition of :mod:`ndif_batch.queue.states`."""
 
     MODEL_ADDED = "model.added"
+    MODEL_REMOVED = "model.removed"
     JOB_SUBMITTED = "job.submitted"
     JOB_HELD = "job.held"
     JOB_RELEASED = "job.released"
@@ -62,6 +63,7 @@ class EventKind(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     JOB_RETRIED = "job.retried"
+    JOB_PRIORITIZED = "job.prioritized"
     RESULTS_REMOVED = "results.removed"
     SHARD_LEASED = "shard.leased"
     SHARD_DONE = "shard.done"

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from sqlalchemy import literal, or_, select, text, update
 
 from ndif_batch.errors import ConflictError, NotAllowedError
-from ndif_batch.queue import jobs
-from ndif_batch.queue.cluster import Role
+from ndif_batch.queue import jobs, users
 from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobRecord, JobState, Json
 from ndif_batch.queue.rows import state_in
-from ndif_batch.queue.tables import KEPT, job, user
+from ndif_batch.queue.tables import KEPT, job
 from ndif_batch.queue.transitions import record
 
 EARLIER = 16
@@ -56,7 +55,7 @@ def give_up(tx: Transaction, job_id: int, actor: str) -> JobRecord:
     ``ConflictError`` before it has ended, ``NotAllowedError`` for who is neither its user nor an administrator.
     """
     found = jobs.get(tx, job_id)
-    if actor != found.user and not _is_admin(tx, actor):
+    if actor != found.user and not users.is_admin(tx, actor):
         raise NotAllowedError(f"job {job_id} belongs to {found.user!r}, not to {actor!r}")
     if not found.state.final:
         raise ConflictError(f"job {job_id} is {found.state}; its results cannot go yet", hint="cancel it first")
@@ -101,7 +100,3 @@ def deleted(tx: Transaction, job_id: int) -> None:
 def given_up(tx: Transaction) -> list[JobRecord]:
     """The jobs whose results are given up and not known to be deleted."""
     return jobs.some(tx, job.c.removed_at.is_not(None) & (job.c.archive_bytes > 0))
-
-
-def _is_admin(tx: Transaction, name: str) -> bool:
-    return tx.connection.scalar(select(user.c.role).where(user.c.name == name)) == Role.ADMIN

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
@@ -20,6 +20,7 @@ ACTOR = "actor"
 """The argument that is never sent: the token says who acts."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Following: TypeAlias = Callable[[Sequence[Any]], Mapping[str, Any]]
 
 
 class Where(StrEnum):
@@ -32,11 +33,16 @@ class Where(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which request a method is, and the scope that it needs."""
+    """Which request a method is, and the scope that it needs; the answer to a ``patient`` one may take long.
+
+    Of a listing ``following`` tells from a full page which arguments the request of the next one has in their place.
+    """
 
     verb: str
     path: str
     scope: Scope
+    patient: bool = False
+    following: Following | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +108,24 @@ class Endpoint:
         return TypeAdapter(self.body_type)
 
 
-def get(path: str, scope: Scope = Scope.READ) -> Callable[[Method], Method]:
+def get(path: str, scope: Scope = Scope.READ, *, following: Following | None = None) -> Callable[[Method], Method]:
     """The method asks and changes nothing; arguments that are not in the path are its query."""
-    return _routed("GET", path, scope)
+    return _routed(Route("GET", path, scope, following=following))
 
 
-def post(path: str, scope: Scope = Scope.WRITE) -> Callable[[Method], Method]:
+def post(path: str, scope: Scope = Scope.WRITE, *, patient: bool = False) -> Callable[[Method], Method]:
     """The method changes something; arguments that are not in the path are its body."""
-    return _routed("POST", path, scope)
+    return _routed(Route("POST", path, scope, patient=patient))
 
 
 def put(path: str, scope: Scope = Scope.ADMIN) -> Callable[[Method], Method]:
     """The method sets something to what it is given; repeated, it does no more."""
-    return _routed("PUT", path, scope)
+    return _routed(Route("PUT", path, scope))
 
 
 def delete(path: str, scope: Scope = Scope.WRITE) -> Callable[[Method], Method]:
     """The method takes something away."""
-    return _routed("DELETE", path, scope)
+    return _routed(Route("DELETE", path, scope))
 
 
 def endpoints(protocol: type) -> Mapping[str, Endpoint]:
@@ -132,9 +138,9 @@ def endpoints(protocol: type) -> Mapping[str, Endpoint]:
     return found
 
 
-def _routed(verb: str, path: str, scope: Scope) -> Callable[[Method], Method]:
+def _routed(route: Route) -> Callable[[Method], Method]:
     def mark(method: Method) -> Method:
-        setattr(method, "route", Route(verb, path, scope))  # noqa: B010 -- a function's own attribute
+        setattr(method, "route", route)  # noqa: B010 -- a function's own attribute
         return method
 
     return mark

@@ -42,6 +42,8 @@ from ndif_batch.queue.records import (
     TaskFailure,
     WorkerRecord,
 )
+from ndif_batch.queue.transitions import SYSTEM
+from ndif_batch.queue.wishes import load_name, pin_name
 
 
 class Queue(ClusterQueue):
@@ -71,10 +73,25 @@ class Queue(ClusterQueue):
     ) -> None:
         self.close()
 
-    def add_model(self, model: ModelRecord) -> ModelRecord:
+    def add_model(self, model: ModelRecord, actor: str = SYSTEM) -> ModelRecord:
         """Register a model, or update where it lies; ``ConflictError`` if its name stands for other weights."""
         with self._database.write() as tx:
-            return models.add(tx, model)
+            return models.add(tx, model, actor)
+
+    def remove_model(self, name: str, *, actor: str) -> ModelRecord:
+        """Let no job name a model any more; ``ConflictError`` while one of it waits or runs. What was saved stays."""
+        with self._database.write() as tx:
+            return models.remove(tx, name, actor)
+
+    def pin_model(self, name: str, pilots: int, *, actor: str) -> None:
+        """Keep so many pilots of a model with and without work; 0 ends that."""
+        with self._database.write() as tx:
+            models.wish(tx, name, {pin_name(name): pilots}, actor)
+
+    def load_model(self, name: str, *, actor: str) -> None:
+        """Start a pilot of a model once, with and without work."""
+        with self._database.write() as tx:
+            models.wish(tx, name, {load_name(name): True}, actor)
 
     def models(self) -> list[ModelRecord]:
         """All models by name."""
@@ -142,6 +159,12 @@ class Queue(ClusterQueue):
             jobs.retry(tx, job_id, actor)
             return jobs.get(tx, job_id)
 
+    def set_priority(self, job_id: int, priority: int, actor: str) -> JobRecord:
+        """Lease a job before those of lower priority; ``NotAllowedError`` for more than its user may give."""
+        with self._database.write() as tx:
+            jobs.prioritize(tx, job_id, priority, actor)
+            return jobs.get(tx, job_id)
+
     def give_up_results(self, job_id: int, actor: str) -> JobRecord:
         """Let the results of an ended job be deleted; ``NotAllowedError`` unless they are ``actor``'s to give up."""
         with self._database.write() as tx:
@@ -181,15 +204,15 @@ class Queue(ClusterQueue):
         with self._database.read() as tx:
             return reading.shards(tx, job_id)
 
-    def failures(self, job_id: int, limit: int = 100) -> list[TaskFailure]:
-        """The first ``limit`` failed tasks of a job; those of a failed shard each tell the shard's reason."""
+    def failures(self, job_id: int, limit: int = 100, after: int = -1) -> list[TaskFailure]:
+        """The first ``limit`` failed tasks of a job beyond task ``after``; those of a failed shard tell its reason."""
         with self._database.read() as tx:
-            return reading.failures(tx, job_id, limit)
+            return reading.failures(tx, job_id, limit, after)
 
-    def events(self, job_id: int | None = None, limit: int = 100) -> list[EventRecord]:
-        """The newest ``limit`` events, of one job if given, oldest first."""
+    def events(self, job_id: int | None = None, limit: int = 100, before: int | None = None) -> list[EventRecord]:
+        """The newest ``limit`` events older than number ``before``, of one job if given, oldest first."""
         with self._database.read() as tx:
-            return reading.events(tx, job_id, limit)
+            return reading.events(tx, job_id, limit, before)
 
     def verified(self, job_id: int) -> Verified:
         """What came of running some of a job's tasks again alone, in the shards that are done."""

@@ -23,13 +23,14 @@ def submit(tx: Transaction, spec: JobSpec) -> JobRecord:
     """A new job, or the one that its user submitted under the same key.
 
     ``NotFoundError`` for an unknown model; ``ConflictError`` for a disabled one, or a key that stands for another
-    experiment; ``NotAllowedError`` with the number that would be over a quota; ``UsageError`` unless the shards cover
-    the tasks in order.
+    experiment; ``NotAllowedError`` with the number that would be over a quota, or for a priority that is not its user's
+    to give; ``UsageError`` unless the shards cover the tasks in order.
     """
     _check_shards(spec)
     if not models.get(tx, spec.model).enabled:
         raise ConflictError(f"model {spec.model!r} is disabled", hint="ask an administrator, or choose another model")
     users.ensure(tx, spec.user)
+    users.require_priority(tx, spec.priority, spec.user)
     tx.insert_new(graph, {"digest": spec.graph_digest, "body": spec.graph, "created_at": tx.now})
     job_id = tx.insert_new(job, _row(tx, spec))
     if job_id is None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy import (
     RowMapping,
+    exists,
     func,
     select,
     update,
 )
 
-from ndif_batch.errors import ConflictError, NotFoundError, UsageError
+from ndif_batch.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from ndif_batch.queue.access import check_user_name
 from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
 from ndif_batch.queue.database import Transaction
@@ -21,6 +22,7 @@ from ndif_batch.queue.records import EventKind, ShardState
 from ndif_batch.queue.rows import state_in
 from ndif_batch.queue.tables import job, shard, usage, user
 from ndif_batch.queue.transitions import record
+from ndif_batch.scheduling.policy import HIGHEST_OF_USERS
 
 QUOTAS = ("pending_tasks", "running_shards", "archive_bytes")
 INTERNAL = ("used", "used_at", "served_at", "leased_shards", "leased_tokens")
@@ -83,6 +85,22 @@ def set_quotas(tx: Transaction, name: str, quotas: Quotas, actor: str) -> None:
 def set_role(tx: Transaction, name: str, role: Role, actor: str) -> None:
     """What a user may do from now on, with the tokens that they have already, too."""
     _change(tx, name, {"role": role}, actor)
+
+
+def is_admin(tx: Transaction, name: str) -> bool:
+    """Whether a user is an administrator."""
+    return tx.connection.scalar(select(user.c.role).where(user.c.name == name)) == Role.ADMIN
+
+
+def require_priority(tx: Transaction, priority: int, actor: str) -> None:
+    """``NotAllowedError`` for a priority that is an administrator's to give, where there is one."""
+    if priority <= HIGHEST_OF_USERS or is_admin(tx, actor):
+        return
+    if tx.connection.scalar(select(exists().where(user.c.role == Role.ADMIN))):
+        raise NotAllowedError(
+            f"{actor!r} may not give the priority {priority}: users give {HIGHEST_OF_USERS} and less",
+            hint="ask an administrator to run `ndif-batch priority`",
+        )
 
 
 def lock(tx: Transaction, names: Collection[str]) -> dict[str, int]:

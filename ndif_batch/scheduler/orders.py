@@ -25,3 +25,12 @@ def kill(queue: Queue, launcher: Launcher, pilot: PilotRecord, *, actor: str, re
     queue.update_pilot(pilot.id, pilot.state, PilotState.ENDED, reason=reason, actor=actor)
     if pilot.worker_id is not None:
         queue.lose_worker(pilot.worker_id, died=False, reason=reason, actor=actor)
+
+
+def evict(queue: Queue, launcher: Launcher, model: str, *, actor: str, reason: str) -> list[str]:
+    """Drain every pilot of a model and keep none any more; their names. Work that waits starts new ones."""
+    queue.let_go(queue.model(model).name, actor=actor)
+    pilots = [pilot for pilot in queue.pilots() if pilot.model == model]
+    for pilot in pilots:
+        drain(queue, launcher, pilot, actor=actor, reason=reason)
+    return [pilot.name for pilot in pilots]

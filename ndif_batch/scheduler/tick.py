@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from secrets import token_hex
-from typing import Any
 
 import structlog
 
 from ndif_batch import launcher
-from ndif_batch.config import ModelPilots, Settings
+from ndif_batch.config import Settings
 from ndif_batch.errors import UnavailableError, UsageError
 from ndif_batch.launcher import Launcher, Observed, PilotRequest
 from ndif_batch.queue import Queue
 from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.records import WorkerRecord
+from ndif_batch.queue.wishes import paused, pinned, wanted_now
 from ndif_batch.scheduler import views
 from ndif_batch.scheduler.deletion import delete_given_up, expire
 from ndif_batch.scheduler.janitor import Janitor
@@ -71,21 +71,29 @@ class Scheduler:
         ended = self._reconcile(observed)
         cluster, busy = self.settings.cluster, BUSY_BEATS * self.settings.heartbeat_seconds
         waiting = self.queue.backlog()
-        recent = self.queue.newest_pilots(views.wanted(waiting, cluster), views.RECENT_ENDS)
+        settings = self.queue.settings()
+        minimum = views.minimums(cluster, settings)
+        recent = self.queue.newest_pilots(sorted({*waiting, *minimum}), views.RECENT_ENDS)
         pilots = [pilot for pilot in recent if not pilot.state.final]
         workers = self._workers(recent)
         now = self.queue.now()
         seen = [views.view(pilot, workers.get(pilot.worker_id or 0), now, busy) for pilot in pilots]
-        backlog = views.backlogs(waiting, cluster, views.in_vain(recent, workers))
-        frozen = {*self._paused(backlog), *views.backing_off(recent, workers, cluster, now)}
+        loaded = views.ready(pilots, workers).intersection(wanted_now(settings))
+        self.queue.loaded(sorted(loaded), actor=ACTOR)
+        backlog = views.backlogs(waiting, cluster, views.in_vain(recent, workers), minimum)
+        frozen = {
+            *(model for model in backlog if paused(settings, model)),
+            *views.backing_off(recent, workers, cluster, now),
+        }
         shares = {user.name: user.shares for user in self.queue.users()}
         decisions = pilots_wanted(
             views.capped(backlog, frozen, seen), seen, views.limits(cluster), now.timestamp(), shares
         )
+        stays = {*pinned(settings), *(model for model, own in cluster.models.items() if own.minimum)}
         drained = [pilot for pilot in pilots if pilot.name in decisions.drain]
         for pilot in drained:
             drain(self.queue, self.launcher, pilot, actor=ACTOR, reason="not needed")
-        started = [name for start in decisions.start for name in self._start(start)]
+        started = [name for start in decisions.start for name in self._start(start, start.model in stays)]
         return Ticked(True, tuple(started), tuple(pilot.name for pilot in drained), tuple(ended))
 
     def resign(self) -> None:
@@ -96,10 +104,6 @@ class Scheduler:
         return self.queue.acquire_leader(
             LEADER, self.holder, max(LEADS_SECONDS, 3 * self.settings.cluster.tick_seconds)
         )
-
-    def _paused(self, models: Mapping[str, Any]) -> set[str]:
-        settings = self.queue.settings()
-        return {model for model in models if settings.get("pause") or settings.get(f"pause:{model}")}
 
     def _reconcile(self, observed: Mapping[str, Observed]) -> list[str]:
         cluster, silent = self.settings.cluster, timedelta(seconds=self.settings.lease_seconds)
@@ -138,25 +142,25 @@ class Scheduler:
         ids = {pilot.worker_id for pilot in pilots if pilot.worker_id is not None}
         return {worker.id: worker for worker in self.queue.workers(ids)}
 
-    def _start(self, start: Start) -> list[str]:
+    def _start(self, start: Start, stays: bool) -> list[str]:
         started = []
         for _ in range(start.count):
             if not self._leads():
                 break
-            name = self._start_one(start)
+            name = self._start_one(start, stays)
             if name is None:
                 break
             started.append(name)
         return started
 
-    def _start_one(self, start: Start) -> str | None:
-        """The name of a pilot that was started; None if the launcher refuses now."""
+    def _start_one(self, start: Start, stays: bool) -> str | None:
+        """The name of a pilot that was started, which ``stays`` without work; None if the launcher refuses now."""
         name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', start.model)[:48].strip('.-_') or 'model'}-{self.token()}"
         cluster = self.settings.cluster
         resources = {"timeout_min": int(start.walltime_seconds // 60), **views.resources(cluster, start.model)}
         pilot = self.queue.add_pilot(name, start.model, cluster.launcher, resources, actor=ACTOR)
         try:
-            external_id = self.launcher.start(self._request(pilot))
+            external_id = self.launcher.start(self._request(pilot, stays))
         except (UsageError, UnavailableError) as error:
             log.error("pilot.refused", pilot=name, reason=error.message)
             self._move(pilot, PilotState.FAILED, error.message)
@@ -170,13 +174,12 @@ class Scheduler:
             pilot.id, PilotState.REQUESTED, state, external_id=external_id, reason=reason, actor=ACTOR
         )
 
-    def _request(self, pilot: PilotRecord) -> PilotRequest:
-        cluster = self.settings.cluster
+    def _request(self, pilot: PilotRecord, stays: bool) -> PilotRequest:
         own_variables = {PILOT: pilot.name, WALLTIME: str(60 * pilot.resources["timeout_min"])}
         return PilotRequest(
             pilot.name,
             pilot.model,
             resources=pilot.resources,
             environment=self.settings.environment() | own_variables,
-            idle_seconds=None if cluster.models.get(pilot.model, ModelPilots()).minimum else 2 * cluster.idle_seconds,
+            idle_seconds=None if stays else 2 * self.settings.cluster.idle_seconds,
         )

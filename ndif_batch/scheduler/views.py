@@ -10,6 +10,7 @@ from typing import Any
 from ndif_batch.config import ClusterSettings, ModelPilots
 from ndif_batch.queue.cluster import ModelBacklog, PilotRecord, PilotState
 from ndif_batch.queue.records import WorkerRecord
+from ndif_batch.queue.wishes import pinned, wanted_now
 from ndif_batch.scheduler.reconcile import has_worked
 from ndif_batch.scheduling.cluster import Backlog, Limits, PilotPhase, PilotView
 
@@ -48,22 +49,28 @@ def resources(cluster: ClusterSettings, model: str) -> dict[str, Any]:
     return {**cluster.resources, **cluster.models.get(model, ModelPilots()).resources}
 
 
-def wanted(waiting: Iterable[str], cluster: ClusterSettings) -> list[str]:
-    """The models for which something waits, or that keep pilots without work."""
-    return sorted({*waiting, *(model for model, own in cluster.models.items() if own.minimum)})
+def minimums(cluster: ClusterSettings, settings: Mapping[str, Any]) -> dict[str, int]:
+    """How many pilots each model has without work, too: as configured, as pinned, or until one has loaded it."""
+    least: dict[str, int] = {model: own.minimum for model, own in cluster.models.items() if own.minimum}
+    for wished in (pinned(settings), dict.fromkeys(wanted_now(settings), 1)):
+        least |= {model: max(least.get(model, 0), count) for model, count in wished.items()}
+    return least
 
 
 def backlogs(
-    waiting: Mapping[str, ModelBacklog], cluster: ClusterSettings, in_vain: Mapping[str, float]
+    waiting: Mapping[str, ModelBacklog],
+    cluster: ClusterSettings,
+    in_vain: Mapping[str, float],
+    minimum: Mapping[str, int],
 ) -> dict[str, Backlog]:
     """What waits for each model, with those that keep pilots without work; ``in_vain`` is how long pilots lived so."""
     return {
-        model: _backlog(model, waiting.get(model, NOTHING), cluster, in_vain.get(model, 0.0))
-        for model in wanted(waiting, cluster)
+        model: _backlog(model, waiting.get(model, NOTHING), cluster, in_vain.get(model, 0.0), minimum.get(model, 0))
+        for model in sorted({*waiting, *minimum})
     }
 
 
-def _backlog(model: str, one: ModelBacklog, cluster: ClusterSettings, in_vain: float) -> Backlog:
+def _backlog(model: str, one: ModelBacklog, cluster: ClusterSettings, in_vain: float, minimum: int) -> Backlog:
     own, given = cluster.models.get(model, ModelPilots()), resources(cluster, model)
     return Backlog(
         tokens=one.tokens,
@@ -74,7 +81,7 @@ def _backlog(model: str, one: ModelBacklog, cluster: ClusterSettings, in_vain: f
         load_seconds=max(one.load_seconds or cluster.load_seconds, LONGER * in_vain),
         gpus=_gpus(given),
         partition=_partition(given),
-        minimum=own.minimum,
+        minimum=minimum,
         maximum=own.maximum,
     )
 
@@ -129,6 +136,13 @@ def in_vain(pilots: Sequence[PilotRecord], workers: Mapping[int, WorkerRecord]) 
         if pilot.state is PilotState.FAILED and pilot.started_at and pilot.ended_at
         if not has_worked(workers.get(pilot.worker_id or 0))
     }
+
+
+def ready(pilots: Iterable[PilotRecord], workers: Mapping[int, WorkerRecord]) -> set[str]:
+    """The models that a running pilot has loaded."""
+    running = (pilot for pilot in pilots if pilot.state is PilotState.RUNNING)
+    inside = (workers.get(pilot.worker_id or 0) for pilot in running)
+    return {worker.model for worker in inside if worker is not None and worker.ready_at is not None}
 
 
 def capped(backlog: Mapping[str, Backlog], models: Iterable[str], pilots: Sequence[PilotView]) -> dict[str, Backlog]:

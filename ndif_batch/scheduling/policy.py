@@ -9,6 +9,9 @@ from math import fsum
 DEFAULT_SHARES = 1.0
 """The shares of a user for whom none are set."""
 
+HIGHEST_OF_USERS = 0
+"""The highest priority that users give their jobs; more is an administrator's to give."""
+
 AGE_SECONDS = 7 * 24 * 3600.0
 """The wait that weighs as much as the whole range of fair share; Slurm's ``PriorityMaxAge``, but without its cap."""
 

@@ -18,7 +18,7 @@ from ndif_batch.client.plan import Plan
 from ndif_batch.config import Settings
 from ndif_batch.errors import NotAllowedError, NotFoundError, UsageError
 from ndif_batch.graph.serialize import graph_from_json
-from ndif_batch.launcher import open_launcher
+from ndif_batch.launcher import Launcher, open_launcher
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER
 from ndif_batch.queue.access import SESSION_LASTS, Caller, NewToken, Scope, TokenRecord
@@ -35,6 +35,8 @@ from ndif_batch.queue.records import (
     WorkerRecord,
 )
 from ndif_batch.scheduler import orders
+from ndif_batch.scheduling.policy import HIGHEST_OF_USERS
+from ndif_batch.server.apart import ADD_MODEL, RECOMPUTE, Apart
 from ndif_batch.server.spaces import space_from
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 
@@ -52,6 +54,7 @@ class CallerQueue:
     caller: Caller
     queue: LocalQueue
     server_settings: Settings
+    apart: Apart
 
     def me(self) -> Caller:
         """Who asks."""
@@ -74,6 +77,29 @@ class CallerQueue:
         info = ModelInfo.read(Path(self.queue.model(name).path))
         return ModelEntry(info.to_json(), _text(info.directory / TOKENIZER), _text(info.weights / "config.json"))
 
+    def add_model(self, source: str, name: str, dtype: str = "float32", revision: str | None = None) -> ModelRecord:
+        """A new model, brought here by a process of its own: it takes memory and time."""
+        whose = self._settings_of_caller()
+        self.apart.call(ADD_MODEL, whose, source=source, name=name, dtype=dtype, revision=revision)
+        return self.queue.model(name)
+
+    def remove_model(self, name: str, *, actor: str) -> ModelRecord:
+        """No more jobs of a model."""
+        return self.queue.remove_model(name, actor=actor)
+
+    def load_model(self, name: str, *, actor: str) -> None:
+        """A pilot of a model."""
+        self.queue.load_model(name, actor=actor)
+
+    def pin_model(self, name: str, pilots: int, *, actor: str) -> None:
+        """Pilots of a model that stay."""
+        self.queue.pin_model(name, pilots, actor=actor)
+
+    def evict_model(self, name: str) -> list[str]:
+        """No pilots of a model."""
+        actor = self.caller.user
+        return orders.evict(self.queue, self._launcher(), name, actor=actor, reason=f"evicted by {actor}")
+
     def jobs(
         self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
     ) -> list[JobRecord]:
@@ -89,8 +115,7 @@ class CallerQueue:
 
     def submit(self, submission: Submission) -> JobRecord:
         """A job of theirs; a priority above that of others is for administrators."""
-        if submission.priority > 0:
-            self.caller.require(Scope.ADMIN)
+        self._require_priority(submission.priority)
         with_fraction = VERIFY_FRACTION if submission.verify_fraction is None else submission.verify_fraction
         client, plan = self._planned(submission)
         return client.submit(
@@ -131,25 +156,30 @@ class CallerQueue:
         """Run again what failed of a job of theirs."""
         return self.queue.retry(self._own(job_id).id, actor)
 
+    def set_priority(self, job_id: int, priority: int, actor: str) -> JobRecord:
+        """The priority of a job of theirs; one above that of others is for administrators to give."""
+        self._require_priority(priority)
+        return self.queue.set_priority(self._own(job_id).id, priority, actor)
+
     def shards(self, job_id: int) -> list[ShardRecord]:
         """The shards of a job that they may see."""
         return self.queue.shards(self.job(job_id).id)
 
-    def failures(self, job_id: int, limit: int = 100) -> list[TaskFailure]:
+    def failures(self, job_id: int, limit: int = 100, after: int = -1) -> list[TaskFailure]:
         """The failures of a job that they may see."""
-        return self.queue.failures(self.job(job_id).id, limit)
+        return self.queue.failures(self.job(job_id).id, limit, after)
 
     def verified(self, job_id: int) -> Verified:
         """The comparison of a job that they may see."""
         return self.queue.verified(self.job(job_id).id)
 
-    def events(self, job_id: int | None = None, limit: int = 100) -> list[EventRecord]:
+    def events(self, job_id: int | None = None, limit: int = 100, before: int | None = None) -> list[EventRecord]:
         """What happened to a job that they may see; to all for who sees all."""
         if job_id is None:
             self._require_all()
         else:
             self.job(job_id)
-        return self.queue.events(job_id, limit)
+        return self.queue.events(job_id, limit, before)
 
     def with_results(self, job_ids: Sequence[int]) -> list[int]:
         """Those of the jobs that they may see and that have results."""
@@ -167,6 +197,12 @@ class CallerQueue:
         """What is damaged of a job that they may see."""
         problems = JobHandle(self.queue, self.job(job_id), self.caller.user).results().verify()
         return [Damage(one.path, one.what, one.tasks.start, len(one.tasks)) for one in problems]
+
+    def recompute(self, job_id: int, count: int, seed: int = 0) -> Verified:
+        """What comes of running tasks of a job of theirs again, by a process of its own."""
+        job_id = self._own(job_id).id
+        found = self.apart.call(RECOMPUTE, self._settings_of_caller(), job_id=job_id, count=count, seed=seed)
+        return Verified.from_json(found)
 
     def workers(self, ids: Sequence[int] | None = None) -> list[WorkerRecord]:
         """All workers, or some: whether one has a model is why jobs wait."""
@@ -319,17 +355,26 @@ class CallerQueue:
     def _planned(self, submission: Submission) -> tuple[Client, Plan]:
         """The experiment, checked as if its user had prepared it here."""
         space = space_from(submission.space)
-        client = Client(self.server_settings.model_copy(update={"user": self.caller.user}), self.queue)
+        client = Client(self._settings_of_caller(), self.queue)
         return client, client.prepare(graph_from_json(submission.graph), space, submission.model)
 
+    def _require_priority(self, priority: int) -> None:
+        if priority > HIGHEST_OF_USERS:
+            self.caller.require(Scope.ADMIN)
+
     def _order(self, name: str, order: Any, done: str) -> None:
-        cluster = self.server_settings.cluster
         found = next((pilot for pilot in self.queue.pilots() if pilot.name == name), None)
         if found is None:
             raise NotFoundError(f"no pilot {name!r} is active")
-        launcher = open_launcher(cluster.launcher, self.server_settings.pilots, cluster.gpus)
         actor = self.caller.user
-        order(self.queue, launcher, found, actor=actor, reason=f"{done} by {actor}")
+        order(self.queue, self._launcher(), found, actor=actor, reason=f"{done} by {actor}")
+
+    def _launcher(self) -> Launcher:
+        cluster = self.server_settings.cluster
+        return open_launcher(cluster.launcher, self.server_settings.pilots, cluster.gpus)
+
+    def _settings_of_caller(self) -> Settings:
+        return self.server_settings.model_copy(update={"user": self.caller.user})
 
     def _sees(self, user: str) -> bool:
         return self.caller.sees_all or user == self.caller.user

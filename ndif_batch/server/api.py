@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ndif_batch.errors import UsageError
-from ndif_batch.queue.api import Api, Submission
+from ndif_batch.queue.api import Submission
 from ndif_batch.queue.http import ENDPOINTS
 from ndif_batch.queue.routes import ACTOR, PREFIX, Argument, Endpoint, Where
 from ndif_batch.server.callers import caller_queue
@@ -106,7 +106,9 @@ def _response(request: Request, endpoint: Endpoint, arguments: Mapping[str, Any]
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    if endpoint.name == Api.jobs.__name__ and len(answer) == arguments["limit"]:
-        query = {name: value for name, value in arguments.items() if value is not None}
-        headers["Link"] = f'<{request.url.path}?{urlencode(query | {"before": answer[-1].id})}>; rel="next"'
+    following = endpoint.route.following
+    if following is not None and len(answer) == arguments["limit"]:
+        path = {argument.name for argument in endpoint.at(Where.PATH)}
+        query = {name: value for name, value in arguments.items() if value is not None and name not in path}
+        headers["Link"] = f'<{request.url.path}?{urlencode({**query, **following(answer)})}>; rel="next"'
     return Response(body, media_type="application/json", headers=headers)

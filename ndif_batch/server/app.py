@@ -17,6 +17,7 @@ from ndif_batch.queue.http import ProblemDetails
 from ndif_batch.queue.remote import serve
 from ndif_batch.queue.routes import PREFIX
 from ndif_batch.server import archive, problems
+from ndif_batch.server.apart import Apart
 from ndif_batch.server.api import api_router
 from ndif_batch.server.callers import caller_queue
 from ndif_batch.server.dashboard.app import Beside, Dashboard
@@ -35,11 +36,12 @@ def create_app(queue: LocalQueue, settings: Settings, stopping: Callable[[], boo
     """
     app = FastAPI(title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.queue = queue
+    app.state.apart = Apart()
     app.state.settings = settings.model_copy(update={"url": ""})
     for router in (api_router(), archive.router, beside):
         app.router.routes.extend(router.routes)
     app.add_middleware(Gate, queue=queue)
-    pages = Dashboard(queue, app.state.settings, Heart(queue, stopping))
+    pages = Dashboard(queue, app.state.settings, app.state.apart, Heart(queue, stopping))
     app.add_middleware(Beside, dashboard=pages.application())
     problems.install(app)
     return app

@@ -13,4 +13,5 @@ def caller_queue(request: Request, scope: Scope) -> CallerQueue:
     """The queue as the caller may see it; ``NotAllowedError`` unless their token opens ``scope``."""
     caller: Caller = getattr(request.state, CALLER)
     caller.require(scope)
-    return CallerQueue(caller, request.app.state.queue, request.app.state.settings)
+    state = request.app.state
+    return CallerQueue(caller, state.queue, state.settings, state.apart)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ndif_batch.errors import ConflictError, NotFoundError, UsageError
+from ndif_batch.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from ndif_batch.queue.cluster import Role
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import JobContent, JobState, ShardState, TaskFailure
 from ndif_batch.queue.store import Queue
@@ -80,6 +81,46 @@ def test_a_model_may_move_but_not_change_its_weights(queue: Queue) -> None:
     assert queue.models() == [moved]
 
 
+def test_a_model_is_removed_when_no_job_of_it_is_open(queue: Queue) -> None:
+    job = queue.submit(job_spec())
+    queue.pin_model(MODEL.name, 2, actor="root")
+    with pytest.raises(ConflictError, match="1 jobs of model"):
+        queue.remove_model(MODEL.name, actor="root")
+    queue.cancel(job.id, "ada")
+    assert not queue.remove_model(MODEL.name, actor="root").enabled
+    assert queue.settings() == {f"pin:{MODEL.name}": 0}
+    assert [event.actor for event in queue.events(limit=2)] == ["root", "root"]
+    with pytest.raises(ConflictError, match="was removed"):
+        queue.load_model(MODEL.name, actor="root")
+    assert queue.add_model(replace(MODEL, enabled=True), "root").enabled
+    queue.submit(job_spec())
+
+
+def test_a_job_that_is_given_priority_is_leased_first(queue: Queue) -> None:
+    first, second = (queue.submit(job_spec(shards=1)).id for _ in range(2))
+    assert queue.set_priority(second, 3, "ada").priority == 3
+    assert [lease.shard.job_id for lease in take(queue, new_worker(queue), 1)] == [second]
+    told = queue.events(second)[1]
+    assert (str(told.kind), told.actor, told.detail) == ("job.prioritized", "ada", {"priority": 3, "before": 0})
+    queue.cancel(first, "ada")
+    with pytest.raises(ConflictError, match="is CANCELLED and has no turn any more"):
+        queue.set_priority(first, 0, "ada")
+    with pytest.raises(NotFoundError):
+        queue.set_priority(999, 0, "ada")
+
+
+def test_where_there_is_an_administrator_only_they_give_more_than_others_have(queue: Queue) -> None:
+    job = queue.submit(job_spec(priority=5))
+    queue.set_role("root", Role.ADMIN, actor="root")
+    assert queue.set_priority(job.id, -3, "ada").priority == -3
+    refused = "may not give the priority 1: users give 0 and less"
+    with pytest.raises(NotAllowedError, match=refused):
+        queue.set_priority(job.id, 1, "ada")
+    with pytest.raises(NotAllowedError, match=refused):
+        queue.submit(job_spec(priority=1))
+    assert queue.set_priority(job.id, 7, "root").priority == 7
+
+
 def test_jobs_are_listed_newest_first_page_by_page(queue: Queue) -> None:
     ids = [queue.submit(job_spec(user=user)).id for user in ("ada", "bob", "ada")]
     assert [job.id for job in queue.jobs()] == ids[::-1]
@@ -116,6 +157,8 @@ def test_a_job_with_failed_tasks_fails_and_keeps_the_rest(queue: Queue) -> None:
     expected = [oom, TaskFailure(10, "disk_full", "no space left"), TaskFailure(11, "disk_full", "no space left")]
     assert queue.failures(job.id, limit=3) == expected
     assert len(queue.failures(job.id)) == 11
+    assert [one.task for one in queue.failures(job.id, limit=3, after=expected[2].task)] == [12, 13, 14]
+    assert queue.failures(job.id, after=19) == []
 
 
 def test_failures_outside_the_shard_are_refused_whole(queue: Queue) -> None:
@@ -258,6 +301,7 @@ def test_every_transition_is_told_with_its_actor_and_reason(queue: Queue) -> Non
     assert (events[5].shard_id, events[5].worker_id) == (first.shard.id, worker)
     assert events[-1].detail == {"state": "CANCELLED", "reason": "cancelled by ada"}
     assert queue.events(job.id, limit=2) == events[-2:]
+    assert queue.events(job.id, limit=2, before=events[-2].id) == events[-4:-2]
     assert kinds(queue, job.id) == [kind for kind, _ in story]
 
 

@@ -14,7 +14,9 @@ def test_every_event_of_a_job_shard_or_worker_is_a_transition_or_a_beginning() -
     no_transition = {
         EventKind.SHARD_DEVIATED,
         EventKind.MODEL_ADDED,
+        EventKind.MODEL_REMOVED,
         EventKind.JOB_SUBMITTED,
+        EventKind.JOB_PRIORITIZED,
         EventKind.RESULTS_REMOVED,
         EventKind.WORKER_REGISTERED,
         EventKind.PILOT_REQUESTED,

@@ -63,6 +63,46 @@ def test_measured_work_starts_as_many_pilots_as_it_is_worth(client: Client, room
     assert here.cluster.looks == looks + 1, "however many pilots there are, the launcher is asked once"
 
 
+def test_a_pinned_model_keeps_its_pilots_without_work_until_it_is_not(room: Make) -> None:
+    here = room(idle_seconds=30)
+    here.queue.pin_model("toy", 1, actor="root")
+    name, worker_id = here.running()
+    assert here.cluster.requests[name].idle_seconds is None
+    here.lease(worker_id, 1)
+    for _ in range(2):
+        here.wait(40)
+        here.queue.heartbeat(worker_id, 60.0, {})
+        assert (here.tick().started, here.tick().drained) == ((), ())
+    here.queue.pin_model("toy", 0, actor="root")
+    assert here.tick().drained == (name,)
+
+
+def test_a_load_starts_one_pilot_and_is_done_when_it_has_loaded(room: Make) -> None:
+    here = room(idle_seconds=30)
+    here.queue.load_model("toy", actor="root")
+    name, worker_id = here.running()
+    assert here.cluster.requests[name].idle_seconds == 60
+    here.tick()
+    assert here.queue.settings() == {"load:toy": True}
+    here.lease(worker_id, 1)
+    here.tick()
+    assert here.queue.settings() == {"load:toy": False}
+    here.wait(31)
+    here.queue.heartbeat(worker_id, 60.0, {})
+    assert here.tick().drained == (name,)
+    assert here.tick().started == ()
+
+
+def test_an_evicted_model_has_no_pilots_and_waits_for_none(room: Make) -> None:
+    here = room()
+    here.queue.pin_model("toy", 1, actor="root")
+    here.queue.load_model("toy", actor="root")
+    name, _ = here.running()
+    assert orders.evict(here.queue, here.cluster, "toy", actor="root", reason="evicted by root") == [name]
+    assert here.pilot(name).state is PilotState.DRAINING
+    assert here.tick().started == ()
+
+
 def test_an_idle_pilot_is_drained_and_the_cluster_is_empty_again(client: Client, room: Make) -> None:
     submit(client)
     here = room(idle_seconds=30)

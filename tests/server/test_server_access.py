@@ -59,6 +59,11 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/openapi.json": row(401, 200, 200, 200, 200, 200),
     "GET /v1/me": row(*READ),
     "GET /v1/models": row(*READ),
+    "POST /v1/models": row(401, 403, 403, 403, 403, 404, body={"source": "/nowhere", "name": "new"}),
+    "DELETE /v1/models/{name}": row(401, 403, 403, 403, 403, 409),
+    "POST /v1/models/{name}/load": row(*ADMIN),
+    "PUT /v1/models/{name}/pin": row(*ADMIN, body={"pilots": 1}),
+    "POST /v1/models/{name}/evict": row(*ADMIN),
     "GET /v1/models/{name}": row(*READ),
     "GET /v1/models/{name}/entry": row(*READ),
     "GET /v1/models/{name}/speed": row(*READ),
@@ -74,6 +79,8 @@ TABLE: Mapping[str, Row] = {
     "POST /v1/jobs/{job_id}/hold": row(*CHANGE),
     "POST /v1/jobs/{job_id}/release": row(*CHANGE),
     "POST /v1/jobs/{job_id}/retry": row(401, 404, 403, 409, 403, 409),
+    "PUT /v1/jobs/{job_id}/priority": row(*CHANGE, body={"priority": -1}),
+    "POST /v1/jobs/{job_id}/recompute": row(401, 404, 403, 400, 403, 400, body={"count": 1}),
     "DELETE /v1/jobs/{job_id}/results": row(*CHANGE),
     "GET /v1/results": row(*OWN, query={"job_ids": "{done}"}),
     "GET /v1/archive/{job_id}/{name}": row(*OWN),
@@ -104,9 +111,12 @@ TABLE: Mapping[str, Row] = {
     "POST /v1/worker": row(401, 403, 403, 403, 200, 200, body={"call": "has_work", "model": toy.NAME}),
 }
 
-MODELS = {"GET /v1/models/{name}", "GET /v1/models/{name}/entry", "GET /v1/models/{name}/speed"}
-LEAVES_EQUAL = {"POST /v1/jobs/{job_id}/release": "{held}", "POST /v1/jobs/{job_id}/hold": "{waiting}"}
-LEAVES_EQUAL["POST /v1/jobs/{job_id}/cancel"] = "{waiting}"
+LEAVES_EQUAL = {
+    "POST /v1/jobs/{job_id}/release": "{held}",
+    "POST /v1/jobs/{job_id}/hold": "{waiting}",
+    "POST /v1/jobs/{job_id}/cancel": "{waiting}",
+    "PUT /v1/jobs/{job_id}/priority": "{waiting}",
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class Scene:
         verb, _, template = request.partition(" ")
         row = TABLE[request]
         job = LEAVES_EQUAL.get(request, "{done}").format_map(self.numbers)
-        name = toy.NAME if request in MODELS else "ada" if "/users/" in request else "zarr.json"
+        name = toy.NAME if "/models/" in request else "ada" if "/users/" in request else "zarr.json"
         token = self.numbers["token"]
         path = template.format(job_id=job, name=name, token_id=token, digest=blobs.digest(TENSOR))
         query = {key: str(value).format_map(self.numbers) for key, value in row.query.items()}

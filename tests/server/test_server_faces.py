@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from ndif_batch import worker
 from ndif_batch.client import Client
 from ndif_batch.config import Settings
 from ndif_batch.errors import ConflictError, NotFoundError, SettingsError, TaskError, UnavailableError, UsageError
@@ -20,7 +21,7 @@ from ndif_batch.queue.cluster import Role
 from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
-from tests import toy
+from tests import tiny, toy
 from tests.cli.conftest import Run, folder, run, settled
 from tests.server.serving import Served, serving
 from tests.worker.toy_engine import ToyEngine
@@ -114,6 +115,20 @@ def test_jobs_are_held_released_cancelled_and_retried(run: Run, stage: Stage) ->
     assert [event.actor for event in stage.behind.queue.events(1) if event.kind == "job.cancelled"] == ["ada"]
 
 
+def test_jobs_are_given_priority_in_words_and_numbers(run: Run, stage: Stage) -> None:
+    jobs = [submit(stage.behind, seed=seed).id for seed in range(2)]
+    assert run("priority", *jobs, "high").err == "job 1 has the priority 10\njob 2 has the priority 10\n"
+    assert run("priority", 2, 3).code == 0
+    assert [stage.behind.job(job).record.priority for job in jobs] == [10, 3]
+    assert (run("priority", 1, "hihg").code, run("priority", 9, "low").code) == (2, 3)
+    assert run("priority", 1, "--", -4).code == 0
+    stage.behind.queue.set_role("root", Role.ADMIN, actor="test")
+    stage.behind.queue.set_role("ada", Role.USER, actor="test")
+    refused = run("priority", 1, "high")
+    assert refused.code == 4
+    assert stage.behind.job(1).record.priority == -4
+
+
 def test_results_are_listed_drawn_printed_exported_verified_and_removed(run: Run, stage: Stage, tmp_path: Path) -> None:
     job = submit(stage.behind)
     assert run("results", "ls").out.split() == ["JOB", "NAME", "ARRAYS", "PATH"]
@@ -146,6 +161,39 @@ def test_models_are_listed_and_shown(run: Run, stage: Stage) -> None:
     assert (listed["name"], shown["digest"], shown["modules"]) == ("toy", "d" * 64, 7)
     unknown = run("model", "show", "tyo")
     assert (unknown.code, "did you mean 'toy'?" in unknown.err) == (3, True)
+
+
+def test_models_are_loaded_pinned_evicted_and_removed(run: Run, stage: Stage) -> None:
+    queue = stage.behind.queue
+    assert run("model", "pin", "toy", "--pilots", 2).code == 0
+    assert run("model", "load", "toy").err == "a pilot loads model toy as soon as there is room\n"
+    assert queue.settings() == {"load:toy": True, "pin:toy": 2}
+    assert json.loads(run("model", "ls", "-o", "json").out)[0]["pinned"] == 2
+    queue.add_pilot("toy-1", "toy", "local", {}, actor="test")
+    assert run("model", "evict", "toy").err == "model toy: 1 pilots are draining: toy-1\n"
+    assert (queue.pilots(), queue.settings()) == ([], {"load:toy": False, "pin:toy": 0})
+    job = submit(stage.behind)
+    assert (run("model", "rm", "toy").code, run("cancel", job.id).code, run("model", "rm", "toy").code) == (2, 0, 0)
+    assert json.loads(run("model", "ls", "-o", "json").out) == []
+    assert run("submit", "job.py", *GRID, "-S", "position=0").code == 2
+    assert {event.actor for event in queue.events(limit=7)} == {"ada"}
+    assert (run("model", "load", "toy").code, run("model", "evict", "none").code) == (2, 3)
+
+
+def test_a_model_is_added_and_its_results_are_recomputed(run: Run, stage: Stage, tmp_path: Path) -> None:
+    (source := tmp_path / "source").mkdir()
+    tiny.write(source)
+    assert run("model", "add", source, "--name", "../tiny").code == 2
+    assert run("model", "add", tmp_path / "none", "--name", "tiny").code == 3
+    added = run("model", "add", source, "--name", "tiny")
+    assert (added.code, "model tiny is ready: float32" in added.err) == (0, True)
+    assert (stage.behind.settings.model_cache / "tiny").is_dir()
+    grid = ("--model", "tiny", "-S", "prompt=the cat sat", "-S", "answer=Paris", "--grid", "layer=0:2")
+    assert run("submit", "job.py", *grid, "-S", "position=0").code == 0
+    worker.run(stage.behind.settings, "tiny", until_idle=True, device="cpu")
+    again = run("results", "verify", 1, "--recompute", 5, "-o", "json")
+    assert (again.code, [row["array"] for row in json.loads(again.out)]) == (0, ["logit", "residual"])
+    assert "2 tasks run again alone are the same" in again.err
 
 
 def test_users_and_tokens_are_made_changed_and_revoked(run: Run, stage: Stage) -> None:
@@ -250,11 +298,6 @@ class TestServed:
         assert (wrong.code, "the token is not valid" in wrong.err) == (4, True)
         assert "wrong" not in run("config", "show").out
         assert run("ls").out.split()[0] == "JOBID"
-
-    def test_what_needs_the_database_says_so(self, run: Run, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("NDIF_BATCH_TOKEN", served.tokens["root"])
-        ran = run("--url", served.url, "model", "add", "/nowhere", "--name", "new")
-        assert (ran.code, "this is done where the database is" in ran.err) == (2, True)
 
     @pytest.mark.parametrize("url", ["localhost:80", "ftp://x", "http://"])
     def test_a_url_that_is_none_is_refused(self, url: str) -> None:

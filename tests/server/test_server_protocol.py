@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import SecretStr
 
 from ndif_batch.client import Client, JobHandle
-from ndif_batch.errors import GraphError, UsageError
+from ndif_batch.errors import GraphError, TaskError, UsageError
 from ndif_batch.graph.serialize import graph_to_json
+from ndif_batch.queue import api
 from ndif_batch.queue.api import Api, Submission
 from ndif_batch.queue.http import ENDPOINTS
 from ndif_batch.queue.store import Queue
@@ -19,9 +23,11 @@ from ndif_batch.server.access import CallerQueue
 from ndif_batch.server.app import create_app, document
 from ndif_batch.server.gate import MOST_BYTES, MOST_DEPTH, check_json
 from ndif_batch.sweep.space import Axis, Space
+from ndif_batch.sweep.task import Task
 from tests import toy
 from tests.server.serving import Served
-from tests.worker.working import submit
+from tests.worker.toy_engine import ToyEngine
+from tests.worker.working import submit, working
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 SPACE = Space((Axis("layer", {"layer": range(2)}),), {"prompt": "the cat sat", "answer": "Paris", "position": 0})
@@ -149,14 +155,46 @@ def test_a_repeated_submission_with_a_key_is_one_job(served: Served, behind: Cli
 def test_pages_follow_one_another_by_their_links(served: Served, behind: Client) -> None:
     for seed in range(5):
         submit(behind, seed=seed)
-    seen: list[int] = []
     with served.http("ada") as http:
-        path: str | None = "/v1/jobs?limit=2"
-        while path is not None:
-            page = http.get(path)
-            seen += [job["id"] for job in page.json()]
-            path = page.links.get("next", {}).get("url")
-    assert seen == [5, 4, 3, 2, 1]
+        pages = [[job["id"] for job in page] for page in followed(http, "/v1/jobs?limit=2")]
+    assert pages == [[5, 4], [3, 2], [1]]
+
+
+def followed(http: httpx.Client, path: str | None) -> Iterator[list[Any]]:
+    """The pages of a listing."""
+    while path is not None:
+        page = http.get(path)
+        yield page.json()
+        path = page.links.get("next", {}).get("url")
+
+
+def test_events_and_failures_have_pages_too(served: Served, behind: Client) -> None:
+    def breaks(task: Task) -> None:
+        raise TaskError("boom")
+
+    job = submit(behind)
+    with working(behind, ToyEngine(breaks)) as worker:
+        worker.run()
+    with served.http("ada") as http:
+        story = list(followed(http, f"/v1/events?job_id={job.id}&limit=5"))
+        assert [event["id"] for page in reversed(story) for event in page] == [one.id for one in job.events(1000)]
+        assert max(map(len, story)) == 5
+        failures = list(followed(http, f"/v1/jobs/{job.id}/failures?limit=5"))
+    assert [[one["task"] for one in page] for page in failures] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+
+
+def test_the_client_follows_pages(behind: Client, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "MOST", 2)
+    for seed in range(5):
+        submit(behind, seed=seed)
+    token = SecretStr(served.tokens["ada"])
+    with Client(behind.settings.model_copy(update={"url": served.url, "token": token})) as client:
+        assert [job.id for job in client.jobs()] == [5, 4, 3, 2, 1]
+        assert [job.id for job in client.jobs(limit=3)] == [5, 4, 3]
+        job = client.job(5)
+        for _ in range(2):
+            job.hold().release()
+        assert [str(event.kind) for event in job.events()] == ["job.submitted", *["job.held", "job.released"] * 2]
 
 
 def test_an_answer_that_has_not_changed_is_not_sent_again(served: Served, behind: Client) -> None:

@@ -19,6 +19,7 @@ from ndif_batch.config import Settings
 from ndif_batch.errors import NdifBatchError, NotAuthenticatedError
 from ndif_batch.queue.routes import DASHBOARD, LOGIN
 from ndif_batch.server.access import CallerQueue
+from ndif_batch.server.apart import Apart
 from ndif_batch.server.dashboard import sessions
 from ndif_batch.server.dashboard.guard import FORM, Guard
 from ndif_batch.server.dashboard.live import Heart
@@ -52,6 +53,7 @@ class Dashboard:
 
     queue: LocalQueue
     settings: Settings
+    apart: Apart
     heart: Heart
 
     def application(self) -> ASGIApp:
@@ -72,7 +74,7 @@ class Dashboard:
     def visit(self, request: Request) -> Visit:
         """The request, if its browser is logged in."""
         caller = sessions.caller(request, self.queue)
-        return Visit(request, CallerQueue(caller, self.queue, self.settings))
+        return Visit(request, CallerQueue(caller, self.queue, self.settings, self.apart))
 
     def login(self, request: Request) -> Response:
         """A form, or what becomes of a code."""
