@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -169,3 +170,8 @@ def load_settings() -> Settings:
         raise SettingsError(f"setting {name!r}: {first['msg']}") from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"{config_file()}: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """A database URL with its password starred out."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

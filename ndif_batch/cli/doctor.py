@@ -84,7 +84,7 @@ def check_packages(settings: Settings) -> Iterator[Finding]:
 
 def check_database(settings: Settings) -> Iterator[Finding]:
     """Whether the queue can be reached and has the right schema, and lies where SQLite works."""
-    from ndif_batch.cli.settings import without_password
+    from ndif_batch.config import without_password
     from ndif_batch.queue import schema
 
     schema.require(settings.database)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ndif_batch.archive.verified import in_words
 from ndif_batch.cli.output import printable, say, stderr
-from ndif_batch.cli.verified import in_words
 from ndif_batch.errors import TimedOutError
 
 if TYPE_CHECKING:

@@ -187,6 +187,10 @@ class ClientQueue(Protocol):
     def workers(self, ids: Annotated[Sequence[Id], Field(max_length=MOST)] | None = None) -> list[WorkerRecord]:
         """All workers, or those of these ``ids``, newest first."""
 
+    @post("/workers/{worker_id}/drain", Scope.ADMIN)
+    def drain_worker(self, worker_id: Id, actor: str) -> None:
+        """Let a worker finish what it holds and stop."""
+
     @get("/pilots")
     def pilots(self, *, active: bool = True) -> list[PilotRecord]:
         """The pilots that have not ended, oldest first; all there ever were unless ``active``."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from ndif_batch.queue import backlog, controls, pilots, summary, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
@@ -18,8 +19,8 @@ from ndif_batch.queue.cluster import (
     UserRecord,
 )
 from ndif_batch.queue.database import Database
-from ndif_batch.queue.figures import ArchiveFigures, JobFigures, JobFilter, Pulse
-from ndif_batch.queue.records import JobRecord, Json, WorkerRecord
+from ndif_batch.queue.figures import ArchiveFigures, EventFilter, Held, JobFigures, JobFilter, Pulse
+from ndif_batch.queue.records import EventRecord, JobRecord, Json, WorkerRecord
 from ndif_batch.queue.wishes import load_name, pause_name
 
 
@@ -28,6 +29,17 @@ class ClusterQueue:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def because(self, why: str | None) -> Self:
+        """The same queue, whose events tell why they happened: what who acts gives as reason."""
+        other = copy(self)
+        other._database = self._database.because(why)
+        return other
+
+    @property
+    def why(self) -> str | None:
+        """The reason that events tell."""
+        return self._database.why
 
     def now(self) -> datetime:
         """The time by which everything is judged: the database's, whatever the clock of this host says."""
@@ -195,6 +207,21 @@ class ClusterQueue:
         """Workers that are alive, and those that ended in the last hour; newest first."""
         with self._database.read() as tx:
             return summary.live_workers(tx)
+
+    def held(self) -> dict[int, Held]:
+        """What each worker that holds shards has."""
+        with self._database.read() as tx:
+            return summary.held(tx)
+
+    def find_events(self, wanted: EventFilter, limit: int = 100, before: int | None = None) -> list[EventRecord]:
+        """Events, newest first, as a filter wants them; ``before`` is the id to go on from."""
+        with self._database.read() as tx:
+            return summary.told(tx, wanted, limit, before)
+
+    def leader(self, name: str) -> tuple[str, datetime] | None:
+        """Who has the lease ``name``, and until when; None if nobody ever had it."""
+        with self._database.read() as tx:
+            return summary.leader_of(tx, name)
 
     def settings(self) -> dict[str, Any]:
         """All settings by name."""

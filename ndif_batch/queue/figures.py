@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ndif_batch.queue.records import JobState
+from ndif_batch.queue.records import EventKind, JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +50,20 @@ class JobFilter:
     state: JobState | None = None
     model: str | None = None
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The shards that a worker holds, and when the first of its leases ends."""
+
+    shards: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events a list shows: of one actor, of one kind, ``by_people`` alone and not by what runs by itself."""
+
+    actor: str | None = None
+    kind: EventKind | None = None
+    by_people: bool = False

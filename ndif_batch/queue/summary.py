@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
 
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.figures import ArchiveFigures, JobFigures, JobFilter, Pulse
-from ndif_batch.queue.records import JobRecord, ShardState, WorkerRecord
-from ndif_batch.queue.rows import job_query, job_record, state_in, worker_record
-from ndif_batch.queue.tables import ALIVE, event, job, shard, worker
+from ndif_batch.queue.figures import ArchiveFigures, EventFilter, Held, JobFigures, JobFilter, Pulse
+from ndif_batch.queue.records import EventRecord, JobRecord, ShardState, WorkerRecord
+from ndif_batch.queue.rows import event_record, job_query, job_record, state_in, worker_record
+from ndif_batch.queue.tables import ALIVE, event, job, leader, shard, worker
+from ndif_batch.queue.transitions import SYSTEM
+
+MACHINES = (SYSTEM, "scheduler")
+"""Actors that are nobody, beside workers."""
 
 LATELY = timedelta(hours=1)
 HAS_BYTES = job.c.archive_bytes > 0
@@ -74,6 +78,34 @@ def live_workers(tx: Transaction) -> list[WorkerRecord]:
     recent = or_(state_in(worker.c.state, ALIVE), worker.c.stopped_at > tx.now - LATELY)
     rows = tx.connection.execute(select(worker).where(recent).order_by(worker.c.id.desc())).mappings()
     return [worker_record(row) for row in rows]
+
+
+def held(tx: Transaction) -> dict[int, Held]:
+    """What each worker that holds shards has."""
+    sums = (func.count(), func.min(shard.c.lease_until))
+    leased = state_in(shard.c.state, [ShardState.LEASED])
+    rows = tx.connection.execute(select(shard.c.worker_id, *sums).where(leased).group_by(shard.c.worker_id))
+    return {worker_id: Held(int(count), until) for worker_id, count, until in rows}
+
+
+def told(tx: Transaction, wanted: EventFilter, limit: int, before: int | None) -> list[EventRecord]:
+    """Events, newest first, as a filter wants them; ``before`` is the id to go on from."""
+    query = select(event).order_by(event.c.id.desc()).limit(limit)
+    if wanted.by_people:
+        query = query.where(event.c.actor.not_like("worker %"), event.c.actor.not_in(MACHINES))
+    if wanted.actor is not None:
+        query = query.where(event.c.actor == wanted.actor)
+    if wanted.kind is not None:
+        query = query.where(event.c.kind == wanted.kind)
+    if before is not None:
+        query = query.where(event.c.id < before)
+    return [event_record(row) for row in tx.connection.execute(query).mappings()]
+
+
+def leader_of(tx: Transaction, name: str) -> tuple[str, datetime] | None:
+    """Who leads the scheduling, and until when; None if nobody ever did."""
+    row = tx.connection.execute(select(leader.c.holder, leader.c.until).where(leader.c.name == name)).one_or_none()
+    return None if row is None else (row.holder, row.until)
 
 
 def _of(query: Any, user: str | None) -> Any:

@@ -24,7 +24,7 @@ from ndif_batch.models.tokenizer import FILE as TOKENIZER
 from ndif_batch.queue.access import SESSION_LASTS, Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.api import Damage, ModelEntry, ReusedTasks, Submission
 from ndif_batch.queue.cluster import ModelBacklog, PilotRecord, Quotas, Role, UsageRecord, UserRecord
-from ndif_batch.queue.figures import ArchiveFigures, JobFigures, JobFilter
+from ndif_batch.queue.figures import ArchiveFigures, EventFilter, JobFigures, JobFilter
 from ndif_batch.queue.records import (
     EventRecord,
     JobRecord,
@@ -55,6 +55,10 @@ class CallerQueue:
     queue: LocalQueue
     server_settings: Settings
     apart: Apart
+
+    def because(self, why: str | None) -> CallerQueue:
+        """The same, whose changes tell their reason."""
+        return replace(self, queue=self.queue.because(why))
 
     def me(self) -> Caller:
         """Who asks."""
@@ -98,7 +102,7 @@ class CallerQueue:
     def evict_model(self, name: str) -> list[str]:
         """No pilots of a model."""
         actor = self.caller.user
-        return orders.evict(self.queue, self._launcher(), name, actor=actor, reason=f"evicted by {actor}")
+        return orders.evict(self.queue, self._launcher(), name, actor=actor, reason=self._reason("evicted"))
 
     def jobs(
         self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
@@ -348,6 +352,15 @@ class CallerQueue:
         """The workers of now and of the last hour."""
         return self.queue.live_workers()
 
+    def find_events(self, wanted: EventFilter, limit: int, before: int | None) -> list[EventRecord]:
+        """What happened, for who sees all."""
+        self._require_all()
+        return self.queue.find_events(wanted, limit, before)
+
+    def drain_worker(self, worker_id: int, actor: str) -> None:
+        """Let a worker end in good order."""
+        self.queue.drain_worker(worker_id, actor)
+
     def require_all(self) -> None:
         """``NotAllowedError`` for who does not see all."""
         self._require_all()
@@ -366,8 +379,10 @@ class CallerQueue:
         found = next((pilot for pilot in self.queue.pilots() if pilot.name == name), None)
         if found is None:
             raise NotFoundError(f"no pilot {name!r} is active")
-        actor = self.caller.user
-        order(self.queue, self._launcher(), found, actor=actor, reason=f"{done} by {actor}")
+        order(self.queue, self._launcher(), found, actor=self.caller.user, reason=self._reason(done))
+
+    def _reason(self, done: str) -> str:
+        return f"{done} by {self.caller.user}" + (f": {self.queue.why}" if self.queue.why else "")
 
     def _launcher(self) -> Launcher:
         cluster = self.server_settings.cluster

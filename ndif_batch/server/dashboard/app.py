@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +21,9 @@ from ndif_batch.errors import NdifBatchError, NotAuthenticatedError
 from ndif_batch.queue.routes import DASHBOARD, LOGIN
 from ndif_batch.server.access import CallerQueue
 from ndif_batch.server.apart import Apart
-from ndif_batch.server.dashboard import sessions
+from ndif_batch.server.dashboard import job, sessions
+from ndif_batch.server.dashboard.actions import ACTIONS, Action, carry_out
+from ndif_batch.server.dashboard.form import Form
 from ndif_batch.server.dashboard.guard import FORM, Guard
 from ndif_batch.server.dashboard.live import Heart
 from ndif_batch.server.dashboard.pages import PAGES, Page
@@ -63,6 +66,8 @@ class Dashboard:
             Route("/logout", self.logout, methods=["POST"]),
             Route("/live", self.live),
             *(Route(page.path, self._page(page)) for page in PAGES),
+            Route("/jobs/{job:int}/grid", self.grid),
+            *(Route(f"/do/{path}", self._act(action), methods=["POST"]) for path, action in ACTIONS.items()),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
         return Starlette(
@@ -97,6 +102,10 @@ class Dashboard:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self.heart.listen(), media_type="text/event-stream", headers=headers)
 
+    def grid(self, request: Request) -> Response:
+        """What the page of a job draws."""
+        return JSONResponse(job.grid(self.visit(request)))
+
     def told(self, request: Request, error: Exception) -> Response:
         """An error as a page, or as a line for a page that is there already."""
         assert isinstance(error, NdifBatchError)
@@ -125,6 +134,14 @@ class Dashboard:
             return html(request, page.template, values | dict(page.read(visit)))
 
         return show
+
+    def _act(self, action: Action) -> Callable[[Request], Response]:
+        def act(request: Request) -> Response:
+            done = carry_out(action, self.visit(request).queue, Form(getattr(request.state, FORM)))
+            headers = {"X-Told": quote(done.told)} | ({"X-Partly": "yes"} if done.partly else {})
+            return PlainTextResponse(done.secret or "", headers=headers)
+
+        return act
 
 
 def _to_login(request: Request) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ndif_batch.server.dashboard import jobs, overview
+from ndif_batch.server.dashboard import archive, audit, job, jobs, models, overview, people, slurm, system, workers
 from ndif_batch.server.dashboard.visit import Visit
 
 
@@ -30,4 +30,12 @@ class Page:
 PAGES = (
     Page("overview", "Overview", "/", overview.read),
     Page("jobs", "Jobs", "/jobs", jobs.read),
+    Page("models", "Models", "/models", models.read),
+    Page("workers", "Workers", "/workers", workers.read),
+    Page("slurm", "Slurm", "/slurm", slurm.Slurm().read),
+    Page("archive", "Archive", "/archive", archive.read),
+    Page("people", "Users and tokens", "/people", people.read),
+    Page("audit", "Audit", "/audit", audit.read, for_all=True),
+    Page("system", "System", "/system", system.read, for_all=True),
+    Page("job", "Job", "/jobs/{job:int}", job.read, listed=False),
 )

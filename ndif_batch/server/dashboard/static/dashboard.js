@@ -9,7 +9,15 @@ const KEPT = new Set(["checked", "value", "open"]);
 Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
   !(KEPT.has(name) && node.matches("input, select, textarea, details, dialog"));
 Idiomorph.defaults.callbacks.beforeNodeMorphed = (node, next) => {
-  if (!(node instanceof Element) || !node.matches("[data-chart]")) return true;
+  if (!(node instanceof Element)) return true;
+  if (node.matches("[data-grid]")) {
+    if (node.dataset.version !== next.dataset.version) {
+      node.dataset.version = next.dataset.version;
+      drawGrid(node);
+    }
+    return false;
+  }
+  if (!node.matches("[data-chart]")) return true;
   if (next.dataset && node.dataset.chart !== next.dataset.chart) {
     node.dataset.chart = next.dataset.chart;
     draw(node);
@@ -37,7 +45,7 @@ function count() {
 }
 
 function ask(button) {
-  const dialog = byId("ask"), { title, text, yes, reason, fields, post } = button.dataset;
+  const dialog = byId("ask"), { title, text, yes, reason, fields, values, post } = button.dataset;
   const jobs = button.closest("#bulk") ? [...chosen] : [];
   const many = jobs.length === 1 ? `job ${jobs[0]}` : `${jobs.length} jobs`;
   byId("ask-title").textContent = title.replace("{jobs}", many);
@@ -50,7 +58,7 @@ function ask(button) {
   byId("ask-why").hidden = reason === "none";
   byId("ask-fields").replaceChildren(...JSON.parse(fields || "[]").map(field));
   dialog.dataset.post = post;
-  dialog.dataset.jobs = JSON.stringify(jobs);
+  dialog.dataset.values = JSON.stringify([...jobs.map((job) => ["job", job]), ...Object.entries(JSON.parse(values || "{}"))]);
   dialog.showModal();
 }
 
@@ -67,7 +75,7 @@ function field({ label, options, ...rest }) {
 
 async function send(dialog) {
   const body = new URLSearchParams(new FormData(dialog.querySelector("form")));
-  for (const job of JSON.parse(dialog.dataset.jobs)) body.append("job", job);
+  for (const [name, value] of JSON.parse(dialog.dataset.values)) body.append(name, value);
   byId("ask-yes").disabled = true;
   try {
     const answer = await fetch(dialog.dataset.post, { method: "POST", body, headers: { "HX-Request": "true" } });
@@ -92,8 +100,11 @@ async function send(dialog) {
 
 function done(headers, text) {
   const told = headers.get("X-Told");
-  if (told) tell(told, headers.has("X-Partly"));
-  if (text && byId("made")) byId("made").innerHTML = text;
+  if (told) tell(decodeURIComponent(told), headers.has("X-Partly"));
+  if (text) {
+    byId("secret-text").textContent = text;
+    byId("secret").showModal();
+  }
   htmx.trigger(document.body, "changed");
 }
 
@@ -135,12 +146,16 @@ function ink(name) {
   return found;
 }
 
-const drawAll = () => document.querySelectorAll("[data-chart]").forEach(draw);
+function drawAll() {
+  document.querySelectorAll("[data-chart]").forEach(draw);
+  document.querySelectorAll("[data-grid]").forEach(drawGrid);
+}
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-post]");
   if (button) ask(button);
   else if (event.target.id === "ask-no") byId("ask").close();
+  else if (event.target.id === "secret-copy") navigator.clipboard.writeText(byId("secret-text").textContent).then(() => tell("copied"));
 });
 document.addEventListener("change", (event) => {
   if (event.target.id === "all")
