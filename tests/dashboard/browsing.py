@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from ndif_batch.queue.routes import DASHBOARD, LOGIN
 from tests.server.serving import Served
@@ -72,6 +72,22 @@ class Visitor:
         code = self.served.api(who).create_login(actor=who).text
         self.page.goto(f"{self.served.url}{LOGIN}?code={code}")
         self.page.wait_for_selector("#live")
+
+    def does(self, button: str | Locator, reason: str | None = "because a test says so", **fields: str) -> str:
+        """Press a button, answer what it asks, and give what is told of it."""
+        (self.page.locator(button) if isinstance(button, str) else button).click()
+        asking = self.page.locator("#ask[open]")
+        for name, value in fields.items():
+            field = asking.locator(f"[name={name}]")
+            field.select_option(value) if field.evaluate("it => it.tagName") == "SELECT" else field.fill(value)
+        if reason is not None:
+            asking.locator("[name=reason]").fill(reason)
+        told = self.page.locator("#told p")
+        before = told.count()
+        asking.locator("#ask-yes").click()
+        self.page.wait_for_selector("#ask:not([open])", state="attached")
+        expect(told.nth(before)).to_be_visible(timeout=PATIENCE_MS)
+        return told.nth(before).inner_text()
 
     def overflows(self) -> int:
         """Pixels by which the page is wider than its window."""

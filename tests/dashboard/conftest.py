@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
+from ndif_batch.client.local import LocalQueue
+from ndif_batch.config import Settings
+from tests import toy
+from tests.dashboard import scenes
 from tests.dashboard.browsing import chromium
+from tests.server.serving import Served, serving
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A server, and the queue behind it."""
+
+    served: Served
+    queue: LocalQueue
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +31,19 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     with chromium() as found:
         yield found
+
+
+@contextmanager
+def playing(folder: Path, make: Callable[[Path], None], settings: Settings | None = None) -> Iterator[Scene]:
+    """A server of a scene that is made in ``folder``."""
+    make(folder)
+    known = settings or toy.settings(folder)
+    with LocalQueue.open(known.database) as queue, serving(queue, known, unix=False) as served:
+        yield Scene(served, queue)
+
+
+@pytest.fixture(scope="package")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The busy cluster, which tests look at and leave as it is."""
+    with playing(tmp_path_factory.mktemp("busy"), scenes.busy) as scene:
+        yield scene

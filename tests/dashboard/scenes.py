@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from math import exp, sin
 from pathlib import Path
@@ -19,7 +19,7 @@ from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Ru
 from ndif_batch.queue import schema
 from ndif_batch.queue.cluster import Cost, DeviceReading, PilotState, Quotas, Role
 from ndif_batch.queue.protocol import Finished
-from ndif_batch.queue.records import JobState, Lease
+from ndif_batch.queue.records import JobContent, JobSpec, JobState, Lease
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
 from ndif_batch.sweep.tiles import tile_tasks
@@ -33,6 +33,7 @@ LLAMA, GEMMA, SMOL = "llama-3.1-8b", "gemma-2-9b", "smollm2-135m"
 PROMPT = "the cat sat on the mat the dog ran far the cat ran far Paris Rome"
 CORRUPTED = PROMPT.replace("cat", "dog")
 GIB = 2**30
+MANY = 10_000
 NAMES = ("logit-lens", "causal-tracing", "steering-vectors", "sae-features", "head-ablation", "entity-binding")
 
 
@@ -158,7 +159,8 @@ def busy(root: Path) -> None:
         submit(client, "attention-knockout", "chen", hold=True)
         gone = submit(client, "wrong-layers", "bob", GEMMA)
         queue.cancel(gone.id, "bob")
-        running = submit(client, "induction-heads", "ada", priority=5)
+        running = submit(client, "induction-heads", "ada")
+        queue.because("a deadline on Friday").set_priority(running.id, 5, "root")
         painting(client, shards=13)
         workers(client, clock, running)
         submit(client, "steering-scales", "chen", GEMMA, size=(40, TOKENS))
@@ -206,6 +208,7 @@ def workers(client: Client, clock: Moving, running: JobHandle) -> None:
             pilot.id, PilotState.REQUESTED, PilotState.QUEUED, external_id=f"{8120 + number}", actor="scheduler"
         )
         worker = queue.register_worker(model, node, 3100 + number, pilot=name)
+        clock.forward(seconds=38)
         leases = queue.lease(worker, model, 4 * 512, 600)
         reading = DeviceReading("NVIDIA H200", used * GIB, 140 * GIB, 0.9 - 0.2 * number)
         queue.heartbeat(worker, 600, {lease.shard.id: 5 for lease in leases}, reading)
@@ -216,3 +219,51 @@ def workers(client: Client, clock: Moving, running: JobHandle) -> None:
         pilot.id, PilotState.REQUESTED, PilotState.QUEUED, external_id="8127", reason="Resources", actor="scheduler"
     )
     assert running.refresh().state is JobState.RUNNING
+
+
+EVIL = "<script>document.title='owned'</script>"
+"""What a user may call a job."""
+
+
+def broken(root: Path) -> None:
+    """A cluster on a bad day: jobs that failed, workers and pilots that died, a pause, and a name that is an attack."""
+    clock = Moving(datetime.now(UTC) - timedelta(minutes=50))
+    with opened(root, clock) as client:
+        queue = client.queue
+        people(client)
+        toy.add(client, LLAMA, toy.site_map(LAYERS, 64))
+        toy.add(client, GEMMA, toy.site_map(42, 64))
+        submit(client, EVIL, "bob", size=(6, TOKENS))
+        submit(client, "a-name-" + "that-never-ends-" * 8, "ada", size=(6, TOKENS), seed=1)
+        painting(client, engine=Painter(lambda task: "CUDA error: an illegal memory access" if task.id % 3 else None))
+        waits = submit(client, "waits-for-a-worker", "chen", GEMMA)
+        lost = submit(client, "lost-its-worker", "ada", seed=2)
+        died(client, LLAMA, "gpu-03", "no heartbeat for 60 s")
+        pilot = queue.add_pilot(f"{GEMMA}-0bad", GEMMA, "slurm", {"gpus_per_node": 1}, actor="scheduler")
+        reason = "OUT_OF_MEMORY: the weights do not fit"
+        queue.update_pilot(pilot.id, PilotState.REQUESTED, PilotState.FAILED, reason=reason, actor="scheduler")
+        clock.forward(minutes=49)
+        queue.because("the file system is full").pause(actor="root")
+        assert waits.refresh().state is JobState.PENDING
+        assert lost.refresh().state is JobState.RUNNING
+
+
+def died(client: Client, model: str, node: str, reason: str) -> None:
+    """A worker that leased something and was never heard of again."""
+    worker = client.queue.register_worker(model, node, 666)
+    assert client.queue.lease(worker, model, 4 * 512, 60)
+    client.queue.lose_worker(worker, died=True, reason=reason, actor="scheduler")
+
+
+def crowded(root: Path) -> None:
+    """Ten thousand jobs of one user, and one of another."""
+    with opened(root) as client:
+        toy.add(client, LLAMA, toy.site_map(LAYERS, 64))
+        people(client)
+        first = submit(client, "job-00000", "ada", size=(2, 2), tile=(2, 2)).record
+        spec = JobSpec(
+            **{one.name: getattr(first, one.name) for one in fields(JobContent)}, shards=[(0, first.tasks)], reuse=False
+        )
+        for number in range(1, MANY):
+            client.queue.submit(replace(spec, name=f"job-{number:05}"))
+        submit(client, "needle", "bob", size=(2, 2), tile=(2, 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +28,7 @@ from ndif_batch.server.dashboard.guard import FORM, Guard
 from ndif_batch.server.dashboard.live import Heart
 from ndif_batch.server.dashboard.pages import PAGES, Page
 from ndif_batch.server.dashboard.render import STATIC, html
+from ndif_batch.server.dashboard.shown import Shown
 from ndif_batch.server.dashboard.visit import Visit
 from ndif_batch.server.problems import status_of
 
@@ -58,6 +59,7 @@ class Dashboard:
     settings: Settings
     apart: Apart
     heart: Heart
+    shown: Shown = field(default_factory=Shown)
 
     def application(self) -> ASGIApp:
         """All its routes."""
@@ -121,27 +123,36 @@ class Dashboard:
             visit = self.visit(request)
             if page.for_all:
                 visit.queue.require_all()
-            values: dict[str, Any] = {
-                "title": page.title,
-                "current": page.name,
-                "me": visit.me,
-                "is_admin": visit.is_admin,
-                "may_act": visit.may_act,
-                "reason": "needed" if visit.is_admin else "",
-                "pages": [one for one in PAGES if one.listed and (visit.me.sees_all or not one.for_all)],
-                "rate": self.heart.tokens_per_second,
-            }
-            return html(request, page.template, values | dict(page.read(visit)))
+            return self.shown.get(visit, self.heart.version, lambda: _shown(page, visit, self.heart))
 
         return show
 
     def _act(self, action: Action) -> Callable[[Request], Response]:
         def act(request: Request) -> Response:
-            done = carry_out(action, self.visit(request).queue, Form(getattr(request.state, FORM)))
+            try:
+                done = carry_out(action, self.visit(request).queue, Form(getattr(request.state, FORM)))
+            finally:
+                self.shown.forget()
             headers = {"X-Told": quote(done.told)} | ({"X-Partly": "yes"} if done.partly else {})
             return PlainTextResponse(done.secret or "", headers=headers)
 
         return act
+
+
+def _shown(page: Page, visit: Visit, heart: Heart) -> Response:
+    """The page as its visitor may see it."""
+    me = visit.me
+    values: dict[str, Any] = {
+        "title": page.title,
+        "current": page.name,
+        "me": me,
+        "is_admin": visit.is_admin,
+        "may_act": visit.may_act,
+        "reason": "needed" if visit.is_admin else "",
+        "pages": [one for one in PAGES if one.listed and (me.sees_all or not one.for_all)],
+        "rate": heart.tokens_per_second,
+    }
+    return html(visit.request, page.template, values | dict(page.read(visit)))
 
 
 def _to_login(request: Request) -> Response:

@@ -50,6 +50,13 @@ def moment(at: datetime | None) -> str:
     return NOTHING if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+def words(value: Any) -> str:
+    """A value of JSON as people write it."""
+    if isinstance(value, list):
+        return " ".join(map(words, value))
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader(__package__ or __name__),
@@ -66,6 +73,7 @@ def _environment() -> Environment:
         "moment": moment,
         "short": short,
         "size": size,
+        "words": words,
     }
     made.globals |= {"percent": percent, "root": DASHBOARD}
     return made

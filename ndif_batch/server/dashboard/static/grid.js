@@ -54,6 +54,7 @@ function paint(element) {
   }
   element.frame = { margin, width, height };
   key(element);
+  element.dataset.drawn = "yes";
 }
 
 // Apart from a value of that colour.
