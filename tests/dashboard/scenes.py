@@ -169,6 +169,7 @@ def busy(root: Path) -> None:
         assert broke.refresh().state is JobState.FAILED
         assert done.refresh().state is JobState.COMPLETED
         clock.now = datetime.now(UTC)
+        assert queue.acquire_leader("scheduler", "head-1", 86_400)
 
 
 def people(client: Client) -> None:

@@ -11,6 +11,7 @@ from ndif_batch.queue.cluster import Cost, ModelBacklog, UsageRecord
 from ndif_batch.queue.figures import JobFigures
 from ndif_batch.queue.reasons import LIVE, pilots_say
 from ndif_batch.queue.records import JobState, WorkerRecord, WorkerState
+from ndif_batch.scheduler.tick import LEADER
 from ndif_batch.server.dashboard.visit import Visit
 
 HOURS = 48
@@ -47,6 +48,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "waiting_tasks": sum(one.tasks for one in backlog.values()),
         "workers": [worker for worker in workers if worker.state in LIVE],
         "lost": [worker for worker in workers if worker.state is WorkerState.LOST],
+        "leads": leads(visit, now),
         "paused_all": bool(settings.get("pause")),
         "failures": queue.jobs(state=JobState.FAILED, limit=FAILURES),
         "usage": total,
@@ -55,6 +57,12 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "series": series(usage, now),
         "hours": HOURS,
     }
+
+
+def leads(visit: Visit, now: datetime) -> str | None:
+    """Which scheduler leads now; None if none does."""
+    found = visit.queue.queue.leader(LEADER)
+    return found[0] if found is not None and found[1] > now else None
 
 
 def by_state(figures: Sequence[JobFigures]) -> dict[JobState, int]:

@@ -13,8 +13,8 @@ from typing import Any
 from ndif_batch.config import Settings, without_password
 from ndif_batch.queue import schema
 from ndif_batch.queue.controls import HALF_LIFE
-from ndif_batch.scheduler.tick import LEADER
 from ndif_batch.scheduling.policy import HALF_LIFE_HOURS
+from ndif_batch.server.dashboard.overview import leads
 from ndif_batch.server.dashboard.visit import Visit
 
 STARTED = datetime.now(UTC)
@@ -25,7 +25,6 @@ def read(visit: Visit) -> Mapping[str, Any]:
     """What the page shows."""
     queue, settings = visit.queue, visit.queue.server_settings
     now, stored = queue.queue.now(), queue.settings()
-    leader = queue.queue.leader(LEADER)
     return {
         "now": now,
         "version": version("ndif-batch"),
@@ -36,7 +35,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "started": STARTED,
         "database": without_password(settings.database),
         "schema": schema.head(),
-        "leader": leader if leader is not None and leader[1] > now else None,
+        "leads": leads(visit, now),
         "stored": stored,
         "paused": bool(stored.get("pause")),
         "half_life": stored.get(HALF_LIFE, HALF_LIFE_HOURS),

@@ -57,7 +57,7 @@ function ask(button) {
   why.required = reason === "needed";
   byId("ask-why").hidden = reason === "none";
   byId("ask-fields").replaceChildren(...JSON.parse(fields || "[]").map(field));
-  dialog.dataset.post = post;
+  dialog.dataset.to = post;
   dialog.dataset.values = JSON.stringify([...jobs.map((job) => ["job", job]), ...Object.entries(JSON.parse(values || "{}"))]);
   dialog.showModal();
 }
@@ -78,7 +78,7 @@ async function send(dialog) {
   for (const [name, value] of JSON.parse(dialog.dataset.values)) body.append(name, value);
   byId("ask-yes").disabled = true;
   try {
-    const answer = await fetch(dialog.dataset.post, { method: "POST", body, headers: { "HX-Request": "true" } });
+    const answer = await fetch(dialog.dataset.to, { method: "POST", body, headers: { "HX-Request": "true" } });
     const text = await answer.text();
     if (answer.ok) {
       dialog.close();

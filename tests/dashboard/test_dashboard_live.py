@@ -1,0 +1,117 @@
+"""Pages follow the queue: by events within two seconds, without them by asking again, and for whoever looks at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from ndif_batch.queue.records import JobState
+from ndif_batch.queue.routes import DASHBOARD
+from tests.dashboard import scenes
+from tests.dashboard.browsing import visiting
+from tests.dashboard.conftest import Scene, playing
+
+LIVE_SECONDS = 2.0
+SLOW = 3.0
+"""What a machine of two cores that others use may add."""
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with playing(tmp_path_factory.mktemp("crowd"), scenes.crowded) as scene:
+        yield scene
+
+
+def newest(scene: Scene) -> int:
+    return scene.queue.jobs("ada", JobState.PENDING, limit=1)[0].id
+
+
+def test_a_change_is_seen_within_two_seconds(browser: Browser, crowd: Scene) -> None:
+    with visiting(browser, crowd.served, "root") as admin:
+        admin.goes("/jobs")
+        row = admin.page.locator(f"#job-{newest(crowd)} .state")
+        expect(row).to_have_text("Pending")
+        crowd.queue.hold(newest(crowd), "ada")
+        began = time.monotonic()
+        expect(row).to_have_text("Held", timeout=1000 * (LIVE_SECONDS + SLOW))
+        print("seen after", time.monotonic() - began)
+        assert admin.errors == []
+
+
+def test_without_events_pages_ask_again_and_are_right(browser: Browser, crowd: Scene) -> None:
+    with visiting(browser, crowd.served, "root") as admin:
+        admin.page.route(f"**{DASHBOARD}/live", lambda route: route.abort())
+        admin.page.goto(f"{crowd.served.url}{DASHBOARD}/jobs")
+        expect(admin.page.locator("#pulse")).to_have_text("every 5 s")
+        row = admin.page.locator(f"#job-{newest(crowd)} .state")
+        crowd.queue.hold(newest(crowd), "ada")
+        expect(row).to_have_text("Held", timeout=20_000)
+
+
+def test_what_is_chosen_and_typed_stays_while_the_page_lives(browser: Browser, crowd: Scene) -> None:
+    job = newest(crowd)
+    with visiting(browser, crowd.served, "root") as admin:
+        admin.goes("/jobs")
+        admin.page.locator(f"#choose-{job}").check()
+        admin.page.locator("[name=name]").fill("half a na")
+        crowd.queue.hold(job, "ada")
+        expect(admin.page.locator(f"#job-{job} .state")).to_have_text("Held", timeout=20_000)
+        assert admin.page.locator(f"#choose-{job}").is_checked()
+        expect(admin.page.locator("#chosen")).to_have_text("1 chosen")
+        assert admin.page.locator("[name=name]").input_value() == "half a na"
+
+
+def test_ten_thousand_jobs_are_paged_through_and_searched(browser: Browser, crowd: Scene) -> None:
+    with visiting(browser, crowd.served, "root") as admin:
+        admin.goes("/jobs?user=ada")
+        counts = admin.page.locator(".counts").inner_text()
+        assert sum(int(word) for word in counts.replace("\u202f", "").split() if word.isdecimal()) == scenes.MANY
+        seen = admin.page.locator("[data-job]").evaluate_all("all => all.map(one => Number(one.dataset.job))")
+        admin.page.get_by_role("link", name="Older").click()
+        admin.page.wait_for_url("**before=*")
+        admin.page.wait_for_selector("#pulse.live")
+        older = admin.page.locator("[data-job]").evaluate_all("all => all.map(one => Number(one.dataset.job))")
+        assert len(seen) == len(older) == 50
+        assert older == list(range(seen[-1] - 1, seen[-1] - 51, -1))
+        admin.goes("/jobs?name=needle")
+        assert admin.page.locator("tbody th.name").all_inner_texts() == ["needle"]
+        admin.goes("/jobs?name=no-such-thing")
+        expect(admin.page.get_by_text("No such jobs")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/jobs?name=needle", "/archive", "/people", "/audit"])
+def test_a_look_at_ten_thousand_jobs_costs_little(crowd: Scene, path: str) -> None:
+    cookie = crowd.queue.login(crowd.queue.create_login(actor="root").text).text
+    port = crowd.served.url.rpartition(":")[2]
+    with crowd.served.http() as http:
+        http.cookies.set(f"ndif_batch_{port}", cookie)
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            assert http.get(f"{DASHBOARD}{path}").status_code == 200
+            seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5
+
+
+def test_two_who_look_at_once_each_see_what_the_other_does(browser: Browser, crowd: Scene) -> None:
+    job = newest(crowd)
+    with visiting(browser, crowd.served, "root") as root, visiting(browser, crowd.served, "ada") as ada:
+        for one in (root, ada):
+            one.goes(f"/jobs/{job}")
+        ada.does("main button:text-is('Hold')", None)
+        expect(root.page.locator("main .state").first).to_have_text("Held", timeout=20_000)
+        root.does("main button:text-is('Cancel')", "two at once")
+        expect(ada.page.locator("main .state").first).to_have_text("Cancelled", timeout=20_000)
+        assert crowd.queue.job(job).reason == "cancelled by root: two at once"
+        assert root.errors == ada.errors == []
+
+
+def test_a_server_with_listeners_ends_at_once(browser: Browser, tmp_path: Path) -> None:
+    with playing(tmp_path, scenes.empty) as scene, visiting(browser, scene.served, "root") as admin:
+        admin.goes("/")
+        began = time.monotonic()
+    assert time.monotonic() - began < 15
