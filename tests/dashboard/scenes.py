@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import exp, sin
 from pathlib import Path
@@ -19,7 +20,7 @@ from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Ru
 from ndif_batch.queue import schema
 from ndif_batch.queue.cluster import Cost, DeviceReading, PilotState, Quotas, Role
 from ndif_batch.queue.protocol import Finished
-from ndif_batch.queue.records import JobContent, JobSpec, JobState, Lease
+from ndif_batch.queue.records import JobState, Lease
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
 from ndif_batch.sweep.tiles import tile_tasks
@@ -261,10 +262,22 @@ def crowded(root: Path) -> None:
     with opened(root) as client:
         toy.add(client, LLAMA, toy.site_map(LAYERS, 64))
         people(client)
-        first = submit(client, "job-00000", "ada", size=(2, 2), tile=(2, 2)).record
-        spec = JobSpec(
-            **{one.name: getattr(first, one.name) for one in fields(JobContent)}, shards=[(0, first.tasks)], reuse=False
-        )
-        for number in range(1, MANY):
-            client.queue.submit(replace(spec, name=f"job-{number:05}"))
+        first = submit(client, "job-00001", "ada", size=(2, 2), tile=(2, 2))
+        multiply(root / "queue.db", first.id)
         submit(client, "needle", "bob", size=(2, 2), tile=(2, 2))
+
+
+def multiply(file: Path, job_id: int) -> None:
+    """Copies of a job, with its shard and its event, up to ``MANY``: one by one this takes more than a minute."""
+    with sqlite3.connect(file) as connection:
+        for table, owner in (("job", "id"), ("shard", "job_id"), ("event", "job_id")):
+            names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            new = {"id": "NULL", "job_id": "number", "name": "printf('job-%05d', number)", "key": "NULL"}
+            new |= {"id": "number"} if table == "job" else {}
+            columns = ", ".join(f'"{name}"' for name in names)
+            values = ", ".join(new.get(name, f'"{name}"') for name in names)
+            connection.execute(
+                "WITH RECURSIVE numbers(number) AS"
+                f" (SELECT {job_id + 1} UNION ALL SELECT number + 1 FROM numbers WHERE number < {job_id + MANY - 1})"
+                f" INSERT INTO {table} ({columns}) SELECT {values} FROM numbers, {table} WHERE {table}.{owner} = {job_id}"
+            )
