@@ -65,6 +65,22 @@ class ClusterSettings(BaseModel):
     drain_seconds: Annotated[float, Field(gt=0)] = 120.0
 
 
+class ServerSettings(BaseModel):
+    """What a server takes from each who asks, so that it has time for all.
+
+    A token may ask ``burst`` times at once and ``requests_per_second`` after that; workers, who share one, ten times
+    as much. A request comes within ``patience_seconds`` and a second for each ``bytes_per_second`` of it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_second: Annotated[float, Field(gt=0)] = 200.0
+    burst: Annotated[int, Field(ge=1)] = 2000
+    connections: Annotated[int, Field(ge=1)] = 1024
+    patience_seconds: Annotated[float, Field(gt=0)] = 20.0
+    bytes_per_second: Annotated[int, Field(ge=1)] = 16_384
+
+
 class Settings(BaseSettings):
     """Every setting, its default and its bounds. A variable beats the file; the file beats the default."""
 
@@ -85,6 +101,7 @@ class Settings(BaseSettings):
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     """How long the results of a job are kept after its end that does not say so itself; None keeps them."""
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
     limits: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Bounds on a graph that differ from the defaults of ``graph.limits.Limits``, by name."""
 

@@ -13,6 +13,7 @@ NdifBatchError
 │   └── NotAuthenticatedError   nobody knows who the caller is
 ├── TimedOutError         waited as long as asked                             exit 5
 ├── UnavailableError      a database, disk or server cannot serve now         exit 6
+│   └── BusyError         a server that has too much to do, or was asked too often
 ├── ConflictError         the state no longer permits the change              exit 2
 ├── IntegrityError        stored data is damaged                              exit 1
 └── TaskError             one task failed while it ran (names the node)       exit 1
@@ -141,6 +142,16 @@ class UnavailableError(NdifBatchError):
 
     code = "unavailable"
     exit_code = 6
+
+
+class BusyError(UnavailableError):
+    """The server has too much to do, or was asked too often; there is use in asking after ``retry_after`` seconds."""
+
+    code = "busy"
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = "try again in a moment") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class IntegrityError(NdifBatchError):

@@ -27,8 +27,7 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     ``source`` is a directory with safetensors, a ``.gguf`` file (converted once) or a hub id. An entry that exists
     for the same source, dtype and revision is returned as it is.
     """
-    if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a model", hint="letters, digits, and _ . - inside; at most 100")
+    check_name(name)
     target = cache / name
     known = _existing(target, source, dtype, revision)
     if known is not None:
@@ -44,6 +43,12 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return info
+
+
+def check_name(name: str) -> None:
+    """``UsageError`` for what cannot be a model's name."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a model", hint="letters, digits, and _ . - inside; at most 100")
 
 
 def _existing(target: Path, source: str, dtype: str, revision: str | None) -> ModelInfo | None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Row, case, exists, func, select
 from ndif_batch.queue.cluster import ModelBacklog
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import ShardState
-from ndif_batch.queue.rows import state_in
+from ndif_batch.queue.rows import LEASED, state_in
 from ndif_batch.queue.tables import LEASABLE, job, shard, worker
 
 MEASURED = timedelta(days=7)
@@ -90,9 +90,8 @@ def _unfinished(tx: Transaction) -> Iterable[Row[Any]]:
 
 def _leased(tx: Transaction) -> defaultdict[tuple[str, str], tuple[int, int, int]]:
     sums = _sums(case((shard.c.id.is_not(None), 1)), shard.c.tasks, shard.c.tasks * job.c.tokens_per_task)
-    leased = state_in(shard.c.state, [ShardState.LEASED])
     query = select(job.c.model, job.c.user, *sums).join_from(shard, job)
-    rows = tx.connection.execute(query.where(leased, state_in(job.c.state, LEASABLE)).group_by(job.c.model, job.c.user))
+    rows = tx.connection.execute(query.where(LEASED, state_in(job.c.state, LEASABLE)).group_by(job.c.model, job.c.user))
     found = {(row.model, row.user): (int(row.shards), int(row.tasks), int(row.tokens)) for row in rows}
     return defaultdict(lambda: (0, 0, 0), found)
 

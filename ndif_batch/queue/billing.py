@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -19,7 +18,6 @@ from sqlalchemy import (
     case,
     func,
     select,
-    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -29,8 +27,9 @@ from ndif_batch.queue import controls
 from ndif_batch.queue.cluster import FREE, Cost
 from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction, upsert
-from ndif_batch.queue.sets import asked, given, locked
+from ndif_batch.queue.sets import Form, asked, given, locked
 from ndif_batch.queue.tables import usage, user
+from ndif_batch.queue.together import Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +46,22 @@ def ended(shards: Sequence[tuple[int, Cost]]) -> Bill:
     return Bill(-len(shards), -sum(tokens for tokens, _ in shards), Cost.total(cost for _, cost in shards))
 
 
-def serve(tx: Transaction, bills: Mapping[str, Bill]) -> None:
+def serving(tx: Transaction, bills: Mapping[str, Bill]) -> list[Write]:
     """Users that were just leased something wait anew."""
-    if bills:
-        form, rows = asked(tx, _rows(bills))
-        tx.connection.execute(_serving(form), {**rows, "now": tx.now})
+    form, rows = asked(tx, "billed", _rows(bills))
+    return [Write(_serving, form, {**rows, "now": tx.now})]
 
 
-def settle(tx: Transaction, bills: Mapping[str, Bill]) -> None:
+def settling(tx: Transaction, bills: Mapping[str, Bill]) -> list[Write]:
     """Count what users have leased, and what they have used: in this hour, and of what decays."""
-    if not bills:
-        return
-    form, rows = asked(tx, _rows(bills))
-    tx.connection.execute(_settling(form), {**rows, "now": tx.now})
+    form, rows = asked(tx, "billed", _rows(bills))
+    writes = [Write(_settling, form, {**rows, "now": tx.now})]
     charged = [{"user": name, **asdict(bill.cost)} for name, bill in sorted(bills.items()) if bill.cost != FREE]
     if charged:
-        form, rows = asked(tx, charged)
+        form, rows = asked(tx, "charged", charged)
         hour = tx.now.replace(minute=0, second=0, microsecond=0)
-        tx.connection.execute(_charging(tx.connection.dialect.name, form), {**rows, "full_hour": hour})
+        writes.append(Write(_charging, form, {**rows, "full_hour": hour}))
+    return writes
 
 
 def still_used() -> ColumnElement[float]:
@@ -87,22 +84,20 @@ def _rows(bills: Mapping[str, Bill]) -> list[dict[str, Any]]:
     ]
 
 
-@cache
-def _serving(form: str) -> Update:
-    return _counting(_billed(form), served_at=bindparam("now", type_=Instant))
+def _serving(form: Form, turn: ColumnElement[bool]) -> Update:
+    return _counting(_billed(form, turn), served_at=bindparam("now", type_=Instant))
 
 
-@cache
-def _settling(form: str) -> Update:
-    rows, now = _billed(form), bindparam("now", type_=Instant)
+def _settling(form: Form, turn: ColumnElement[bool]) -> Update:
+    rows, now = _billed(form, turn), bindparam("now", type_=Instant)
     charged = rows.c.spent.is_not(None)
     used = case((charged, still_used() + rows.c.spent), else_=user.c.used)
     return _counting(rows, used=used, used_at=case((charged, now), else_=user.c.used_at))
 
 
-def _billed(form: str) -> CTE:
-    rows = given(form, who=String(), shards=Integer(), tokens=BigInteger(), spent=Float())
-    return locked(user, rows, user.c.name == rows.c.who)
+def _billed(form: Form, turn: ColumnElement[bool]) -> CTE:
+    rows = given(form, "billed", who=String(), shards=Integer(), tokens=BigInteger(), spent=Float())
+    return locked(user, rows, user.c.name == rows.c.who, turn)
 
 
 def _counting(rows: CTE, **values: Any) -> Update:
@@ -110,16 +105,15 @@ def _counting(rows: CTE, **values: Any) -> Update:
         "leased_shards": user.c.leased_shards + rows.c.shards,
         "leased_tokens": user.c.leased_tokens + rows.c.tokens,
     }
-    return update(user).where(user.c.name == rows.c.key).values(**counts, **values)
+    return update(user).where(user.c.name == rows.c.key).values(**counts, **values).returning(user.c.name)
 
 
-@cache
-def _charging(dialect: str, form: str) -> postgresql.Insert | sqlite.Insert:
+def _charging(form: Form, turn: ColumnElement[bool]) -> postgresql.Insert | sqlite.Insert:
     sums: dict[str, TypeEngine[Any]] = {"gpu_seconds": Float(), "tokens": BigInteger(), "shared_tokens": BigInteger()}
-    rows = given(form, user=String(), **sums)
+    rows = given(form, "charged", user=String(), **sums)
     hour = bindparam("full_hour", type_=Instant)
-    insert = upsert(dialect, usage).from_select(
-        ["user", "hour", *sums], select(rows.c.user, hour, *(rows.c[name] for name in sums)).where(true())
+    insert = upsert(form.dialect, usage).from_select(
+        ["user", "hour", *sums], select(rows.c.user, hour, *(rows.c[name] for name in sums)).where(turn)
     )
     more = {name: usage.c[name] + insert.excluded[name] for name in sums}
     return insert.on_conflict_do_update(index_elements=[usage.c.user, usage.c.hour], set_=more)

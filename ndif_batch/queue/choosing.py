@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from ndif_batch.queue import free, states, turns
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.turns import Turn
+from ndif_batch.queue.turns import Turn, Turns
 from ndif_batch.scheduling import Candidate, Choice, Whole, choose, ordered
 
 NEXT = 8
@@ -49,17 +49,18 @@ class Chosen:
         return {name for name, jobs in rest.items() if next(jobs, None) != self.heads[name]}
 
 
-def chosen(tx: Transaction, wanted: Wanted) -> Chosen:
+def chosen(tx: Transaction, wanted: Wanted, order: Turns) -> Chosen:
     """The shards to lease, locked. Users are looked at only as far as the policy reaches them."""
-    return _Search(tx, wanted).run()
+    return _Search(tx, wanted, order).run()
 
 
 class _Search:
     """``turns`` are the users found so far, ``heads`` stand for those not looked at, ``looked`` is what others have."""
 
-    def __init__(self, tx: Transaction, wanted: Wanted) -> None:
+    def __init__(self, tx: Transaction, wanted: Wanted, order: Turns) -> None:
         self._tx = tx
         self._wanted = wanted
+        self._order = order
         self._turns: dict[str, Turn] = {}
         self._heads: dict[str, Candidate] = {}
         self._looked: dict[Candidate, list[Row[Any]]] = {}
@@ -82,21 +83,16 @@ class _Search:
                 self._find_turns(4 * self._limit)
 
     def _find_turns(self, limit: int) -> None:
-        wanted = self._wanted
-        found, self._whole = turns.first(self._tx, wanted.model, wanted.seconds_per_token, limit)
-        new = {turn.head.user: turn for turn in self._claimed(found) if turn.head.user not in self._turns}
-        self._turns |= new
-        self._heads |= {name: turn.head for name, turn in new.items()}
+        wanted, claim = self._wanted, not self._turns
+        found, self._whole = self._order.first(self._tx, wanted.model, wanted.seconds_per_token, limit, claim=claim)
+        for turn in found:
+            if turn.head.user not in self._turns:
+                self._turns[turn.head.user] = mine = self._served(turn) if turn.busy else turn
+                self._heads[turn.head.user] = mine.head
         self._limit = limit
 
-    def _claimed(self, found: Iterable[Turn]) -> Iterable[Turn]:
-        """Those whom other leases serve at this moment, as they will stand then: each begins with another user."""
-        claimed = bool(self._turns)
-        for turn in found:
-            claimed = claimed or turns.claim(self._tx, self._wanted.model, turn.head.user)
-            yield turn if claimed else self._served(turn)
-
     def _served(self, turn: Turn) -> Turn:
+        """Whom another lease serves at this moment, as they will stand then: each lease begins with another user."""
         usage = turn.usage + self._wanted.max_tokens * self._wanted.seconds_per_token
         return replace(turn, head=replace(turn.head, age_seconds=0.0), served_at=self._tx.now, usage=usage)
 

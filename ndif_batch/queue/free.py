@@ -13,7 +13,8 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.rows import state_in
 from ndif_batch.queue.tables import LEASABLE, job, shard
 
-_SHARD = (shard.c.id, shard.c.tasks, shard.c.deaths, shard.c.job_id, shard.c.index)
+_NAMES = ("id", "job_id", "index", "first_task", "tasks", "epoch", "attempts", "deaths")
+_SHARD = tuple(shard.c[name] for name in _NAMES)
 _JOB = (job.c.tokens_per_task, job.c.priority, job.c.submitted_at, job.c.state)
 _MODEL = bindparam("model", type_=String)
 _MOST = bindparam("most", type_=Integer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import sleep
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import quote
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 SECONDS = 300.0
 PATIENT = httpx.Timeout(SECONDS, read=None)
+WAIT_SECONDS = 60.0
+"""How long a request waits in all for a server that is busy."""
+
 UNIX = "unix:"
+BUSY = (429, 503)
 ENDPOINTS = endpoints(Api)
 
 
@@ -43,14 +48,14 @@ class ProblemDetails(BaseModel):
 class Line:
     """Requests to one server with one token."""
 
-    def __init__(self, url: str, token: str, seconds: float = SECONDS) -> None:
+    def __init__(self, url: str, token: str, seconds: float = SECONDS, pause: Callable[[float], None] = sleep) -> None:
         if url.startswith(UNIX):
             transport, address = httpx.HTTPTransport(uds=url.removeprefix(UNIX)), "http://ndif-batch"
         elif url.startswith(("http://", "https://")):
             transport, address = httpx.HTTPTransport(), url.rstrip("/")
         else:
             raise SettingsError(f"setting 'url': {url!r} is no server", hint=f"http://127.0.0.1:8080 or {UNIX}/path")
-        self.url, self._token = url, token
+        self.url, self._token, self._pause = url, token, pause
         headers = {"Authorization": f"Bearer {token}"}
         try:
             self._http = httpx.Client(transport=transport, base_url=address, headers=headers, timeout=seconds)
@@ -74,26 +79,39 @@ class Line:
     ) -> httpx.Response:
         """The server's answer, however long it takes if ``patient``.
 
-        Raises the error that it tells, ``UnavailableError`` if there is none.
+        If it says after how long there is use in asking again, it is asked again. Raises the error that it tells,
+        ``UnavailableError`` if there is none.
         """
         kind = {} if body is None else {"Content-Type": "application/json"}
+        waited = 0.0
+        while True:
+            reply = self._once(verb, path, query, body, {**kind, **(headers or {})}, patient=patient)
+            if reply.is_success:
+                return reply
+            wait = _retry_after(reply)
+            if wait is None or waited + wait > WAIT_SECONDS:
+                raise _told(reply, self.url)
+            self._pause(wait)
+            waited += wait
+
+    def _once(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        patient: bool,
+    ) -> httpx.Response:
         try:
-            reply = self._http.request(
-                verb,
-                path,
-                params=query,
-                content=body,
-                headers={**kind, **(headers or {})},
-                timeout=PATIENT if patient else httpx.USE_CLIENT_DEFAULT,
-            )
+            timeout = PATIENT if patient else httpx.USE_CLIENT_DEFAULT
+            return self._http.request(verb, path, params=query, content=body, headers=headers, timeout=timeout)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"the server at {self.url} does not answer: {reason}") from None
         except httpx.InvalidURL as error:
             raise SettingsError(f"setting 'url': {self.url!r}: {error}") from None
-        if reply.is_success:
-            return reply
-        raise _told(reply, self.url)
 
     def close(self) -> None:
         """Close its connections."""
@@ -233,6 +251,12 @@ def _answer(endpoint: Endpoint, reply: httpx.Response, url: str) -> Any:
         raise UnavailableError(
             f"{url} does not answer as a server of this version: {endpoint.name}: {where}: {first['msg']}"
         ) from None
+
+
+def _retry_after(reply: httpx.Response) -> float | None:
+    """After how many seconds a busy server wants to be asked again."""
+    text = reply.headers.get("retry-after", "")
+    return max(1.0, float(text)) if reply.status_code in BUSY and text.isdecimal() else None
 
 
 def _told(reply: httpx.Response, url: str) -> NdifBatchError:

@@ -7,15 +7,16 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Select, Update, delete, exists, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Integer, Row, Select, Update, delete, exists, func, select, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
 from ndif_batch.queue import states, tallies, users
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobRecord, JobState, ShardRecord, ShardState
 from ndif_batch.queue.rows import job_query, job_record, state_in, with_failed_tasks
-from ndif_batch.queue.sets import asked, given, is_one_of, locked
+from ndif_batch.queue.sets import Form, asked, given, is_one_of, locked
 from ndif_batch.queue.tables import job, shard, shard_check, task_error
+from ndif_batch.queue.together import Write, carry_out
 from ndif_batch.queue.transitions import move_jobs, move_shards, record
 
 
@@ -125,25 +126,32 @@ def settle(tx: Transaction, moved: Iterable[ShardRecord]) -> None:
 
 def count(tx: Transaction, ended: Iterable[tuple[int, int, int]]) -> None:
     """Count shards that have ended, each as its job, its saved and its failed tasks; end the jobs that have no more."""
+    of_job = tuple(ended)
+    if of_job:
+        end(tx, carry_out(tx, counting(tx, of_job)))
+
+
+def counting(tx: Transaction, ended: Iterable[tuple[int, int, int]]) -> Write:
+    """Lock the jobs, and :func:`count`; returns rows for :func:`end`."""
     sums: dict[int, dict[str, int]] = {}
     for job_id, done, failed in ended:
         row = sums.setdefault(job_id, {"job": job_id, "ended": 0, "done": 0, "failed": 0})
         row["ended"] += 1
         row["done"] += done
         row["failed"] += failed
-    if not sums:
-        return
-    form, rows = asked(tx, list(sums.values()))
-    counted = tx.connection.execute(_counting(form), rows).all()
+    return Write(_counting, *asked(tx, "counted", list(sums.values())))
+
+
+def end(tx: Transaction, counted: Iterable[Row[Any]]) -> None:
+    """End those of the jobs that have no shard left."""
     for over in sorted((one for one in counted if not one.shards_left), key=attrgetter("id")):
         reason = f"{over.tasks_failed} of {over.tasks} tasks failed" if over.tasks_failed else None
         move_jobs(tx, states.ended(over.tasks_failed), [over.id], reason=reason)
 
 
-@cache
-def _counting(form: str) -> Update:
-    rows = given(form, job=BigInteger(), ended=Integer(), done=Integer(), failed=Integer())
-    counted = locked(job, rows, job.c.id == rows.c.job)
+def _counting(form: Form, turn: ColumnElement[bool]) -> Update:
+    rows = given(form, "counted", job=BigInteger(), ended=Integer(), done=Integer(), failed=Integer())
+    counted = locked(job, rows, job.c.id == rows.c.job, turn)
     sums = {
         "shards_left": job.c.shards_left - counted.c.ended,
         "tasks_done": job.c.tasks_done + counted.c.done,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,6 +18,8 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import HeartbeatReply, JobState, Lease, ShardState, WorkerState
 from ndif_batch.queue.rows import shard_records, state_in
 from ndif_batch.queue.tables import LEASABLE, shard
+from ndif_batch.queue.together import together
+from ndif_batch.queue.turns import Turns
 
 _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
@@ -34,15 +36,16 @@ class Request:
     held: Sequence[int] | None
 
 
-def lease(tx: Transaction, request: Request, *, expired: bool = False) -> list[Lease] | None:
+def lease(tx: Transaction, request: Request, order: Turns, *, expired: bool = False) -> list[Lease] | None:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.lease`.
 
     None if leases have run out: then :func:`ndif_batch.queue.recovery.expire` must take them back in a transaction of
     its own, since this one locks further shards and jobs. ``expired`` says that this was done.
     """
     asking = workers.asking(tx, request.worker_id, request.model)
-    leases = _lease(tx, request, asking) if expired or not asking.over else None
-    workers.heard(tx, request.worker_id, request.lease_seconds, ready=True, working=bool(leases))
+    leases = _lease(tx, request, asking, order) if expired or not asking.over else None
+    if not leases:
+        workers.heard(tx, request.worker_id, request.lease_seconds, ready=True)
     return leases
 
 
@@ -69,18 +72,20 @@ def heartbeat(
     return HeartbeatReply(lost=tuple(sorted(set(progress) - set(renewed))), drain=drain)
 
 
-def _lease(tx: Transaction, request: Request, asking: workers.Asking) -> list[Lease]:
+def _lease(tx: Transaction, request: Request, asking: workers.Asking, order: Turns) -> list[Lease]:
     if asking.state is not WorkerState.RUNNING:
         return []
     deaths = asking.deaths
     unheard = [shard_id for shard_id in deaths if request.held is not None and shard_id not in request.held]
     if unheard:
+        workers.heard(tx, request.worker_id, request.lease_seconds, ready=True, working=True)
         return _again(tx, request, unheard)
     if asking.paused or any(states.suspect(count) for count in deaths.values()):
         return []
     pace = asking.seconds_per_token
     wanted = Wanted(request.model, request.max_tokens, request.max_shards, pace, bool(deaths))
-    return _take(tx, request, choosing.chosen(tx, wanted))
+    chosen = choosing.chosen(tx, wanted, order)
+    return _take(tx, request, chosen) if chosen.looked else []
 
 
 def _again(tx: Transaction, request: Request, unheard: Sequence[int]) -> list[Lease]:
@@ -98,16 +103,17 @@ def _again(tx: Transaction, request: Request, unheard: Sequence[int]) -> list[Le
 
 def _take(tx: Transaction, request: Request, chosen: Chosen) -> list[Lease]:
     """Rows are locked as everywhere: workers, shards, jobs, users."""
-    until = tx.now + timedelta(seconds=request.lease_seconds)
     new = {row.job_id for row in chosen.shards if row.state is JobState.PENDING}
     started = bulk.start(tx, new)
     held = {job_id for job_id, state in jobs.lock(tx, new - started).items() if state not in LEASABLE}
     rooms = users.lock(tx, chosen.looked) if chosen.rooms else {}
     rows = list(_within(rooms, [row for row in chosen.shards if row.job_id not in held]))
-    taken = {one.id: one for one in bulk.take(tx, rows, started, request.worker_id, until)}
-    owners = jobs.by_id(tx, {row.job_id for row in rows}) if rows else {}
-    _serve(tx, request.model, rows, chosen)
-    return [Lease(taken[row.id], owners[row.job_id]) for row in rows]
+    moved_on = chosen.moved_on({row.id for row in rows})
+    if moved_on:
+        users.lock(tx, {*moved_on, *(row.user for row in rows)})
+    leases = _leased(tx, request, rows, started) if rows else []
+    tallies.refresh(tx, request.model, moved_on)
+    return leases
 
 
 def _within(rooms: Mapping[str, int], rows: Iterable[Row[Any]]) -> Iterable[Row[Any]]:
@@ -119,13 +125,17 @@ def _within(rooms: Mapping[str, int], rows: Iterable[Row[Any]]) -> Iterable[Row[
             yield row
 
 
-def _serve(tx: Transaction, model: str, rows: Sequence[Row[Any]], chosen: Chosen) -> None:
+def _leased(tx: Transaction, request: Request, rows: Sequence[Row[Any]], started: Collection[int]) -> list[Lease]:
+    """Lease these shards, which are locked; the worker gives a sign of life by it."""
+    until = tx.now + timedelta(seconds=request.lease_seconds)
     tokens: dict[str, list[int]] = defaultdict(list)
     for row in rows:
         tokens[row.user].append(row.tasks * row.tokens_per_task)
-    bills = {name: Bill(len(each), sum(each)) for name, each in tokens.items()}
-    moved_on = chosen.moved_on({row.id for row in rows})
-    if moved_on:
-        users.lock(tx, {*bills, *moved_on})
-    billing.serve(tx, bills)
-    tallies.refresh(tx, model, moved_on)
+    writes = [
+        *bulk.taking(tx, [row.id for row in rows], started, request.worker_id, until),
+        *billing.serving(tx, {name: Bill(len(each), sum(each)) for name, each in tokens.items()}),
+        workers.hearing(tx, request.worker_id, request.lease_seconds, ready=True, working=True),
+    ]
+    together(tx, writes)
+    owners = jobs.by_id(tx, {row.job_id for row in rows})
+    return [Lease(bulk.taken(row, request.worker_id, until), owners[row.job_id]) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -12,57 +12,62 @@ from sqlalchemy import Row, Select, insert, select
 
 from ndif_batch.errors import UsageError
 from ndif_batch.queue import billing, bulk, checks, jobs, states, tallies, workers
-from ndif_batch.queue.cluster import FREE, Cost
+from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import EventKind, ShardRecord, ShardState, TaskFailure
 from ndif_batch.queue.rows import shard_records, state_in
 from ndif_batch.queue.sets import is_one_of
-from ndif_batch.queue.tables import job, shard, task_error
+from ndif_batch.queue.tables import job, shard, task_error, worker
+from ndif_batch.queue.together import carry_out, together
 from ndif_batch.queue.transitions import move_shards
 
 _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
 
 def commit(tx: Transaction, finished: Sequence[Finished]) -> set[int]:
-    """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`.
-
-    Shards are read first and locked when they are ended, each only if it is still as it was read.
-    """
+    """See :meth:`ndif_batch.queue.protocol.WorkerQueue.commit`."""
     held = {row.id: row for row in tx.connection.execute(_owned(), {"ids": {one.shard_id for one in finished}}).all()}
     told = {one.shard_id: one for one in reversed(finished) if _is_current(held, one.shard_id, one.epoch)}
     for one in told.values():
         if one.failures:
             _check(held[one.shard_id], one.failures)
-    _count_work(tx, [(held[one.shard_id].worker_id, one.cost) for one in told.values()])
-    failed = {one.shard_id: len(one.failures) for one in told.values()}
-    ended = bulk.finish(tx, [held[shard_id] for shard_id in told], failed)
-    _count_work(tx, [(held[one.shard_id].worker_id, -one.cost) for one in told.values() if one.shard_id not in ended])
-    _settle(tx, [(held[shard_id], told[shard_id]) for shard_id in told if shard_id in ended])
-    return ended | _done_before(tx, [one for one in finished if one.shard_id not in ended])
+    if told:
+        _end(tx, [(held[shard_id], one) for shard_id, one in told.items()])
+    return set(told) | _done_before(tx, [one for one in finished if one.shard_id not in told])
 
 
 @cache
 def _owned() -> Select[Any]:
-    """Shards that are leased, and whose they are."""
+    """Shards that are leased, and whose they are; locked in order, after their workers."""
+    holders = select(shard.c.worker_id).where(is_one_of(shard.c.id))
+    locked = select(worker.c.id).where(worker.c.id.in_(holders)).order_by(worker.c.id)
+    holder = locked.with_for_update(key_share=True).cte("holder")
     its_own = (shard.c.id, shard.c.job_id, shard.c.worker_id, shard.c.epoch, shard.c.first_task, shard.c.tasks)
     query = select(*its_own, job.c.user, job.c.tokens_per_task).join_from(shard, job)
-    return query.where(is_one_of(shard.c.id), shard.c.worker_id.is_not(None))
+    leased = query.join(holder, shard.c.worker_id == holder.c.id).where(is_one_of(shard.c.id))
+    return leased.order_by(shard.c.id).with_for_update(key_share=True, of=shard)
 
 
-def _settle(tx: Transaction, ended: Sequence[tuple[Row[Any], Finished]]) -> None:
-    """What follows for failed tasks, checks, jobs and users."""
+def _end(tx: Transaction, ended: Sequence[tuple[Row[Any], Finished]]) -> None:
+    """End shards that are locked, and what follows for failed tasks, checks, workers, jobs and users."""
     checks.keep(tx, [(row, one.check) for row, one in ended])
     errors = [
         {"job_id": row.job_id, "shard_id": row.id, **asdict(failure)} for row, one in ended for failure in one.failures
     ]
     if errors:
         tx.connection.execute(insert(task_error), errors)
-    jobs.count(tx, [(row.job_id, row.tasks - len(one.failures), len(one.failures)) for row, one in ended])
     of_user: dict[str, list[tuple[int, Cost]]] = defaultdict(list)
     for row, one in ended:
         of_user[row.user].append((row.tasks * row.tokens_per_task, one.cost))
-    billing.settle(tx, {name: billing.ended(costs) for name, costs in of_user.items()})
+    counting = jobs.counting(tx, [(row.job_id, row.tasks - len(one.failures), len(one.failures)) for row, one in ended])
+    writes = [
+        counting,
+        *bulk.ending(tx, [(row, len(one.failures)) for row, one in ended]),
+        *workers.counting(tx, [(row.worker_id, one.cost) for row, one in ended]),
+        *billing.settling(tx, {name: billing.ended(costs) for name, costs in of_user.items()}),
+    ]
+    jobs.end(tx, together(tx, writes))
 
 
 def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost) -> bool:
@@ -70,7 +75,8 @@ def fail(tx: Transaction, shard_id: int, epoch: int, code: str, message: str, re
     held = _held(tx, shard_id, epoch)
     if held is None:
         return False
-    _count_work(tx, [(held.worker_id, cost)])
+    for write in workers.counting(tx, [(held.worker_id or 0, cost)]):
+        carry_out(tx, write)
     attempts = held.attempts + 1
     limit = tx.connection.execute(select(job.c.max_retries).where(job.c.id == held.job_id)).scalar_one()
     kind = states.failed(attempts, limit, retryable)
@@ -118,15 +124,6 @@ def _move(
 ) -> list[ShardRecord]:
     actor = workers.name(held.worker_id or 0)
     return move_shards(tx, kind, shard.c.id == held.id, actor=actor, detail=detail, values=values)
-
-
-def _count_work(tx: Transaction, spent: Iterable[tuple[int | None, Cost]]) -> None:
-    by_worker: dict[int, list[Cost]] = defaultdict(list)
-    for worker_id, cost in spent:
-        if worker_id is not None and cost != FREE:
-            by_worker[worker_id].append(cost)
-    for worker_id, costs in sorted(by_worker.items()):
-        workers.count(tx, worker_id, Cost.total(costs))
 
 
 def _check(held: Row[Any], failures: Sequence[TaskFailure]) -> None:

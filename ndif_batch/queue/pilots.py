@@ -14,7 +14,7 @@ from ndif_batch.queue.cluster import PilotRecord, PilotState
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, Json
 from ndif_batch.queue.states import PILOT
-from ndif_batch.queue.tables import ENDED_PILOTS, leader, pilot
+from ndif_batch.queue.tables import leader, pilot
 from ndif_batch.queue.transitions import record
 
 _KINDS = {move.targets[0]: kind for kind, move in PILOT.items()}
@@ -58,16 +58,15 @@ def get(tx: Transaction, pilot_id: int) -> PilotRecord:
 
 def every(tx: Transaction, *, active: bool) -> list[PilotRecord]:
     """Those that have not ended, oldest first; all there ever were unless ``active``."""
-    return _some(tx, pilot.c.state.not_in(ENDED_PILOTS) if active else pilot.c.id.is_not(None))
+    return _some(tx, pilot.c.ended_at.is_(None) if active else pilot.c.id.is_not(None))
 
 
 def newest(tx: Transaction, of_models: Collection[str], ended: int) -> list[PilotRecord]:
     """Those that have not ended, and the newest ``ended`` of each of these models that have; oldest first."""
-    over = pilot.c.state.in_(ENDED_PILOTS)
-    late = select(pilot.c.id).order_by(pilot.c.id.desc()).limit(ended)
-    each = (late.where(pilot.c.model == name, over).subquery() for name in sorted(of_models))
-    some = [select(found.c.id) for found in each]
-    return _some(tx, or_(~over, pilot.c.id.in_(union_all(*some))) if some else ~over)
+    active = select(pilot.c.id).where(pilot.c.ended_at.is_(None))
+    late = select(pilot.c.id).where(pilot.c.ended_at.is_not(None)).order_by(pilot.c.id.desc()).limit(ended)
+    each = (late.where(pilot.c.model == name).subquery() for name in sorted(of_models))
+    return _some(tx, pilot.c.id.in_(union_all(active, *(select(found.c.id) for found in each))))
 
 
 def named(tx: Transaction, names: Collection[str]) -> list[PilotRecord]:

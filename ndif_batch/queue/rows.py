@@ -10,6 +10,11 @@ from sqlalchemy import ColumnElement, RowMapping, Select, func, literal, literal
 from ndif_batch.queue.records import EventRecord, JobRecord, ModelRecord, ShardRecord, ShardState, WorkerRecord
 from ndif_batch.queue.tables import graph, job, shard
 
+LEASED = shard.c.worker_id.is_not(None)
+"""A shard is leased: by the table's rules it has a worker, and of those there is an index."""
+
+_NONE = literal(0, literal_execute=True)
+
 
 def state_in(column: ColumnElement[Any], states: Collection[Any]) -> ColumnElement[bool]:
     """``column`` is one of ``states``, as literals: an index with a WHERE is not used for bound values."""
@@ -19,14 +24,14 @@ def state_in(column: ColumnElement[Any], states: Collection[Any]) -> ColumnEleme
 
 def with_failed_tasks(job_id: int) -> ColumnElement[bool]:
     """The shards of a job that failed or hold failed tasks."""
-    return (shard.c.job_id == job_id) & (shard.c.tasks_failed > literal(0, literal_execute=True))
+    return (shard.c.job_id == job_id) & (shard.c.tasks_failed > _NONE)
 
 
 def job_query() -> Select[Any]:
     """Jobs with their graph and, as ``progress``, the tasks done inside shards that are still leased."""
     progress = (
         select(func.coalesce(func.sum(shard.c.tasks_done), 0))
-        .where(shard.c.job_id == job.c.id, state_in(shard.c.state, [ShardState.LEASED]))
+        .where(shard.c.job_id == job.c.id, state_in(shard.c.state, [ShardState.LEASED]), shard.c.tasks_done > _NONE)
         .correlate(job)
         .scalar_subquery()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     FromClause,
     FunctionElement,
+    String,
     Table,
     Text,
     TypeDecorator,
@@ -29,17 +30,22 @@ from sqlalchemy.types import Boolean, TypeEngine
 
 from ndif_batch.queue.database import Transaction
 
-ONE = "one"
-"""The form of a single row: a database plans for many what it cannot count."""
 
-
-class _Ids(TypeDecorator[Collection[int]]):
+class _Members(TypeDecorator[Collection[Any]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Collection[int] | None, dialect: Dialect) -> str:
-        written = json.dumps(sorted(value or ()))
-        return written if dialect.name == "sqlite" else f"{{{written[1:-1]}}}"
+    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> str:
+        members = sorted(value or ())
+        return json.dumps(members) if dialect.name == "sqlite" else f"{{{','.join(map(_element, members))}}}"
+
+
+def _element(member: int | str) -> str:
+    """How PostgreSQL writes a member of an array."""
+    if isinstance(member, int):
+        return str(member)
+    escaped = member.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 class _is_one_of(FunctionElement[bool]):  # noqa: N801 -- a function of SQL
@@ -53,40 +59,49 @@ class _is_one_of(FunctionElement[bool]):  # noqa: N801 -- a function of SQL
 
 @compiles(_is_one_of, "postgresql")
 def _on_postgresql(element: _is_one_of, compiler: SQLCompiler, **options: Any) -> str:
-    one, ids = (compiler.process(part, **options) for part in element.clauses)
-    return f"{one} = ANY (CAST({ids} AS BIGINT[]))"
+    one, members = (compiler.process(part, **options) for part in element.clauses)
+    kind = "VARCHAR" if isinstance(next(iter(element.clauses)).type, String) else "BIGINT"
+    return f"{one} = ANY (CAST({members} AS {kind}[]))"
 
 
 @compiles(_is_one_of, "sqlite")
 def _on_sqlite(element: _is_one_of, compiler: SQLCompiler, **options: Any) -> str:
-    one, ids = (compiler.process(part, **options) for part in element.clauses)
-    return f"{one} IN (SELECT value FROM json_each({ids}))"
+    one, members = (compiler.process(part, **options) for part in element.clauses)
+    return f"{one} IN (SELECT value FROM json_each({members}))"
 
 
 def is_one_of(one: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
-    """``one`` is among the ids that the parameter ``name`` lists."""
-    return _is_one_of(one, bindparam(name, type_=_Ids))
+    """``one``, a number or a text, is among those that the parameter ``name`` lists."""
+    return _is_one_of(one, bindparam(name, type_=_Members))
 
 
-def asked(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+class Form(NamedTuple):
+    """How a statement is given its rows; ``one`` is a single row: a database plans for many what it cannot count."""
+
+    dialect: str
+    one: bool
+
+
+def asked(tx: Transaction, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Form, dict[str, Any]]:
     """The form in which a statement is :func:`given` these rows, and its parameters."""
-    if len(rows) == 1:
-        return ONE, {f"given_{name}": value for name, value in rows[0].items()}
-    return tx.connection.dialect.name, {"rows": rows}
+    form = Form(tx.connection.dialect.name, len(rows) == 1)
+    if form.one:
+        return form, {f"{name}_{column}": value for column, value in rows[0].items()}
+    return form, {f"{name}_rows": rows}
 
 
-def given(form: str, **columns: TypeEngine[Any]) -> FromClause:
-    """Rows that are parameters, in the form that :func:`asked` tells."""
-    if form == ONE:
-        single = {name: cast(bindparam(f"given_{name}", type_=kind), _kept(kind)) for name, kind in columns.items()}
-        return select(*(value.label(name) for name, value in single.items())).subquery("given")
-    rows = bindparam("rows", type_=JSON)
-    if form == "postgresql":
-        typed = [column(name, kind) for name, kind in columns.items()]
-        return func.json_to_recordset(rows).table_valued(*typed).render_derived("given", with_types=True)
+def given(form: Form, name: str, /, **columns: TypeEngine[Any]) -> FromClause:
+    """Rows that are parameters, in the form that :func:`asked` tells of the same ``name``."""
+    if form.one:
+        single = {one: cast(bindparam(f"{name}_{one}", type_=kind), _kept(kind)) for one, kind in columns.items()}
+        return select(*(value.label(one) for one, value in single.items())).subquery(name)
+    rows = bindparam(f"{name}_rows", type_=JSON)
+    if form.dialect == "postgresql":
+        typed = [column(one, kind) for one, kind in columns.items()]
+        return func.json_to_recordset(rows).table_valued(*typed).render_derived(name, with_types=True)
     each = func.json_each(rows).table_valued("value")
-    parts = [func.json_extract(each.c.value, f"$.{name}", type_=kind).label(name) for name, kind in columns.items()]
-    return select(*parts).subquery("given")
+    parts = [func.json_extract(each.c.value, f"$.{one}", type_=kind).label(one) for one, kind in columns.items()]
+    return select(*parts).subquery(name)
 
 
 def _kept(kind: TypeEngine[Any]) -> TypeEngine[Any]:
@@ -101,4 +116,4 @@ def locked(table: Table, rows: FromClause, *rules: ColumnElement[bool]) -> CTE:
     """
     key = next(iter(table.primary_key))
     found = select(key.label("key"), *rows.c).join_from(table, rows, rules[0]).where(*rules[1:]).order_by(key)
-    return found.with_for_update(key_share=True, of=table).cte("locked")
+    return found.with_for_update(key_share=True, of=table).cte(f"locked_{table.name}")

@@ -43,6 +43,7 @@ from ndif_batch.queue.records import (
     WorkerRecord,
 )
 from ndif_batch.queue.transitions import SYSTEM
+from ndif_batch.queue.turns import Turns
 from ndif_batch.queue.wishes import load_name, pin_name
 
 
@@ -51,6 +52,10 @@ class Queue(ClusterQueue):
 
     Every method is one transaction: all of it happens or none. ``UnavailableError`` if the database cannot serve.
     """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._turns = Turns()
 
     @classmethod
     def open(cls, url: str, clock: Clock | None = None) -> Self:
@@ -256,13 +261,13 @@ class Queue(ClusterQueue):
         """Shards of ``model`` up to ``max_tokens`` tokens together, at least one if any waits."""
         request = leasing.Request(worker_id, model, max_tokens, lease_seconds, max_shards, held)
         with self._database.write() as tx:
-            leases = leasing.lease(tx, request)
+            leases = leasing.lease(tx, request, self._turns)
         if leases is not None:
             return leases
         with self._database.write() as tx:
             recovery.expire(tx)
         with self._database.write() as tx:
-            return leasing.lease(tx, request, expired=True) or []
+            return leasing.lease(tx, request, self._turns, expired=True) or []
 
     def heartbeat(
         self,

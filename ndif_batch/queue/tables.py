@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -178,9 +178,9 @@ shard = Table(
     check("counts", "epoch >= 0 AND attempts >= deaths AND deaths >= 0"),
 )
 partial_index("ix_shard_pending", "state = 'PENDING'", shard.c.job_id, shard.c.index)
-partial_index("ix_shard_expiry", "state = 'LEASED'", shard.c.lease_until)
-partial_index("ix_shard_worker", "state = 'LEASED'", shard.c.worker_id)
-partial_index("ix_shard_progress", "state = 'LEASED'", shard.c.job_id, shard.c.tasks_done)
+partial_index("ix_shard_expiry", "lease_until IS NOT NULL", shard.c.lease_until)
+partial_index("ix_shard_worker", "worker_id IS NOT NULL", shard.c.worker_id)
+partial_index("ix_shard_progress", "state = 'LEASED' AND tasks_done > 0", shard.c.job_id, shard.c.tasks_done)
 partial_index("ix_shard_failed", "tasks_failed > 0", shard.c.job_id, shard.c.first_task)
 
 task_error = Table(
@@ -312,6 +312,8 @@ pilot = Table(
     check("running_started", "state NOT IN ('RUNNING', 'DRAINING') OR started_at IS NOT NULL"),
     check("failed_has_reason", "state <> 'FAILED' OR reason IS NOT NULL"),
 )
+partial_index("ix_pilot_active", "ended_at IS NULL", pilot.c.id)
+partial_index("ix_pilot_ended", "ended_at IS NOT NULL", pilot.c.model, pilot.c.id)
 
 leader = Table(
     "leader",

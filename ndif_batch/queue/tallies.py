@@ -19,6 +19,7 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import ShardRecord, ShardState
 from ndif_batch.queue.rows import state_in
 from ndif_batch.queue.tables import LEASABLE, job, shard, waiting
+from ndif_batch.queue.together import together
 
 PENDING = state_in(shard.c.state, [ShardState.PENDING])
 NOTHING: Mapping[str, Any] = {"job_id": None, "priority": None, "since": None, "ready_at": None}
@@ -37,7 +38,8 @@ def left(tx: Transaction, shards: Iterable[ShardRecord], costs: Mapping[int, Cos
             back[row.user].append((one.tasks * row.tokens_per_task, costs.get(one.id, FREE)))
             if one.state is ShardState.PENDING:
                 again[row.model].add(row.user)
-    billing.settle(tx, {name: billing.ended(shards) for name, shards in back.items()})
+    if back:
+        together(tx, billing.settling(tx, {name: billing.ended(shards) for name, shards in back.items()}))
     for model, names in sorted(again.items()):
         refresh(tx, model, names)
 

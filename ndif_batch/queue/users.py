@@ -18,8 +18,8 @@ from ndif_batch.errors import ConflictError, NotAllowedError, NotFoundError, Usa
 from ndif_batch.queue.access import check_user_name
 from ndif_batch.queue.cluster import Cost, Quotas, Role, UsageRecord, UserRecord
 from ndif_batch.queue.database import Transaction
-from ndif_batch.queue.records import EventKind, ShardState
-from ndif_batch.queue.rows import state_in
+from ndif_batch.queue.records import EventKind
+from ndif_batch.queue.rows import LEASED
 from ndif_batch.queue.tables import job, shard, usage, user
 from ndif_batch.queue.transitions import record
 from ndif_batch.scheduling.policy import HIGHEST_OF_USERS
@@ -58,11 +58,7 @@ def every(tx: Transaction) -> list[UserRecord]:
 
 def running_shards(tx: Transaction) -> dict[str, int]:
     """How many shards of each user are leased; those of whom none is are left out."""
-    query = (
-        select(job.c.user, func.count().label("shards"))
-        .join_from(shard, job)
-        .where(state_in(shard.c.state, [ShardState.LEASED]))
-    )
+    query = select(job.c.user, func.count().label("shards")).join_from(shard, job).where(LEASED)
     return {row.user: row.shards for row in tx.connection.execute(query.group_by(job.c.user))}
 
 

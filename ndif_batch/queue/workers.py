@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, Update, bindparam, exists, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Select,
+    Update,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.types import TypeEngine
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue import controls, models, pilots
-from ndif_batch.queue.cluster import Cost, DeviceReading
+from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.columns import Instant
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, ShardState, WorkerRecord, WorkerState
 from ndif_batch.queue.rows import state_in, worker_record
+from ndif_batch.queue.sets import Form, asked, given, locked
 from ndif_batch.queue.tables import ALIVE, shard, worker
+from ndif_batch.queue.together import Build, Write, carry_out
 from ndif_batch.queue.transitions import move_workers, record
 
 
@@ -90,20 +106,25 @@ def asking(tx: Transaction, worker_id: int, model: str) -> Asking:
         raise unknown(worker_id)
     state = _running(tx, worker_id, rows[0].state, (WorkerState.LOST, WorkerState.STARTING))
     spent = rows[0].gpu_seconds / rows[0].tokens if rows[0].tokens else 0.0
-    return Asking(state, spent, rows[0].paused, rows[0].over, {row.id: row.deaths for row in rows if row.id})
+    return Asking(state, spent, rows[0].paused, bool(rows[0].over), {row.id: row.deaths for row in rows if row.id})
 
 
 @cache
 def _asking() -> Select[Any]:
-    """A row for each shard that the worker holds, or one."""
+    """A row for each shard that the worker holds, or one.
+
+    The first lease to run out is the first of an index: for any that has, a database would read many, not knowing how
+    few are leased.
+    """
     other, now, me = worker.alias("other"), bindparam("now", type_=Instant), bindparam("who", type_=BigInteger)
     silence = exists().where(other.c.alive_until <= now, state_in(other.c.state, ALIVE), other.c.id != me)
     leased = state_in(shard.c.state, [ShardState.LEASED])
     late = shard.alias("late")
-    over = exists().where(state_in(late.c.state, [ShardState.LEASED]), late.c.lease_until <= now)
+    first = select(late.c.lease_until).where(late.c.lease_until.is_not(None)).order_by(late.c.lease_until).limit(1)
+    over = first.scalar_subquery() <= now
     told = (controls.paused().label("paused"), or_(silence, over).label("over"))
     query = select(worker.c.state, worker.c.gpu_seconds, worker.c.tokens, *told, shard.c.id, shard.c.deaths)
-    mine = query.outerjoin_from(worker, shard, (shard.c.worker_id == worker.c.id) & leased)
+    mine = query.outerjoin_from(worker, shard, (shard.c.worker_id == me) & leased)
     return mine.where(worker.c.id == me).with_for_update(key_share=True, of=worker)
 
 
@@ -117,25 +138,41 @@ def heard(
     device: DeviceReading | None = None,
 ) -> WorkerState:
     """Note a sign of life; a lost worker runs again. One that is ``ready`` has its model."""
-    times = {"who": worker_id, "moment": tx.now, "until": tx.now + timedelta(seconds=lease_seconds)}
-    seen = _alive(ready, working, device is not None)
-    row = tx.connection.execute(seen, {**times, **_read(device)}).one_or_none()
-    if row is None:
+    rows = carry_out(tx, hearing(tx, worker_id, lease_seconds, ready=ready, working=working, device=device))
+    if not rows:
         raise unknown(worker_id)
-    return _running(tx, worker_id, row.state, (WorkerState.LOST,))
+    return _running(tx, worker_id, rows[0].state, (WorkerState.LOST,))
+
+
+def hearing(
+    tx: Transaction,
+    worker_id: int,
+    lease_seconds: float,
+    *,
+    ready: bool,
+    working: bool = False,
+    device: DeviceReading | None = None,
+) -> Write:
+    """What :func:`heard` writes of a worker that is not lost."""
+    times = {"who": worker_id, "now": tx.now, "until": tx.now + timedelta(seconds=lease_seconds)}
+    form = Form(tx.connection.dialect.name, one=True)
+    return Write(_alive(ready, working, device is not None), form, {**times, **_read(device)})
 
 
 @cache
-def _alive(ready: bool, working: bool, device: bool) -> Update:
-    now, until = bindparam("moment", type_=Instant), bindparam("until", type_=Instant)
-    alive: dict[str, Any] = {"heartbeat_at": now, "alive_until": until}
-    if ready:
-        alive["ready_at"] = func.coalesce(worker.c.ready_at, now)
-    if working:
-        alive["worked_at"] = now
-    if device:
-        alive |= {name: bindparam(f"its_{name}", type_=worker.c[name].type) for name in _DEVICE}
-    return update(worker).where(worker.c.id == bindparam("who")).values(alive).returning(worker.c.state)
+def _alive(ready: bool, working: bool, device: bool) -> Build:
+    def build(form: Form, turn: ColumnElement[bool]) -> Update:
+        now, until = bindparam("now", type_=Instant), bindparam("until", type_=Instant)
+        alive: dict[str, Any] = {"heartbeat_at": now, "alive_until": until}
+        if ready:
+            alive["ready_at"] = func.coalesce(worker.c.ready_at, now)
+        if working:
+            alive["worked_at"] = now
+        if device:
+            alive |= {name: bindparam(f"its_{name}", type_=worker.c[name].type) for name in _DEVICE}
+        return update(worker).where(worker.c.id == bindparam("who"), turn).values(alive).returning(worker.c.state)
+
+    return build
 
 
 def _running(tx: Transaction, worker_id: int, state: WorkerState, sources: Collection[WorkerState]) -> WorkerState:
@@ -151,21 +188,25 @@ def lock(tx: Transaction, ids: Select[tuple[int]]) -> None:
     tx.connection.execute(query.with_for_update(key_share=True))
 
 
-def count(tx: Transaction, worker_id: int, cost: Cost) -> None:
-    """Lock the worker, and add what its shards took to what it has done."""
-    spent = {"who": worker_id, "moment": tx.now, "seconds": cost.gpu_seconds, "more": cost.tokens}
-    tx.connection.execute(_counting(), spent | {"spared": cost.shared_tokens})
+def counting(tx: Transaction, spent: Iterable[tuple[int, Cost]]) -> list[Write]:
+    """Lock workers, and add what their shards took to what they have done."""
+    of_worker: dict[int, list[Cost]] = defaultdict(list)
+    for worker_id, cost in spent:
+        if cost != FREE:
+            of_worker[worker_id].append(cost)
+    costs = [{"who": worker_id, **asdict(Cost.total(costs))} for worker_id, costs in sorted(of_worker.items())]
+    if not costs:
+        return []
+    form, rows = asked(tx, "spent", costs)
+    return [Write(_counting, form, {"now": tx.now, **rows})]
 
 
-@cache
-def _counting() -> Update:
-    sums = {
-        "gpu_seconds": worker.c.gpu_seconds + bindparam("seconds"),
-        "tokens": worker.c.tokens + bindparam("more"),
-        "shared_tokens": worker.c.shared_tokens + bindparam("spared"),
-        "worked_at": bindparam("moment", type_=Instant),
-    }
-    return update(worker).where(worker.c.id == bindparam("who")).values(sums)
+def _counting(form: Form, turn: ColumnElement[bool]) -> Update:
+    sums: dict[str, TypeEngine[Any]] = {"gpu_seconds": Float(), "tokens": BigInteger(), "shared_tokens": BigInteger()}
+    rows = given(form, "spent", who=BigInteger(), **sums)
+    spent = locked(worker, rows, worker.c.id == rows.c.who, turn)
+    values = {name: worker.c[name] + spent.c[name] for name in sums} | {"worked_at": bindparam("now", type_=Instant)}
+    return update(worker).where(worker.c.id == spent.c.key).values(values)
 
 
 def drain(tx: Transaction, worker_id: int, actor: str) -> None:

@@ -20,6 +20,7 @@ from ndif_batch.errors import NotAllowedError, NotFoundError, UsageError
 from ndif_batch.graph.serialize import graph_from_json
 from ndif_batch.launcher import Launcher, open_launcher
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.source import check_name
 from ndif_batch.models.tokenizer import FILE as TOKENIZER
 from ndif_batch.queue.access import SESSION_LASTS, Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.api import Damage, ModelEntry, ReusedTasks, Submission
@@ -83,6 +84,7 @@ class CallerQueue:
 
     def add_model(self, source: str, name: str, dtype: str = "float32", revision: str | None = None) -> ModelRecord:
         """A new model, brought here by a process of its own: it takes memory and time."""
+        check_name(name)
         whose = self._settings_of_caller()
         self.apart.call(ADD_MODEL, whose, source=source, name=name, dtype=dtype, revision=revision)
         return self.queue.model(name)

@@ -15,22 +15,23 @@ from pydantic import TypeAdapter
 
 from ndif_batch.client import Client
 from ndif_batch.config import Settings, load_settings
-from ndif_batch.errors import NdifBatchError, UnavailableError
+from ndif_batch.errors import BusyError, NdifBatchError, UnavailableError
 from ndif_batch.queue import wire
 
 ADD_MODEL, RECOMPUTE = "add_model", "recompute"
+RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """One call of a name at a time; who comes meanwhile is told to come again (``UnavailableError``)."""
+    """One call of a name at a time; who comes meanwhile is told to come again (``BusyError``)."""
 
     busy: Mapping[str, Lock] = field(default_factory=lambda: {name: Lock() for name in CALLS})
 
     def call(self, what: str, settings: Settings, /, **arguments: Any) -> Any:
         """The JSON that the call ``what`` of :data:`CALLS` gives, or the error that it raises."""
         if not self.busy[what].acquire(blocking=False):
-            raise UnavailableError("the server does this for somebody else now", hint="try again in a moment")
+            raise BusyError("the server does this for somebody else now", retry_after=RETRY_SECONDS)
         try:
             return _call(what, settings, arguments)
         finally:

@@ -34,13 +34,15 @@ def create_app(queue: LocalQueue, settings: Settings, stopping: Callable[[], boo
 
     Answers that go on for long end when the server is ``stopping``.
     """
-    app = FastAPI(title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.queue = queue
     app.state.apart = Apart()
     app.state.settings = settings.model_copy(update={"url": ""})
     for router in (api_router(), archive.router, beside):
         app.router.routes.extend(router.routes)
-    app.add_middleware(Gate, queue=queue)
+    app.add_middleware(Gate, queue=queue, limits=settings.server)
     pages = Dashboard(queue, app.state.settings, app.state.apart, Heart(queue, stopping))
     app.add_middleware(Beside, dashboard=pages.application())
     problems.install(app)

@@ -56,14 +56,13 @@ def archive_file(request: Request, job_id: JobId, name: str) -> Response:
 
 
 def _inside(store: Path, name: str) -> Path:
-    """A path beneath ``store`` that no name can leave: hidden files, ``..`` and links are not there."""
+    """A path beneath ``store`` that no name can leave: hidden files, ``..`` and links, itself too, are not there."""
     parts = [part for part in name.split("/") if part] if name.strip("/") else []
     if any(part.startswith(".") or "\0" in part or "\\" in part for part in parts):
         raise NotFoundError(f"there is no {name!r}")
     found = store
-    for part in parts:
-        found /= part
-        if found.is_symlink():
+    for inner in (store, *(found := found / part for part in parts)):
+        if inner.is_symlink():
             raise NotFoundError(f"there is no {name!r}")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 import structlog
 from fastapi import FastAPI, Request
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ndif_batch.errors import (
+    BusyError,
     ConflictError,
     NdifBatchError,
     NotAllowedError,
@@ -58,7 +60,9 @@ def problem(error: NdifBatchError, status: int | None = None) -> Response:
         hint=error.hint,
         details=wire.details(error),
     )
-    headers = {"WWW-Authenticate": "Bearer"} if found == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if found == 401 else {}
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(ceil(error.retry_after))
     return Response(details.model_dump_json(), found, headers, MEDIA_TYPE)
 
 

@@ -18,14 +18,13 @@ from ndif_batch.client.local import LocalQueue
 from ndif_batch.config import Settings
 from ndif_batch.errors import ConflictError, NotAllowedError, UsageError
 from ndif_batch.server.app import create_app
+from ndif_batch.server.connections import protocol
 from ndif_batch.worker.logs import configure_logs
 from ndif_batch.worker.signals import on_signals
 
 BACKLOG = 128
 STOP_SECONDS = 20.0
 IDLE_SECONDS = 30
-MOST_REQUESTS = 256
-"""Requests that are served at once; more are told to come again."""
 
 ASKING = ("NDIF_BATCH_URL", "NDIF_BATCH_TOKEN")
 """Variables of who asks a server."""
@@ -56,7 +55,7 @@ def server(queue: LocalQueue, settings: Settings) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=MOST_REQUESTS,
+        http=protocol(settings.server),
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=int(STOP_SECONDS),
         proxy_headers=False,

@@ -270,14 +270,14 @@ def crowded(root: Path) -> None:
 def multiply(file: Path, job_id: int) -> None:
     """Copies of a job, with its shard and its event, up to ``MANY``: one by one this takes more than a minute."""
     with sqlite3.connect(file) as connection:
-        for table, owner in (("job", "id"), ("shard", "job_id"), ("event", "job_id")):
+        for table, owner in (("job", "job.id"), ("shard", "job_id"), ("event", "job_id")):
             names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             new = {"id": "NULL", "job_id": "number", "name": "printf('job-%05d', number)", "key": "NULL"}
             new |= {"id": "number"} if table == "job" else {}
             columns = ", ".join(f'"{name}"' for name in names)
             values = ", ".join(new.get(name, f'"{name}"') for name in names)
+            until = f"SELECT number + 1 FROM numbers WHERE number < {job_id + MANY - 1}"
             connection.execute(
-                "WITH RECURSIVE numbers(number) AS"
-                f" (SELECT {job_id + 1} UNION ALL SELECT number + 1 FROM numbers WHERE number < {job_id + MANY - 1})"
-                f" INSERT INTO {table} ({columns}) SELECT {values} FROM numbers, {table} WHERE {table}.{owner} = {job_id}"
+                f"WITH RECURSIVE numbers(number) AS (SELECT {job_id + 1} UNION ALL {until})"
+                f" INSERT INTO {table} ({columns}) SELECT {values} FROM numbers, {table} WHERE {owner} = {job_id}"
             )

@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from ndif_batch.queue import turns
 from ndif_batch.queue.cluster import Cost
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.store import Queue
 from ndif_batch.queue.tables import user, waiting
+from ndif_batch.queue.turns import Turns
 from ndif_batch.scheduling import Candidate, decayed, ordered
 from tests.queue.conftest import HandClock
 from tests.queue.queue_samples import MODEL, SECONDS, job_spec, new_worker, take
@@ -44,12 +44,12 @@ def test_users_come_in_the_order_of_the_policy(queue: Queue, clock: HandClock, s
             told[name] = decayed([(hours, used)], HALF_LIFE) + leased * PACE
             age = (tx.now - max(submitted, served_at or submitted)).total_seconds()
             expected.append(Candidate(job_id=job_id, user=name, tokens=1, priority=priority, age_seconds=age))
-        found, whole = turns.first(tx, MODEL.name, PACE, 100)
+        found, whole = Turns().first(tx, MODEL.name, PACE, 100)
         order = ordered(expected, told, shares)
         assert [turn.head for turn in found] == order
         assert {turn.head.user: turn.usage for turn in found} == pytest.approx(told, rel=1e-6)
         assert (whole.usage, whole.shares) == pytest.approx((sum(told.values()), sum(shares.values())), rel=1e-6)
-        few, _ = turns.first(tx, MODEL.name, PACE, 4)
+        few, _ = Turns().first(tx, MODEL.name, PACE, 4)
         assert [turn.head for turn in few] == order[:4]
         tx.connection.execute(update(user).values(leased_tokens=0))
 
@@ -61,7 +61,7 @@ def test_a_user_in_backoff_is_passed_over_until_it_ends(queue: Queue, clock: Han
     (lease,) = take(queue, worker)
     assert queue.fail(lease.shard.id, lease.shard.epoch, "io", "boom", retryable=True)
     with queue._database.read() as tx:
-        assert [turn.head.user for turn in turns.first(tx, MODEL.name, 0.0, 9)[0]] == ["bob"]
+        assert [turn.head.user for turn in Turns().first(tx, MODEL.name, 0.0, 9)[0]] == ["bob"]
     assert [one.job.user for one in take(queue, worker)] == ["bob"]
     clock.forward(5)
     assert [one.job.user for one in take(queue, worker)] == ["ada"]
@@ -88,7 +88,7 @@ def test_what_is_over_leaves_no_trace_in_whose_turn_it_is(queue: Queue) -> None:
     worker = new_worker(queue)
     leases = take(queue, worker, 3)
     with queue._database.read() as tx:
-        assert turns.first(tx, MODEL.name, 0.0, 9)[0] == []
+        assert Turns().first(tx, MODEL.name, 0.0, 9)[0] == []
         assert tx.connection.execute(waiting.select()).one().job_id is None
     queue.commit([Finished(lease.shard.id, lease.shard.epoch, cost=Cost(1.0, 50)) for lease in leases])
     assert take(queue, worker) == []
