@@ -35,7 +35,7 @@ from ndif_batch.cli import (
 from ndif_batch.cli.report import report
 
 NAME = "ndif-batch"
-URL = "NDIF_BATCH_URL"
+URL, REASON = "NDIF_BATCH_URL", "NDIF_BATCH_REASON"
 RUN, LOOK, CHANGE, PARTS = "Run", "Look", "Change", "Parts"
 
 app = typer.Typer(
@@ -64,12 +64,20 @@ def _options(
     url: Annotated[
         str | None, typer.Option("--url", help="Ask this server: http://127.0.0.1:8080, or unix: and a socket's path.")
     ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why you do it: kept beside what you change in the log.")
+    ] = None,
 ) -> None:
     """Runs interpretability experiments in bulk."""
-    if url is not None:
-        before = {URL: os.environ[URL]} if URL in os.environ else {}
-        context.call_on_close(lambda: (os.environ.pop(URL, None), os.environ.update(before)))
-        os.environ[URL] = url
+    for variable, value in ((URL, url), (REASON, reason)):
+        if value is not None:
+            _set_until_closed(context, variable, value)
+
+
+def _set_until_closed(context: typer.Context, variable: str, value: str) -> None:
+    before = {variable: os.environ[variable]} if variable in os.environ else {}
+    context.call_on_close(lambda: (os.environ.pop(variable, None), os.environ.update(before)))
+    os.environ[variable] = value
 
 
 for panel, verbs in {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -69,7 +69,8 @@ class Visitor:
 
     def logs_in(self, who: str) -> None:
         """By a link, as the command line prints it."""
-        code = self.served.api(who).create_login(actor=who).text
+        with closing(self.served.api(who)) as api:
+            code = api.create_login(actor=who).text
         self.page.goto(f"{self.served.url}{LOGIN}?code={code}")
         self.page.wait_for_selector("#live")
 

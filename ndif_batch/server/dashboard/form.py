@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ndif_batch.errors import UsageError
-
-LONGEST_REASON = 200
+from ndif_batch.queue.routes import LONGEST_REASON
 
 
 @dataclass(frozen=True, slots=True)

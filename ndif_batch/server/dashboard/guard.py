@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ndif_batch.server.buckets import Buckets
+
 FORM = "form"
 MOST_BYTES = 256 * 1024
+REQUESTS_PER_SECOND, BURST = 20.0, 400
+"""How often one browser may ask: each of its pages does so once a second at the most."""
 
 POLICY = "; ".join(
     (
@@ -38,6 +43,7 @@ class Guard:
     """Lets requests through to ``app`` with the :data:`FORM` that they sent in their state."""
 
     app: ASGIApp
+    askers: Buckets = field(default_factory=lambda: Buckets(REQUESTS_PER_SECOND, BURST))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -51,6 +57,11 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
+        wait = self.askers.take(headers.get("cookie") or scope.get("client"))
+        if wait:
+            often = {"Retry-After": str(ceil(wait))}
+            await PlainTextResponse("this is asked too often", 429, often)(scope, receive, guarded)
+            return
         if scope["method"] not in ("GET", "HEAD"):
             if not same_origin(headers):
                 await PlainTextResponse("only the dashboard's own pages may do this", 403)(scope, receive, guarded)
