@@ -35,7 +35,7 @@ SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo demo-cluster model postgres slurm chromium test lint types bench gpu docs examples clean
+.PHONY: help setup demo demo-cluster model postgres slurm chromium test lint types bench gpu docs pictures examples clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ gpu: ## run the tests and benchmarks that need CUDA
 docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py
 	PYTHONPATH=. $(BIN)/python docs/families.py
+
+pictures: setup chromium ## take the pictures of the dashboard anew
+	NDIF_BATCH_PICTURES=yes $(BIN)/pytest tests/dashboard/test_dashboard_pictures.py
 
 examples: setup model ## run the notebooks anew and store what they show
 	$(BIN)/python examples/run.py examples/*.ipynb

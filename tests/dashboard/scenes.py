@@ -281,3 +281,25 @@ def multiply(file: Path, job_id: int) -> None:
                 f"WITH RECURSIVE numbers(number) AS (SELECT {job_id + 1} UNION ALL {until})"
                 f" INSERT INTO {table} ({columns}) SELECT {values} FROM numbers, {table} WHERE {owner} = {job_id}"
             )
+
+
+NODES = (
+    *(
+        f"gpu-{number:02}|gpu*|{'allocated' if number < 3 else 'idle'}|64|1031000|gpu:h200:8|none"
+        for number in range(1, 5)
+    ),
+    "gpu-05|gpu*|drained|64|1031000|gpu:h200:8|a fan is broken",
+    *(f"gpu-{number:02}|preempt|mixed|48|515000|gpu:a100:4|none" for number in range(6, 9)),
+)
+PARTITIONS = ("gpu*|up|2-00:00:00|4|mixed", "gpu*|up|2-00:00:00|1|drained", "preempt|up|12:00:00|3|mixed")
+
+
+def site(folder: Path) -> None:
+    """A command ``sinfo`` that prints ``NODES`` and ``PARTITIONS``."""
+    folder.mkdir()
+    lines = {"nodes": NODES, "partitions": PARTITIONS}
+    for name, rows in lines.items():
+        (folder / name).write_text("".join(f"{row}\n" for row in rows))
+    script = f'#!/bin/sh\ncase "$*" in *--Node*) cat {folder}/nodes;; *) cat {folder}/partitions;; esac\n'
+    (folder / "sinfo").write_text(script)
+    (folder / "sinfo").chmod(0o755)

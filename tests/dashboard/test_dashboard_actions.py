@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -16,7 +17,7 @@ from ndif_batch.queue.figures import EventFilter
 from ndif_batch.queue.records import EventKind, JobState, WorkerState
 from ndif_batch.queue.routes import DASHBOARD
 from ndif_batch.server.dashboard.actions import ACTIONS
-from tests import toy
+from tests import tiny, toy
 from tests.dashboard import scenes
 from tests.dashboard.browsing import Visitor, visiting
 from tests.dashboard.conftest import Scene, playing
@@ -237,6 +238,17 @@ def test_an_action_does_what_it_says_and_is_told_with_its_actor_and_reason(stage
     assert {one.detail["reason"] for one in told} == {WHY}
     assert admin.errors == []
     admin.page.keyboard.press("Escape")
+
+
+def test_a_model_is_added_from_its_page(stage: Stage, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    tiny.write(source)
+    stage.admin.goes("/models")
+    told = stage.admin.does("main button:text-is('Add a model')", WHY, source=str(source), name="tiny")
+    assert told == "model tiny is ready"
+    assert stage.scene.queue.model("tiny").enabled
+    expect(stage.admin.page.locator("[data-model=tiny]")).to_be_visible()
 
 
 def test_a_token_is_shown_once_and_opens_the_server(stage: Stage) -> None:
