@@ -170,6 +170,11 @@ def busy(root: Path) -> None:
         assert broke.refresh().state is JobState.FAILED
         assert done.refresh().state is JobState.COMPLETED
         clock.now = datetime.now(UTC)
+        queue.because("the paper is due on Friday").set_shares("chen", 1.5, actor="root")
+        queue.because("its traces fill the disk").set_quotas("bob", Quotas(100_000, 64, 200 * GIB), actor="root")
+        queue.because("new weights come tonight").pause(SMOL, actor="root")
+        queue.because("they are here").resume(SMOL, actor="root")
+        queue.because("most jobs of the week want it").pin_model(LLAMA, 2, actor="root")
         assert queue.acquire_leader("scheduler", "head-1", 86_400)
 
 

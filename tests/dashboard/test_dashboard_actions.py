@@ -195,7 +195,7 @@ def stage(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             for name in (scenes.LLAMA, scenes.GEMMA, scenes.SMOL):
                 toy.add(client, name, toy.site_map(scenes.LAYERS, 64))
             scenes.people(client)
-            small = {"size": (2, scenes.TOKENS)}
+            small: dict[str, Any] = {"size": (2, scenes.TOKENS)}
             names["failed"] = scenes.submit(client, "failed", "ada", seed=1, **small).id
             scenes.painting(client, engine=scenes.Painter(lambda task: "no such position" if task.id == 3 else None))
             names["done"] = scenes.submit(client, "done", "ada", seed=2, **small).id

@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from ndif_batch.server.dashboard import graph_picture, parameter_grid, render
+from ndif_batch.server.dashboard import render
 from ndif_batch.server.dashboard.render import STATIC, count, percent, short
 
 VENDOR = STATIC / "vendor"
@@ -14,7 +14,8 @@ TEMPLATES = Path(render.__file__).with_name("templates")
 
 
 def test_vendored_files_are_those_that_were_published() -> None:
-    sums = dict(reversed(line.split()) for line in (VENDOR / "SHA256SUMS").read_text().splitlines())
+    lines = [line.split() for line in (VENDOR / "SHA256SUMS").read_text().splitlines()]
+    sums = {name: expected for expected, name in lines}
     there = {file.name for file in VENDOR.iterdir()} - {"SHA256SUMS", "README.md"}
     assert there == set(sums)
     for name, expected in sums.items():
@@ -41,5 +42,3 @@ def test_numbers_are_short_and_never_more_than_they_say() -> None:
         "0\u202f%", "<1\u202f%", "50\u202f%", ">99\u202f%", "100\u202f%",
     ]  # fmt: skip
     assert count(1234567) == "1\u202f234\u202f567"
-    assert graph_picture.LETTERS > 10
-    assert parameter_grid.MOST >= 96

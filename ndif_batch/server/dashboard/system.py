@@ -46,7 +46,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
 def in_force(settings: Settings) -> dict[str, str]:
     """Every setting by name, without secrets."""
     derived = {"database_url": settings.database, "archive_dir": settings.archive}
-    found = {}
+    found: dict[str, str] = {}
     for name in Settings.model_fields:
         if name == "cluster":
             found |= {f"cluster.{part}": str(value) for part, value in dict(settings.cluster).items()}

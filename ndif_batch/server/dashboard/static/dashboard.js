@@ -120,7 +120,7 @@ function draw(element) {
       cursor: { points: { show: false }, drag: { x: false, y: false } },
       legend: { live: false },
       scales: { y: { range: (_, low, high) => [0, high || 1] } },
-      axes: [{ ...axis, grid: { show: false }, values: clock }, { ...axis, size: 54, values: (_, marks) => marks.map(short) }],
+      axes: [{ ...axis, grid: { show: false }, size: 30, values: clock }, { ...axis, size: 54, values: (_, marks) => marks.map(short) }],
       series: [
         { label: "Hour", value: "{YYYY}-{MM}-{DD} {HH}:00" },
         { label: "as if alone", fill: ink("--wash"), stroke: ink("--accent"), width: 1, paths: bars, points: { show: false } },

@@ -1,7 +1,7 @@
 // Draws the parameter space of a job: a cell a task, in the colour of where it stands, or of what it saved once it has.
 "use strict";
 
-const CELLS = [["waiting", "--rest"], ["leased", "--running"], ["saved", "--completed"], ["failed", "--failed"], ["cancelled", "--cancelled"], ["excluded", "--paper"]];
+const CELLS = [["waiting", "--rest"], ["leased", "--leased"], ["saved", "--completed"], ["failed", "--failed"], ["cancelled", "--cancelled"], ["excluded", "--paper"]];
 const LETTER = 7, LINE = 16;
 
 async function drawGrid(element) {
