@@ -139,7 +139,7 @@ def empty(root: Path) -> None:
 
 def busy(root: Path) -> None:
     """Three models, two days of work of four users, and jobs in every state."""
-    clock = Moving(datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=47))
+    clock = Moving(datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=47, minutes=13))
     with opened(root, clock) as client:
         queue = client.queue
         people(client)

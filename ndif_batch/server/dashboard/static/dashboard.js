@@ -180,5 +180,7 @@ function pulse(live) {
   light.classList.toggle("live", live);
 }
 
+const current = document.querySelector("nav [aria-current]");
+if (current) current.scrollIntoView({ inline: "center", block: "nearest" });
 count();
 drawAll();
