@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from ndif_batch.client.local import LocalQueue
+from ndif_batch.queue.figures import Pulse
 from ndif_batch.queue.records import JobState
 from ndif_batch.queue.routes import DASHBOARD
+from ndif_batch.server.dashboard.live import TICK_SECONDS, Heart
 from ndif_batch.server.process import STOP_SECONDS
+from tests import toy
 from tests.dashboard import scenes
 from tests.dashboard.browsing import visiting
 from tests.dashboard.conftest import Scene, playing
@@ -40,6 +46,53 @@ def test_a_change_is_seen_at_once(browser: Browser, crowd: Scene) -> None:
         crowd.queue.hold(newest(crowd), "ada")
         expect(row).to_have_text("Held", timeout=1000 * (LIVE_SECONDS + SLOW))
         assert admin.errors == []
+
+
+def test_a_tab_that_nobody_sees_lets_its_connection_go_and_takes_it_up_again(browser: Browser, crowd: Scene) -> None:
+    show = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+    show += " document.dispatchEvent(new Event('visibilitychange')) }"
+    with visiting(browser, crowd.served, "root") as admin:
+        admin.goes("/jobs")
+        admin.page.evaluate(show, True)
+        expect(admin.page.locator("#pulse")).to_have_text("every 5 s")
+        admin.page.evaluate(show, False)
+        expect(admin.page.locator("#pulse")).to_have_text("live")
+        job = newest(crowd)
+        crowd.queue.hold(job, "ada")
+        expect(admin.page.locator(f"#job-{job} .state")).to_have_text("Held", timeout=1000 * (LIVE_SECONDS + SLOW))
+        assert admin.errors == []
+
+
+def test_one_look_a_tick_serves_all_who_listen_and_none_holds_a_connection(tmp_path: Path) -> None:
+    scenes.empty(tmp_path)
+    looks: list[float] = []
+
+    class Counted(LocalQueue):
+        def pulse(self) -> Pulse:
+            looks.append(time.monotonic())
+            return super().pulse()
+
+    async def listen(heart: Heart, told: list[str]) -> None:
+        async for event in heart.listen():
+            told.append(event)
+
+    async def crowded() -> tuple[list[str], int]:
+        with Counted.open(toy.settings(tmp_path).database) as queue:
+            ends = time.monotonic() + 2.5 * TICK_SECONDS
+            heart, told = Heart(queue, lambda: time.monotonic() > ends), list[str]()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(50):
+                    group.create_task(listen(heart, told))
+                await asyncio.sleep(1.5 * TICK_SECONDS)
+                held = queue._database._writer.pool.checkedout()  # type: ignore[attr-defined]
+            return told, held
+
+    with ThreadPoolExecutor(1) as another:  # this thread's loop is Playwright's
+        told, held = another.submit(asyncio.run, crowded()).result()
+    assert held == 0
+    assert 2 <= len(looks) <= 4
+    assert all(event.startswith("event: pulse\ndata: ") for event in told)
+    assert 50 <= len(told) <= 100
 
 
 def test_without_events_pages_ask_again_and_are_right(browser: Browser, crowd: Scene) -> None:

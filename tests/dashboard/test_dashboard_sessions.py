@@ -161,6 +161,33 @@ def test_pages_load_and_run_only_what_this_server_has(served: Served, behind: Cl
             assert re.findall(r"(?:src|href|action)=\"(?!/dashboard/|#|\?)[^\"]*", answer.text) == []
 
 
+def test_what_no_database_can_hold_is_told_as_a_mistake(served: Served, behind: Client) -> None:
+    job = submit(behind).id
+    huge = "9" * 5000
+    with logged_in(served, "root") as root:
+        for path in (
+            f"/jobs/{huge[:40]}",
+            f"/jobs?before={huge}",
+            f"/jobs/{job}/grid?at.layer={huge}",
+            "/jobs?state=GONE",
+        ):
+            assert root.get(f"{DASHBOARD}{path}").status_code in (200, 400, 404), path
+        for path, fields in (
+            ("jobs/hold", {"job": huge}),
+            ("jobs/priority", {"job": str(job), "priority": str(10**12)}),
+            ("models/pin", {"model": toy.NAME, "pilots": "-1"}),
+            ("users/set", {"user": "ada", "shares": "nan", "role": "user"}),
+            ("users/set", {"user": "ada", "shares": "1", "role": "king"}),
+            ("tokens/create", {"user": "ada", "days": "inf"}),
+            ("tokens/revoke", {"token": huge}),
+            ("settings/half-life", {"half_life_hours": "-1"}),
+        ):
+            done = root.post(f"{DASHBOARD}/do/{path}", data={**fields, "reason": "x"}, headers=OWN)
+            assert (path, done.status_code) == (path, 400)
+        assert root.post(f"{DASHBOARD}/do/pause", headers=OWN).status_code == 400
+    assert behind.queue.settings() == {}
+
+
 def test_large_forms_are_refused(served: Served) -> None:
     with logged_in(served, "root") as root:
         large = root.post(f"{DASHBOARD}/do/pause", data={"reason": "x" * MOST_BYTES}, headers=OWN)

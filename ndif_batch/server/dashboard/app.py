@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -24,13 +25,15 @@ from ndif_batch.server.apart import Apart
 from ndif_batch.server.dashboard import job, sessions
 from ndif_batch.server.dashboard.actions import ACTIONS, Action, carry_out
 from ndif_batch.server.dashboard.form import Form
-from ndif_batch.server.dashboard.guard import FORM, Guard
+from ndif_batch.server.dashboard.guard import FORM, HEADERS, Guard
 from ndif_batch.server.dashboard.live import Heart
 from ndif_batch.server.dashboard.pages import PAGES, Page
 from ndif_batch.server.dashboard.render import STATIC, html
 from ndif_batch.server.dashboard.shown import Shown
 from ndif_batch.server.dashboard.visit import Visit
 from ndif_batch.server.problems import status_of
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Dashboard:
         return Starlette(
             routes=[Mount(DASHBOARD, routes=routes)],
             middleware=[Middleware(Guard)],
-            exception_handlers={NdifBatchError: self.told},
+            exception_handlers={NdifBatchError: self.told, Exception: self.unexpected},
         )
 
     def visit(self, request: Request) -> Visit:
@@ -126,6 +129,13 @@ class Dashboard:
             return self.shown.get(visit, self.heart.version, lambda: _shown(page, visit, self.heart))
 
         return show
+
+    def unexpected(self, request: Request, error: Exception) -> Response:
+        """What nobody foresaw: told in the server's log alone."""
+        log.error("dashboard.failed", method=request.method, path=request.url.path, exc_info=error)
+        response = self.told(request, NdifBatchError("something went wrong here; the server's log has what"))
+        response.headers.update(HEADERS)
+        return response
 
     def _act(self, action: Action) -> Callable[[Request], Response]:
         def act(request: Request) -> Response:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ndif_batch.errors import UsageError
 from ndif_batch.queue.routes import LONGEST_REASON
 
+LONGEST_NUMBER = 18
+"""Digits of the longest number of a job."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -48,6 +51,6 @@ class Form:
     def wholes(self, name: str) -> list[int]:
         """All whole numbers of a name, at least one."""
         given = self.fields.get(name, ())
-        if not given or not all(one.isdecimal() for one in given):
+        if not given or not all(one.isdecimal() and len(one) <= LONGEST_NUMBER for one in given):
             raise UsageError(f"no {name} was chosen")
         return [int(one) for one in given]

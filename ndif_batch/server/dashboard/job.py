@@ -15,6 +15,7 @@ from ndif_batch.queue.reasons import Standing, explained, waiting_reason
 from ndif_batch.queue.records import EventKind, EventRecord, JobRecord, JobState, TaskFailure
 from ndif_batch.queue.states import JOB
 from ndif_batch.server.dashboard import graph_picture, parameter_grid
+from ndif_batch.server.dashboard.form import LONGEST_NUMBER
 from ndif_batch.server.dashboard.visit import Visit
 from ndif_batch.sweep.space import Space
 
@@ -57,7 +58,7 @@ class NodeFailures:
 def read(visit: Visit) -> Mapping[str, Any]:
     """What the page shows."""
     queue = visit.queue
-    record = queue.job(visit.at("job"))
+    record = visit.job()
     shards, failures = queue.shards(record.id), queue.failures(record.id, FAILURES)
     events = queue.events(record.id, STORY)
     standing = Standing.of(queue, queue.live_workers())
@@ -95,7 +96,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
 def grid(visit: Visit) -> dict[str, Any]:
     """The picture of the job's parameter space."""
     queue = visit.queue
-    record = queue.job(visit.at("job"))
+    record = visit.job()
     results = None if record.removed_at is not None else queue.open_results(record)
     return parameter_grid.drawn(record, queue.shards(record.id), results, _save(visit, record), _places(visit))
 
@@ -128,7 +129,7 @@ def _places(visit: Visit) -> dict[str, int]:
     return {
         name.removeprefix(PLACE): int(value)
         for name, value in query.items()
-        if name.startswith(PLACE) and value.isdecimal()
+        if name.startswith(PLACE) and value.isdecimal() and len(value) <= LONGEST_NUMBER
     }
 
 

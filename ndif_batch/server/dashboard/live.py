@@ -60,16 +60,21 @@ class Heart:
             self._listeners -= 1
 
     async def _beat(self) -> None:
-        while self._listeners and not self.stopping():
-            try:
-                seen = await run_sync(self.queue.pulse)
-            except NdifBatchError:
-                seen = None
-            if seen != self._seen:
-                self._seen = seen
-                self.version += 1
-            if seen is not None:
-                self._samples.append((monotonic(), seen.tokens))
-            await asyncio.sleep(TICK_SECONDS)
-        self._task = None
-        self._samples.clear()
+        try:
+            while self._listeners and not self.stopping():
+                await self._look()
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            self._task = None
+            self._samples.clear()
+
+    async def _look(self) -> None:
+        try:
+            seen = await run_sync(self.queue.pulse)
+        except NdifBatchError:
+            seen = None
+        if seen != self._seen:
+            self._seen = seen
+            self.version += 1
+        if seen is not None:
+            self._samples.append((monotonic(), seen.tokens))

@@ -10,7 +10,7 @@ from ndif_batch.config import ModelPilots
 from ndif_batch.queue.cluster import ModelBacklog
 from ndif_batch.queue.reasons import LIVE
 from ndif_batch.queue.records import ModelRecord, WorkerRecord
-from ndif_batch.queue.wishes import paused, pinned, wanted_now
+from ndif_batch.queue.wishes import pause_name, paused, pinned, wanted_now
 from ndif_batch.server.dashboard.visit import Visit
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -29,6 +29,7 @@ class ModelLine:
     pinned: int
     asked: bool
     paused: bool
+    pause_of_its_own: bool
 
 
 def read(visit: Visit) -> Mapping[str, Any]:
@@ -66,4 +67,5 @@ def _line(
         pinned=pins,
         asked=model.name in wanted_now(settings),
         paused=paused(settings, model.name),
+        pause_of_its_own=bool(settings.get(pause_name(model.name))),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import Request
 
-from ndif_batch.errors import UsageError
+from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.queue.access import Caller, Scope
+from ndif_batch.queue.records import JobRecord
 from ndif_batch.server.access import CallerQueue
+from ndif_batch.server.dashboard.form import LONGEST_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,18 @@ class Visit:
         """A word of the query; None if it is empty or not there."""
         return self.request.query_params.get(name, "").strip() or None
 
-    def number(self, name: str, most: int = 2**63 - 1) -> int | None:
+    def number(self, name: str) -> int | None:
         """A whole number of the query; ``UsageError`` for what is none."""
         text = self.asked(name)
         if text is None:
             return None
-        if not text.isdecimal() or int(text) > most:
+        if not text.isdecimal() or len(text) > LONGEST_NUMBER:
             raise UsageError(f"{name} is a number and cannot be {text!r}")
         return int(text)
 
-    def at(self, name: str) -> Any:
-        """A part of the path."""
-        return self.request.path_params[name]
+    def job(self) -> JobRecord:
+        """The job of the path; ``NotFoundError`` if they may not see it or there is none."""
+        number: int = self.request.path_params["job"]
+        if number >= 10**LONGEST_NUMBER:
+            raise NotFoundError(f"there is no job {number}")
+        return self.queue.job(number)

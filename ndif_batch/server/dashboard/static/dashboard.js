@@ -167,10 +167,28 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   send(byId("ask"));
 });
-document.addEventListener("htmx:sseOpen", () => pulse(true));
+document.addEventListener("htmx:sseOpen", (event) => {
+  source = event.detail.source;
+  pulse(true);
+});
 document.addEventListener("htmx:sseError", () => pulse(false));
 document.addEventListener("htmx:afterSwap", count);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+// A browser has six connections to one server for all its tabs: those that nobody sees let theirs go.
+let source = null;
+document.addEventListener("visibilitychange", () => {
+  const wire = byId("wire");
+  if (document.hidden && source) {
+    source.close();
+    source = null;
+    pulse(false);
+  } else if (!document.hidden && !source && wire) {
+    const again = wire.cloneNode(true);
+    wire.replaceWith(again);
+    htmx.process(again);
+    drawAll();
+  }
+});
 let width = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawAll(); } });
 
