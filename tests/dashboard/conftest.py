@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,8 +43,24 @@ def playing(folder: Path, make: Callable[[Path], None], settings: Settings | Non
         yield Scene(served, queue)
 
 
+def on_slurm(root: Path) -> Settings:
+    """The settings of a cluster whose pilots are Slurm jobs."""
+    return Settings.model_validate({**toy.settings(root).model_dump(), "cluster": {"launcher": "slurm"}})
+
+
 @pytest.fixture(scope="package")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def sinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The command of a site with eight nodes, which a test may break for a while."""
+    folder = tmp_path_factory.mktemp("site") / "bin"
+    scenes.site(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield folder / "sinfo"
+
+
+@pytest.fixture(scope="package")
+def busy(sinfo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The busy cluster, which tests look at and leave as it is."""
-    with playing(tmp_path_factory.mktemp("busy"), scenes.busy) as scene:
+    root = tmp_path_factory.mktemp("busy")
+    with playing(root, scenes.busy, on_slurm(root)) as scene:
         yield scene

@@ -20,7 +20,7 @@ from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Ru
 from ndif_batch.queue import schema
 from ndif_batch.queue.cluster import Cost, DeviceReading, PilotState, Quotas, Role
 from ndif_batch.queue.protocol import Finished
-from ndif_batch.queue.records import JobState, Lease
+from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
 from ndif_batch.sweep.tiles import tile_tasks
@@ -35,6 +35,7 @@ PROMPT = "the cat sat on the mat the dog ran far the cat ran far Paris Rome"
 CORRUPTED = PROMPT.replace("cat", "dog")
 GIB = 2**30
 MANY = 10_000
+HOURS = 46
 NAMES = ("logit-lens", "causal-tracing", "steering-vectors", "sae-features", "head-ablation", "entity-binding")
 
 
@@ -139,19 +140,13 @@ def empty(root: Path) -> None:
 
 def busy(root: Path) -> None:
     """Three models, two days of work of four users, and jobs in every state."""
-    clock = Moving(datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=47, minutes=13))
+    clock = Moving(datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=HOURS, minutes=13))
     with opened(root, clock) as client:
         queue = client.queue
         people(client)
         for name, sites in ((LLAMA, LAYERS), (GEMMA, 42), (SMOL, 30)):
             toy.add(client, name, toy.site_map(sites, 64))
-        rng = Random(7)
-        for hour in range(47):
-            load = 1.2 + sin(hour / 24 * 6.3 - 1.2)
-            for user, weight in (("ada", 1.0), ("bob", 0.6), ("chen", 0.35)):
-                if rng.random() < 0.25 + load / 4:
-                    past(client, f"{rng.choice(NAMES)}", user, weight * load * rng.uniform(0.5, 1.5))
-            clock.forward(hours=1)
+        days(client, clock)
         broke = submit(client, "ioi-patching-seeds", "bob", size=(LAYERS, TOKENS), seed=3)
         painting(client, engine=Painter(lambda task: "position 11 is past the prompt" if task.id % 16 == 11 else None))
         done = submit(client, "ioi-patching", "ada", tile=(2, TOKENS), retention_days=30)
@@ -188,20 +183,22 @@ def people(client: Client) -> None:
     queue.set_quotas("bob", Quotas(pending_tasks=100_000, running_shards=64, archive_bytes=200 * GIB), actor="root")
 
 
-def past(client: Client, name: str, user: str, load: float) -> None:
-    """A job that was leased and committed at once, with what it cost."""
-    job = submit(client, name, user, SMOL, size=(4, TOKENS), tile=(4, TOKENS))
-    queue = client.queue
+def days(client: Client, clock: Moving) -> None:
+    """Two days in which three users each ran a job after another, more by day than by night."""
+    rng, queue = Random(7), client.queue
     worker = queue.register_worker(SMOL, "gpu-07", 4242)
-    (lease,) = queue.lease(worker, SMOL, 10**6, 60)
-    cost = Cost(900 * load, int(2.1e7 * load), int(1.2e7 * load))
-    assert queue.commit([finished(lease, cost)])
+    for hour in range(HOURS):
+        if hour % (HOURS // 2) == 0:
+            for user in ("ada", "bob", "chen"):
+                submit(client, rng.choice(NAMES), user, SMOL, size=(HOURS // 2, TOKENS))
+        load = 1.2 + sin(hour / 24 * 6.3 - 1.2)
+        leases = queue.lease(worker, SMOL, 10**6, 3600, max_shards=3)
+        parts = (load * weight * rng.uniform(0.3, 1.5) for weight in (1.0, 0.6, 0.35))
+        costs = [Cost(900 * part, int(2.1e7 * part), int(1.2e7 * part)) for part in parts]
+        done = [Finished(one.shard.id, one.shard.epoch, cost=cost) for one, cost in zip(leases, costs, strict=True)]
+        assert queue.commit(done)
+        clock.forward(hours=1)
     queue.stop_worker(worker)
-    assert job.refresh().state is JobState.COMPLETED
-
-
-def finished(lease: Lease, cost: Cost) -> Finished:
-    return Finished(lease.shard.id, lease.shard.epoch, cost=cost)
 
 
 def workers(client: Client, clock: Moving, running: JobHandle) -> None:

@@ -245,7 +245,8 @@ def test_a_model_is_added_from_its_page(stage: Stage, tmp_path: Path) -> None:
     source.mkdir()
     tiny.write(source)
     stage.admin.goes("/models")
-    told = stage.admin.does("main button:text-is('Add a model')", WHY, source=str(source), name="tiny")
+    button = "main button:text-is('Add a model')"
+    told = stage.admin.does(button, WHY, within_ms=180_000, source=str(source), name="tiny")
     assert told == "model tiny is ready"
     assert stage.scene.queue.model("tiny").enabled
     expect(stage.admin.page.locator("[data-model=tiny]")).to_be_visible()

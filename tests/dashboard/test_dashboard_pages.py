@@ -1,11 +1,19 @@
-"""Every page in a real browser: nothing on its console, nothing asked of others, nobody's things but one's own."""
+"""Every page in a real browser: nothing on its console, nothing asked of others, nobody's things but one's own.
+
+Pictures of them are those of docs/dashboard.md, written anew there if ``NDIF_BATCH_PICTURES`` is set.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TypeAlias
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from ndif_batch.queue.routes import DASHBOARD
@@ -14,8 +22,15 @@ from tests.dashboard import scenes
 from tests.dashboard.browsing import PHONE, WIDE, Visitor, visiting
 from tests.dashboard.conftest import Scene, playing
 
-PATHS = [page.path for page in PAGES if page.listed]
-CLUSTERS = ("busy", "broken", "empty")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "dashboard.md"
+KEPT = DOCUMENT.parent / "pictures" / "dashboard"
+PICTURED = [page.name for page in PAGES]
+RUNNING = ("induction-heads", "lost-its-worker")
+MOST_BYTES = 150_000
+TALL = 1100
+"""Pixels of a picture of a page that is longer than a screen."""
+
+Size: TypeAlias = tuple[int, int]
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +42,54 @@ def clusters(busy: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield {"busy": busy, "broken": broken, "empty": empty}
 
 
-def paths(scene: Scene) -> list[str]:
-    return [*PATHS, *(f"/jobs/{job.id}" for job in scene.queue.jobs(limit=4))]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures go: into the documentation if they are asked for."""
+    return KEPT if os.environ.get("NDIF_BATCH_PICTURES") else tmp_path_factory.mktemp("pictures")
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("cluster", CLUSTERS)
+def paths(scene: Scene) -> dict[str, str]:
+    """Every page by its name, that of a job once for the first and once for a running one."""
+    jobs = scene.queue.jobs(limit=50)
+    found = {page.name: page.path for page in PAGES if page.listed}
+    for name, some in (("first", jobs[-1:]), ("job", [job for job in jobs if job.name in RUNNING])):
+        found |= {name: f"/jobs/{job.id}" for job in some}
+    return found
+
+
+@pytest.mark.parametrize(("suffix", "size", "scheme"), [("", WIDE, "light"), ("-phone", PHONE, "dark")])
+@pytest.mark.parametrize("cluster", ["busy", "broken", "empty"])
 def test_no_page_complains_asks_others_or_is_wider_than_its_screen(
-    browser: Browser, clusters: dict[str, Scene], cluster: str, size: tuple[int, int]
+    browser: Browser, clusters: dict[str, Scene], folder: Path, cluster: str, suffix: str, size: Size, scheme: str
 ) -> None:
     scene = clusters[cluster]
-    with visiting(browser, scene.served, "root", size, "dark" if size == PHONE else "light") as admin:
-        for path in paths(scene):
+    with visiting(browser, scene.served, "root", size, scheme) as admin:
+        for name, path in paths(scene).items():
             admin.goes(path)
             assert (path, admin.overflows()) == (path, 0)
+            if cluster == "busy" and name in PICTURED:
+                take_picture(admin, folder / f"{name}{suffix}.png", size)
             assert (path, admin.errors) == (path, [])
         assert admin.outside == []
+
+
+def take_picture(visitor: Visitor, file: Path, size: Size) -> None:
+    """Of a whole page if it is not too long, small enough for a repository."""
+    if "/jobs/" in visitor.page.url:
+        visitor.page.wait_for_selector("[data-drawn]")
+    height = min(TALL, visitor.page.evaluate("document.documentElement.scrollHeight"))
+    visitor.page.set_viewport_size({"width": size[0], "height": max(size[1], height)})
+    with Image.open(BytesIO(visitor.page.screenshot(animations="disabled"))) as picture:
+        few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(file, optimize=True)
+    visitor.page.set_viewport_size({"width": size[0], "height": size[1]})
+    assert 5_000 < file.stat().st_size <= MOST_BYTES
+
+
+def test_the_documentation_shows_every_page_and_no_picture_is_left_over() -> None:
+    shown = re.findall(r"pictures/dashboard/([\w-]+\.png)", DOCUMENT.read_text())
+    wanted = {f"{name}{suffix}.png" for name in PICTURED for suffix in ("", "-phone")}
+    assert set(shown) == wanted == {file.name for file in KEPT.iterdir()}
 
 
 def test_a_name_that_is_an_attack_is_shown_as_it_is(browser: Browser, clusters: dict[str, Scene]) -> None:
@@ -78,7 +125,7 @@ def test_a_user_sees_their_own_and_nothing_of_others(browser: Browser, busy: Sce
 
 def test_a_reader_sees_all_and_is_offered_nothing_to_do(browser: Browser, busy: Scene) -> None:
     with visiting(browser, busy.served, "rita") as rita:
-        for path in paths(busy):
+        for path in paths(busy).values():
             rita.goes(path)
             assert rita.page.locator("[data-post]").count() == 0
         rita.goes("/jobs")

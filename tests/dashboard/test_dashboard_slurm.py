@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, expect
 
-from ndif_batch.config import Settings
-from tests import toy
+from ndif_batch.server.dashboard.slurm import Slurm
 from tests.dashboard import scenes
 from tests.dashboard.browsing import PHONE, visiting
-from tests.dashboard.conftest import Scene, playing
+from tests.dashboard.conftest import Scene
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """A busy cluster whose pilots are Slurm jobs, at a site with eight nodes."""
-    scenes.site(tmp_path / "bin")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    with playing(tmp_path, scenes.busy, on_slurm(tmp_path)) as scene:
-        yield scene
-
-
-def on_slurm(root: Path) -> Settings:
-    return Settings.model_validate({**toy.settings(root).model_dump(), "cluster": {"launcher": "slurm"}})
-
-
-def test_partitions_nodes_and_what_pilots_wait_for_are_shown(browser: Browser, site: Scene) -> None:
-    with visiting(browser, site.served, "ada", PHONE) as ada:
+def test_partitions_nodes_and_what_pilots_wait_for_are_shown(browser: Browser, busy: Scene) -> None:
+    with visiting(browser, busy.served, "ada", PHONE) as ada:
         ada.goes("/slurm")
         expect(ada.page.locator("#partition-1")).to_contain_text("gpu*")
         rows = ada.page.locator("[id^=node-]")
@@ -40,11 +24,14 @@ def test_partitions_nodes_and_what_pilots_wait_for_are_shown(browser: Browser, s
         assert (ada.errors, ada.overflows()) == ([], 0)
 
 
-def test_a_slurm_that_does_not_answer_is_told_and_the_rest_is_shown(
-    browser: Browser, site: Scene, tmp_path: Path
-) -> None:
-    (tmp_path / "bin" / "sinfo").write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact' >&2\nexit 1\n")
-    with visiting(browser, site.served, "root") as admin:
-        admin.goes("/slurm")
-        expect(admin.page.locator(".banner")).to_contain_text("Unable to contact")
-        expect(admin.page.locator("[id^=waiting-]")).to_contain_text("Resources")
+def test_a_slurm_that_does_not_answer_is_told_and_is_asked_seldom(sinfo: Path) -> None:
+    page = Slurm()
+    answers = page.look()
+    assert [node.name for node in answers.nodes] == [line.partition("|")[0] for line in scenes.NODES]
+    kept = sinfo.read_text()
+    try:
+        sinfo.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact' >&2\nexit 1\n")
+        assert page.look() is answers, "it was asked a moment ago"
+        assert "Unable to contact" in Slurm().look().wrong
+    finally:
+        sinfo.write_text(kept)

@@ -42,12 +42,13 @@ class Slurm:
         return {
             "now": visit.queue.queue.now(),
             "launcher": kind,
-            "seen": self._look() if kind == "slurm" else Seen(),
+            "seen": self.look() if kind == "slurm" else Seen(),
             "waiting": [pilot for pilot in pilots if pilot.state in WAITING],
             "running": [pilot for pilot in pilots if pilot.state not in WAITING],
         }
 
-    def _look(self) -> Seen:
+    def look(self) -> Seen:
+        """What Slurm said a moment ago."""
         if monotonic() - self._asked_at >= SECONDS and self._asking.acquire(blocking=False):
             try:
                 self.seen = _ask()
