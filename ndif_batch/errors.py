@@ -149,7 +149,7 @@ class BusyError(UnavailableError):
 
     code = "busy"
 
-    def __init__(self, message: str, *, retry_after: float, hint: str | None = "try again in a moment") -> None:
+    def __init__(self, message: str, *, retry_after: float = 1.0, hint: str | None = "try again in a moment") -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
 

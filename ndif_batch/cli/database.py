@@ -1,6 +1,9 @@
-"""The verbs db upgrade and db check."""
+"""The verbs db upgrade, db check and db backup."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -26,3 +29,15 @@ def check() -> None:
 
     schema.require(load_settings().database)
     say(f"the database is at schema {schema.head()}, as it should be")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; it must not be there yet.")],
+) -> None:
+    """Copy the database into a file while it is in use: a SQLite file, or what `pg_restore` reads."""
+    from ndif_batch.config import load_settings
+    from ndif_batch.queue.backup import backup as copy
+
+    copy(load_settings().database, file)
+    say(f"the database is in {file}; results and constants are files of their own")

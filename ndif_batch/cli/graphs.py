@@ -1,4 +1,4 @@
-"""The verbs graph show and graph validate."""
+"""The verbs graph show, graph validate and graph diff."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ndif_batch.errors import UsageError
 if TYPE_CHECKING:
     from ndif_batch.cli.experiments import Experiment
     from ndif_batch.client import Client
+
+DIFFERENT = 1
 
 app = typer.Typer(help="Read and check intervention graphs.", no_args_is_help=True)
 
@@ -67,6 +69,24 @@ def validate(file: File, model: ForModel = None) -> None:
     graph = _checked(file, model).graph
     write_text(digest(graph))
     say(f"{file} is valid: {len(graph.nodes)} nodes, {len(graph.runs)} runs, saves {', '.join(graph.saves())}")
+
+
+@app.command()
+def diff(
+    file: File,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The graph that it is compared with.")],
+    model: ForModel = None,
+) -> None:
+    """Print how another graph differs from a graph, line by line; exit code 1 if it does."""
+    from ndif_batch.graph.serialize import digest
+    from ndif_batch.graph.text import differences
+
+    one, two = _checked(file, model).graph, _checked(other, model).graph
+    if digest(one) == digest(two):
+        say("the graphs are the same")
+        return
+    write_text("\n".join(differences(one, two)))
+    raise typer.Exit(DIFFERENT)
 
 
 def _show_plan(

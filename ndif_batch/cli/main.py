@@ -29,6 +29,7 @@ from ndif_batch.cli import (
     submit,
     sweeps,
     tokens,
+    top,
     users,
     workers,
 )
@@ -82,7 +83,7 @@ def _set_until_closed(context: typer.Context, variable: str, value: str) -> None
 
 for panel, verbs in {
     RUN: (demo.demo, submit.submit),
-    LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait),
+    LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait, top.top),
     CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry, steer.priority),
     PARTS: (init.init, doctor.doctor, serve.serve, dashboard.dashboard),
 }.items():

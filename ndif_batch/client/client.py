@@ -173,6 +173,9 @@ class Client:
 
     def earlier(self, plan: Plan, *, seed: int = 0) -> JobHandle | None:
         """This user's newest job of the same experiment, space and ``seed`` that has saved something or still may."""
+        if self.settings.url:
+            known = self.server.earlier(self._submission(plan, seed=seed))
+            return None if known is None else self._handle(known)
         same = identity(plan.graph, plan.model, {"nan": "allow", "layout": "auto"}, seed)
         space = plan.space.to_json()
         found = self.queue.earlier(self._user(), same)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class LocalQueue(Queue):
     """A :class:`~ndif_batch.queue.api.ClientQueue`: what a queue knows, and what its jobs saved."""
 
-    def with_results(self, job_ids: Sequence[int]) -> list[int]:
+    def with_results(self, job_ids: Sequence[int] = ()) -> list[int]:
         """Those of the jobs that have results to read."""
         records = map(self.job, job_ids)
         return [record.id for record in records if record.removed_at is None and record.store.is_dir()]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from types import EllipsisType
 
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, SliceArg, TensorRef
 from ndif_batch.graph.syntax import shown
 
 _LONGEST_LIST = 16
+_NUMBER = re.compile(r"%[0-9]+")
 
 
 def to_text(graph: Graph) -> str:
@@ -17,6 +20,31 @@ def to_text(graph: Graph) -> str:
     lines += [f"run {run.name} = {_arg(run.prompt)}" for run in graph.runs]
     lines += [f"%{i} = {_node(graph, node)}" for i, node in enumerate(graph.nodes)]
     return "\n".join(lines) + "\n"
+
+
+def differences(one: Graph, other: Graph) -> Iterator[str]:
+    """The lines of ``other``, those that ``one`` has not after ``+ ``; those of ``one`` alone after ``- ``.
+
+    A node is the same if it does the same to the same nodes, whatever their numbers.
+    """
+    before, after = to_text(one).splitlines(), to_text(other).splitlines()
+    shapes = [[_NUMBER.sub("%", line) for line in lines] for lines in (before, after)]
+    matcher = SequenceMatcher(None, shapes[0], shapes[1], autojunk=False)
+    same: dict[str, str] = {}
+    for kind, start, stop, first, last in matcher.get_opcodes():
+        if kind != "equal":
+            yield from (f"- {line}" for line in before[start:stop])
+            yield from (f"+ {line}" for line in after[first:last])
+            continue
+        for old, new in zip(before[start:stop], after[first:last], strict=True):
+            numbers = [_NUMBER.findall(line) for line in (old, new)]
+            made = int(old.startswith("%"))
+            if [same.get(number) for number in numbers[0][made:]] == numbers[1][made:]:
+                same |= dict(zip(numbers[0][:made], numbers[1][:made], strict=True))
+                yield f"  {new}"
+            else:
+                yield f"- {old}"
+                yield f"+ {new}"
 
 
 def _node(graph: Graph, node: Node) -> str:

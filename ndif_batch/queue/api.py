@@ -173,7 +173,7 @@ class ClientQueue(Protocol):
         """The newest events, of one job if given, oldest first; ``before`` is the id to go on from."""
 
     @get("/results")
-    def with_results(self, job_ids: Annotated[Sequence[Id], Field(max_length=MOST)]) -> list[int]:
+    def with_results(self, job_ids: Annotated[Sequence[Id], Field(max_length=MOST)] = ()) -> list[int]:
         """Those of the jobs that have results to read."""
 
     @delete("/jobs/{job_id}/results")
@@ -197,7 +197,7 @@ class ClientQueue(Protocol):
 
     @get("/pilots/newest")
     def newest_pilots(
-        self, models: Annotated[Sequence[str], Field(max_length=MOST)], ended: Limit
+        self, models: Annotated[Sequence[str], Field(max_length=MOST)] = (), ended: Limit = 1
     ) -> list[PilotRecord]:
         """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
 
@@ -307,6 +307,10 @@ class Api(ClientQueue, Protocol):
     @post("/reusable", Scope.READ)
     def reusable(self, submission: Submission) -> ReusedTasks:
         """What of an experiment earlier jobs of who asks have saved; nothing is queued."""
+
+    @post("/earlier", Scope.READ)
+    def earlier(self, submission: Submission) -> JobRecord | None:
+        """The newest job of who asks of the same experiment, space and seed; nothing is queued."""
 
     @get("/jobs/{job_id}/damage")
     def damage(self, job_id: Id) -> list[Damage]:

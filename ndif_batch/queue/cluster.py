@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ndif_batch.queue.records import Json
+from ndif_batch.queue.telemetry import Measured
 
 
 class PilotState(StrEnum):
@@ -55,6 +56,14 @@ class PilotRecord:
     reason: str | None
     worker_id: int | None
     draining_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderRecord:
+    """Who leads, and until when unless they renew it."""
+
+    holder: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +125,16 @@ class UsageRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """What a worker's device says: memory in bytes, ``utilization`` from 0 to 1 where it is known."""
+    """What a worker's device says: memory in bytes, ``utilization`` from 0 to 1 where it is known.
+
+    ``measured`` is what the worker has measured since it began, now and then.
+    """
 
     name: str
     memory_used: int
     memory_total: int
     utilization: float | None = None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True)

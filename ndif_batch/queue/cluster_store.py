@@ -7,9 +7,10 @@ from copy import copy
 from datetime import datetime
 from typing import Any, Self
 
-from ndif_batch.queue import backlog, controls, pilots, summary, tokens, users
+from ndif_batch.queue import backlog, controls, pilots, reports, summary, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
+    LeaderRecord,
     ModelBacklog,
     PilotRecord,
     PilotState,
@@ -21,6 +22,7 @@ from ndif_batch.queue.cluster import (
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.figures import ArchiveFigures, EventFilter, Held, JobFigures, JobFilter, Pulse
 from ndif_batch.queue.records import EventRecord, JobRecord, Json, WorkerRecord
+from ndif_batch.queue.telemetry import Measured
 from ndif_batch.queue.wishes import load_name, pause_name
 
 
@@ -51,6 +53,21 @@ class ClusterQueue:
         with self._database.write() as tx:
             return pilots.lead(tx, name, holder, seconds)
 
+    def leader(self, name: str) -> LeaderRecord | None:
+        """Who has the lease ``name`` now; None if nobody has."""
+        with self._database.read() as tx:
+            return pilots.leader_of(tx, name)
+
+    def report(self, source: str, measured: Measured) -> None:
+        """What a scheduler, which holds no model, has measured since it began."""
+        with self._database.write() as tx:
+            reports.put(tx, source, None, measured)
+
+    def measured(self) -> dict[str | None, Measured]:
+        """What workers have measured, by model, and schedulers, under None."""
+        with self._database.read() as tx:
+            return reports.by_model(tx)
+
     def add_pilot(self, name: str, model: str, launcher: str, resources: Json, *, actor: str) -> PilotRecord:
         """Write down a pilot before it is started; ``ConflictError`` if its name was used before."""
         with self._database.write() as tx:
@@ -61,7 +78,7 @@ class ClusterQueue:
         with self._database.read() as tx:
             return pilots.every(tx, active=active)
 
-    def newest_pilots(self, models: Collection[str], ended: int) -> list[PilotRecord]:
+    def newest_pilots(self, models: Collection[str] = (), ended: int = 1) -> list[PilotRecord]:
         """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
         with self._database.read() as tx:
             return pilots.newest(tx, models, ended)
@@ -217,11 +234,6 @@ class ClusterQueue:
         """Events, newest first, as a filter wants them; ``before`` is the id to go on from."""
         with self._database.read() as tx:
             return summary.told(tx, wanted, limit, before)
-
-    def leader(self, name: str) -> tuple[str, datetime] | None:
-        """Who has the lease ``name``, and until when; None if nobody ever had it."""
-        with self._database.read() as tx:
-            return summary.leader_of(tx, name)
 
     def settings(self) -> dict[str, Any]:
         """All settings by name."""

@@ -46,7 +46,10 @@ class ProblemDetails(BaseModel):
 
 
 class Line:
-    """Requests to one server with one token, each for the ``reason`` if there is one."""
+    """Requests to one server with one token, each for the ``reason`` if there is one.
+
+    Certificates, which take longer to read than a request, are read where there is one to check.
+    """
 
     def __init__(
         self,
@@ -57,9 +60,9 @@ class Line:
         reason: str | None = None,
     ) -> None:
         if url.startswith(UNIX):
-            transport, address = httpx.HTTPTransport(uds=url.removeprefix(UNIX)), "http://ndif-batch"
+            transport, address = httpx.HTTPTransport(False, uds=url.removeprefix(UNIX)), "http://ndif-batch"
         elif url.startswith(("http://", "https://")):
-            transport, address = httpx.HTTPTransport(), url.rstrip("/")
+            transport, address = httpx.HTTPTransport(url.startswith("https://")), url.rstrip("/")
         else:
             raise SettingsError(f"setting 'url': {url!r} is no server", hint=f"http://127.0.0.1:8080 or {UNIX}/path")
         self.url, self._token, self._pause, self._reason = url, token, pause, reason

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, or_, select, union_all, update
 
 from ndif_batch.errors import ConflictError, NotFoundError
 from ndif_batch.queue import models
-from ndif_batch.queue.cluster import PilotRecord, PilotState
+from ndif_batch.queue.cluster import LeaderRecord, PilotRecord, PilotState
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, Json
 from ndif_batch.queue.states import PILOT
@@ -28,6 +28,13 @@ def lead(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     free = or_(leader.c.holder == holder, leader.c.until <= tx.now)
     taken = update(leader).where(leader.c.name == name, free).values(holder=holder, until=until)
     return tx.connection.scalar(taken.returning(leader.c.name)) is not None
+
+
+def leader_of(tx: Transaction, name: str) -> LeaderRecord | None:
+    """Who has the lease ``name`` now."""
+    query = select(leader.c.holder, leader.c.until).where(leader.c.name == name, leader.c.until > tx.now)
+    row = tx.connection.execute(query).one_or_none()
+    return None if row is None else LeaderRecord(row.holder, row.until)
 
 
 def add(tx: Transaction, name: str, model: str, launcher: str, resources: Json, actor: str) -> PilotRecord:

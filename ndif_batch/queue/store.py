@@ -18,6 +18,7 @@ from ndif_batch.queue import (
     outcomes,
     reading,
     recovery,
+    reports,
     results,
     schema,
     submission,
@@ -278,7 +279,10 @@ class Queue(ClusterQueue):
     ) -> HeartbeatReply:
         """Renew the leases of all shards that ``progress`` names (shard id → tasks done)."""
         with self._database.write() as tx:
-            return leasing.heartbeat(tx, worker_id, lease_seconds, progress, device)
+            reply = leasing.heartbeat(tx, worker_id, lease_seconds, progress, device)
+            if device is not None and device.measured is not None:
+                reports.put(tx, workers.name(worker_id), workers.get(tx, worker_id).model, device.measured)
+            return reply
 
     def commit(self, finished: Sequence[Finished]) -> set[int]:
         """The results of these shards are on disk; ids of those that ended under the caller's lease."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
@@ -11,7 +11,7 @@ from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.figures import ArchiveFigures, EventFilter, Held, JobFigures, JobFilter, Pulse
 from ndif_batch.queue.records import EventRecord, JobRecord, ShardState, WorkerRecord
 from ndif_batch.queue.rows import event_record, job_query, job_record, state_in, worker_record
-from ndif_batch.queue.tables import ALIVE, event, job, leader, shard, worker
+from ndif_batch.queue.tables import ALIVE, event, job, shard, worker
 from ndif_batch.queue.transitions import SYSTEM
 
 MACHINES = (SYSTEM, "scheduler")
@@ -100,12 +100,6 @@ def told(tx: Transaction, wanted: EventFilter, limit: int, before: int | None) -
     if before is not None:
         query = query.where(event.c.id < before)
     return [event_record(row) for row in tx.connection.execute(query).mappings()]
-
-
-def leader_of(tx: Transaction, name: str) -> tuple[str, datetime] | None:
-    """Who leads the scheduling, and until when; None if nobody ever did."""
-    row = tx.connection.execute(select(leader.c.holder, leader.c.until).where(leader.c.name == name)).one_or_none()
-    return None if row is None else (row.holder, row.until)
 
 
 def _of(query: Any, user: str | None) -> Any:

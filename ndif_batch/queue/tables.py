@@ -34,7 +34,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -314,6 +314,15 @@ pilot = Table(
 )
 partial_index("ix_pilot_active", "ended_at IS NULL", pilot.c.id)
 partial_index("ix_pilot_ended", "ended_at IS NOT NULL", pilot.c.model, pilot.c.id)
+
+report = Table(
+    "report",
+    metadata,
+    Column("source", String(255), primary_key=True),
+    Column("model", ForeignKey("model.name")),
+    Column("reported_at", Instant, nullable=False),
+    Column("measured", JSON, nullable=False),
+)
 
 leader = Table(
     "leader",

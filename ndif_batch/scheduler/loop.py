@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from threading import Event
+from time import monotonic
 
 import structlog
 
@@ -12,6 +13,7 @@ from ndif_batch.config import Settings
 from ndif_batch.errors import UnavailableError
 from ndif_batch.launcher import open_launcher
 from ndif_batch.queue import Queue
+from ndif_batch.queue.telemetry import Gauge
 from ndif_batch.scheduler.tick import Scheduler, Ticked
 from ndif_batch.worker.logs import configure_logs
 from ndif_batch.worker.signals import on_signals
@@ -28,11 +30,16 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
     stop, ticked = Event(), Ticked(leads=False)
     with Queue.open(settings.database) as queue, on_signals(lambda number: stop.set()):
         launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
+        gauge = Gauge()
         scheduler = Scheduler(queue, launcher, settings, f"{socket.gethostname()} {os.getpid()}")
+        structlog.contextvars.bind_contextvars(scheduler=scheduler.holder)
         while not stop.is_set():
             led = ticked.leads
+            began = monotonic()
             try:
                 ticked = scheduler.tick()
+                gauge.observe("tick_seconds", monotonic() - began)
+                queue.report(scheduler.holder, gauge.measured)
             except UnavailableError as error:
                 if once:
                     raise
@@ -44,4 +51,5 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
             stop.wait(settings.cluster.tick_seconds)
         if ticked.leads:
             scheduler.resign()
+        structlog.contextvars.unbind_contextvars("scheduler")
     return ticked

@@ -146,6 +146,12 @@ class CallerQueue:
         found = client.reusable(plan, seed=submission.seed, nan=submission.nan, layout=submission.layout)
         return ReusedTasks(found.tasks, found.jobs)
 
+    def earlier(self, submission: Submission) -> JobRecord | None:
+        """Their newest job of the same experiment."""
+        client, plan = self._planned(submission)
+        found = client.earlier(plan, seed=submission.seed)
+        return None if found is None else found.record
+
     def cancel(self, job_id: int, actor: str) -> JobRecord:
         """End a job of theirs."""
         return self.queue.cancel(self._own(job_id).id, actor)
@@ -187,7 +193,7 @@ class CallerQueue:
             self.job(job_id)
         return self.queue.events(job_id, limit, before)
 
-    def with_results(self, job_ids: Sequence[int]) -> list[int]:
+    def with_results(self, job_ids: Sequence[int] = ()) -> list[int]:
         """Those of the jobs that they may see and that have results."""
         return [found for job_id in job_ids for found in self.queue.with_results([self.job(job_id).id])]
 
@@ -218,7 +224,7 @@ class CallerQueue:
         """All pilots, likewise."""
         return self.queue.pilots(active=active)
 
-    def newest_pilots(self, models: Sequence[str], ended: int) -> list[PilotRecord]:
+    def newest_pilots(self, models: Sequence[str] = (), ended: int = 1) -> list[PilotRecord]:
         """Those that have not ended, and some that have, likewise."""
         return self.queue.newest_pilots(models, ended)
 

@@ -112,7 +112,7 @@ def prometheus(request: Request) -> Response:
     """For who sees all: readers and administrators."""
     found = caller_queue(request, Scope.READ)
     found.require_all()
-    return Response(metrics(found.queue), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics(found.queue, found.server_settings.archive), media_type=CONTENT_TYPE_LATEST)
 
 
 @beside.get("/healthz", operation_id="healthz", summary="Whether the server can reach its database")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ class Ahead(Generic[Item]):
     def begin(self, fetch: Callable[[], Item]) -> None:
         """Begin to fetch, unless something is on its way or there already."""
         if self._coming is None:
-            self._coming = self._thread.submit(fetch)
+            self._coming = self._thread.submit(copy_context().run, fetch)
 
     @property
     def ready(self) -> bool:

@@ -42,9 +42,17 @@ class Checks:
         except Exception as error:
             log.warning("check.failed", job=job.record.id, shard=work.shard.id, exc_info=error)
             return None
+        self._tell(found)
         if found.deviating:
             log.error("shard.deviates", job=job.record.id, shard=work.shard.id, **found.to_json())
         return found if found.tasks else None
+
+    def _tell(self, found: Verified) -> None:
+        gauge = self._meter.gauge
+        gauge.count("verified", found.tasks)
+        gauge.count("deviating", len(found.deviating))
+        for one in found.deviations:
+            gauge.deviates(one.relative)
 
     @property
     def _has_time(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
+from datetime import timedelta
 from threading import Event, Lock, Thread
 from types import TracebackType
 
@@ -45,7 +47,7 @@ class Heartbeat:
         self._holding = Lock()
         self._asking = Lock()
         self._ended = Event()
-        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = Thread(target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
 
     def lease(self, model: str, max_tokens: int) -> Sequence[Lease]:
         """New leases from the queue, or those of an earlier call whose answer was lost.
@@ -58,6 +60,11 @@ class Heartbeat:
             with self._holding:
                 self._held |= {lease.shard.id: 0 for lease in leases}
             return leases
+
+    @property
+    def lease_time(self) -> timedelta:
+        """For how long it leases, by the queue's clock."""
+        return timedelta(seconds=self._lease_seconds)
 
     @property
     def holds_any(self) -> bool:
@@ -118,12 +125,15 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            try:
-                self.beat()
-            except UnavailableError as error:
-                log.warning("heartbeat.missed", reason=error.message)
-            except Exception as error:
-                log.error("heartbeat.failed", exc_info=error)
+            self._try_to_beat()
+
+    def _try_to_beat(self) -> None:
+        try:
+            self.beat()
+        except UnavailableError as error:
+            log.warning("heartbeat.missed", reason=error.message)
+        except Exception as error:
+            log.error("heartbeat.failed", exc_info=error)
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -134,3 +144,4 @@ class Heartbeat:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        self._try_to_beat()  # what was measured since the last beat

@@ -52,7 +52,7 @@ class Leasing:
         """What waits, through outages of the queue; None if nothing more can end in time."""
         speed = self._meter.tokens_per_second
         room = self._walltime.tokens(speed, self._max_tokens)
-        leases = self._ask(lambda: self._heart.lease(self._model, room)) if room else ()
+        leases = self._ask(lambda: self._lease(room)) if room else ()
         return self._kept(leases, room, self._fits(leases, 0, speed)) if room else None
 
     def ahead(self, running: int) -> Leased:
@@ -62,11 +62,23 @@ class Leasing:
         if not room or (speed is None and self._walltime.ends_at is not None):
             return Leased()
         try:
-            leases = self._heart.lease(self._model, room)
+            leases = self._lease(room)
         except UnavailableError as error:
             log.warning("queue.unavailable", reason=error.message)
             return Leased()
         return self._kept(leases, room, self._fits(leases, running, speed)) or Leased()
+
+    def _lease(self, room: int) -> Sequence[Lease]:
+        """What the queue gives; how long it took for that, and how long what it gives has waited, is counted."""
+        gauge, began = self._meter.gauge, self._meter.clock()
+        leases = self._heart.lease(self._model, room)
+        gauge.observe("lease_seconds", self._meter.clock() - began)
+        for lease in leases:
+            if lease.shard.epoch == 1 and lease.shard.lease_until is not None:
+                leased_at = lease.shard.lease_until - self._heart.lease_time
+                waited = (leased_at - lease.job.submitted_at).total_seconds()
+                gauge.observe("task_wait_seconds", max(0.0, waited), lease.shard.tasks)
+        return leases
 
     def _fits(self, leases: Sequence[Lease], running: int, speed: float | None) -> bool:
         return self._walltime.holds(running + (_tokens(leases[0]) if leases else 0), speed)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TypeVar
 
 from ndif_batch.queue.cluster import Cost
+from ndif_batch.queue.telemetry import Gauge
 from ndif_batch.scheduling.charging import charge
 from ndif_batch.worker.ports import Counters
 
@@ -27,11 +28,25 @@ class _Pool:
     alone: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """An engine's counters at one moment."""
+
+    passes: int
+    tasks: int
+    tokens: int
+    busy_seconds: float
+
+    @classmethod
+    def of(cls, counters: Counters) -> _Done:
+        return cls(counters.passes, counters.tasks, counters.tokens, counters.busy_seconds)
+
+
 @dataclass(slots=True)
 class Meter:
     """Costs of one engine on ``gpus`` devices. Times are seconds on ``clock``.
 
-    ``checking_seconds`` are those of the engine's in which tasks were run a second time.
+    ``checking_seconds`` are those of the engine's in which tasks were run a second time; ``gauge`` counts what it did.
     """
 
     counters: Counters
@@ -43,6 +58,7 @@ class Meter:
     _spent: float = 0.0
     _since: float | None = None
     checking_seconds: float = 0.0
+    gauge: Gauge = field(default_factory=Gauge)
 
     @property
     def engine_seconds(self) -> float:
@@ -63,7 +79,7 @@ class Meter:
         """The outcomes of one call of the engine; the time until each is the engine's."""
         self._seconds, self._tokens = MEMORY * self._seconds, MEMORY * self._tokens
         while True:
-            ran, began = self.counters.tokens, self._begin()
+            ran, before, began = self.counters.tokens, _Done.of(self.counters), self._begin()
             try:
                 outcome = next(outcomes)
             except StopIteration:
@@ -71,7 +87,17 @@ class Meter:
             finally:
                 self._end(began)
                 self._pool.tokens += self.counters.tokens - ran
+                self._observe(before)
             yield outcome
+
+    def _observe(self, before: _Done) -> None:
+        """The passes since ``before``: what is known of them together is told of each."""
+        now = _Done.of(self.counters)
+        passes = now.passes - before.passes
+        if passes:
+            self.gauge.observe("pass_seconds", (now.busy_seconds - before.busy_seconds) / passes, passes)
+            self.gauge.observe("pass_tasks", (now.tasks - before.tasks) / passes, passes)
+            self.gauge.observe("pass_tokens", (now.tokens - before.tokens) / passes, passes)
 
     @contextmanager
     def checking(self) -> Iterator[None]:

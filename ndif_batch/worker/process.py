@@ -30,6 +30,7 @@ from ndif_batch.queue.cluster import DeviceReading
 from ndif_batch.queue.http import HttpWorkerQueue, Line
 from ndif_batch.queue.protocol import LEASE_PASSES, WorkerQueue
 from ndif_batch.queue.records import ModelRecord
+from ndif_batch.queue.telemetry import Gauge
 from ndif_batch.worker.busy import Busy
 from ndif_batch.worker.ending import Until
 from ndif_batch.worker.heartbeat import Heartbeat
@@ -93,7 +94,7 @@ def run(
                 worker_id,
                 lease_seconds=settings.lease_seconds,
                 every_seconds=settings.heartbeat_seconds,
-                device=partial(_reading, engine.model, Busy(meter)),
+                device=partial(_reading, engine.model, Busy(meter), meter.gauge),
             )
             worker = Worker(
                 queue,
@@ -176,12 +177,12 @@ def host(environment: Mapping[str, str]) -> str:
     return environment.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def _reading(model: LoadedModel, busy: Busy) -> DeviceReading:
+def _reading(model: LoadedModel, busy: Busy, gauge: Gauge) -> DeviceReading:
     """What the device says; one that does not know how busy it is, is as busy as the engine."""
     used = device_usage(cuda=model.device.type == "cuda")
     lately = busy.lately()
     utilization = lately if used.utilization is None else used.utilization
-    return DeviceReading(used.name, used.memory_used, used.memory_total, utilization)
+    return DeviceReading(used.name, used.memory_used, used.memory_total, utilization, gauge.news())
 
 
 class _Left(SystemExit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from ndif_batch.errors import NdifBatchError, UnavailableError, UsageError
 from ndif_batch.queue.cluster import FREE
@@ -50,6 +51,7 @@ class Runner:
         self._reuse = reuse
         self._checks = checks
         self._tally = tally
+        self._batches = 0
         self._left = 0
         self._on_left: Callable[[int], None] = lambda tokens: None
 
@@ -103,6 +105,7 @@ class Runner:
         if work.reused:
             self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
             self._tally.reused(work.reused)
+            self._meter.gauge.count("reused", work.reused)
         if not work.missing:
             self.writer.put(Complete(work, FREE, Counted.now(self._engine.counters)))
         return not work.missing
@@ -117,12 +120,14 @@ class Runner:
     def _run(self, works: Sequence[ShardWork], further: Callable[[], Sequence[ShardWork]] = tuple) -> None:
         """Run what is missing of some shards in one call; should the call fail, once more job by job."""
         call = Call(works, further, lambda: self._count_call(call))
+        self._batches += 1
         try:
-            for work, place, outcome in self._outcomes(call):
-                if self._heart.holds(work.shard.id):
-                    self._take(work, place, outcome)
-                if self._draining.is_over():
-                    return
+            with bound_contextvars(batch=self._batches):
+                for work, place, outcome in self._outcomes(call):
+                    if self._heart.holds(work.shard.id):
+                        self._take(work, place, outcome)
+                    if self._draining.is_over():
+                        return
         except _CallFailedError as failure:
             self._after_failure(call.works, failure.error)
             return
@@ -149,6 +154,7 @@ class Runner:
         self._count(work.job.record.tokens_per_task)
         self._heart.progress(work.shard.id, work.shard.tasks - work.missing)
         self._tally.task(failed=outcome.error is not None)
+        self._meter.gauge.count("saved" if outcome.error is None else "failed")
         if not work.missing:
             check = self._checks.check(work) if self._checks and not self._draining.begun else None
             cost = self._meter.take(len(work.ran) * work.job.record.tokens_per_task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
@@ -60,7 +61,7 @@ class Writer(Generic[Item]):
         self._queue = Waiting(most, weight)
         self._error: Exception | None = None
         self._dropping = False
-        self._thread = Thread(target=self._run, name="writer", daemon=True)
+        self._thread = Thread(target=copy_context().run, args=(self._run,), name="writer", daemon=True)
 
     def put(self, item: Item) -> None:
         """Write ``item`` when all before it are written; waits while much is waiting. Raises what an earlier raised."""

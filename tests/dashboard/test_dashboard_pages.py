@@ -52,8 +52,10 @@ def paths(scene: Scene) -> dict[str, str]:
     """Every page by its name, that of a job once for the first and once for a running one."""
     jobs = scene.queue.jobs(limit=50)
     found = {page.name: page.path for page in PAGES if page.listed}
-    for name, some in (("first", jobs[-1:]), ("job", [job for job in jobs if job.name in RUNNING])):
-        found |= {name: f"/jobs/{job.id}" for job in some}
+    if jobs:
+        found["first"] = f"/jobs/{jobs[-1].id}"
+    if running := next((job for job in jobs if job.name in RUNNING), None):
+        found["job"] = f"/jobs/{running.id}"
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from ndif_batch.graph.nodes import Graph, Node, ParamRef, Run, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, Run, SliceArg, TensorRef
 from ndif_batch.graph.serialize import loads
-from ndif_batch.graph.text import to_text
+from ndif_batch.graph.text import differences, to_text
 from tests.graph.graph_cases import GOLDEN, UNHURRIED, graphs
 
 
@@ -58,3 +58,29 @@ def test_a_long_prompt_takes_one_short_line() -> None:
 def test_every_node_has_its_line(graph: Graph) -> None:
     lines = to_text(graph).splitlines()
     assert [line.split(" ")[0] for line in lines[-len(graph.nodes) :]] == [f"%{i}" for i in range(len(graph.nodes))]
+
+
+def test_a_difference_is_told_by_what_nodes_do_and_not_by_their_numbers() -> None:
+    nodes = (
+        Node("read", run=0, site="layers.0.output"),
+        Node("read", run=0, site="layers.1.output"),
+        Node("sub", (NodeRef(0), NodeRef(1))),
+        Node("save", (NodeRef(2),), name="difference"),
+    )
+    one = Graph(params={}, runs=(Run("only", "a"),), nodes=nodes)
+    more = (nodes[0], Node("relu", (NodeRef(0),)), nodes[1], Node("sub", (NodeRef(0), NodeRef(2))))
+    longer = Graph(params={}, runs=one.runs, nodes=(*more, Node("save", (NodeRef(3),), name="difference")))
+    assert list(differences(one, one)) == [f"  {line}" for line in to_text(one).splitlines()]
+    assert list(differences(one, longer)) == [
+        "  run only = 'a'",
+        "  %0 = read(only, layers.0.output)",
+        "+ %1 = relu(%0)",
+        "  %2 = read(only, layers.1.output)",
+        "  %3 = sub(%0, %2)",
+        "  %4 = save(difference, %3)",
+    ]
+    turned = Graph(params={}, runs=one.runs, nodes=(*nodes[:2], Node("sub", (NodeRef(1), NodeRef(0))), nodes[3]))
+    assert [line for line in differences(one, turned) if line[0] != " "][:2] == [
+        "- %2 = sub(%0, %1)",
+        "+ %2 = sub(%1, %0)",
+    ]

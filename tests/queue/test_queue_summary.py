@@ -102,14 +102,6 @@ def test_a_reason_is_kept_by_every_event_of_what_was_done_for_it_and_by_no_other
     assert queue.job(job.id).reason == "cancelled by root: wrong model"
 
 
-def test_who_leads_is_known(queue: Queue, clock: HandClock) -> None:
-    assert queue.leader("scheduler") is None
-    queue.acquire_leader("scheduler", "head-1", 30)
-    found = queue.leader("scheduler")
-    assert found is not None
-    assert (found[0], (found[1] - clock.now).total_seconds()) == ("head-1", 30)
-
-
 def test_a_summary_of_nothing_is_nothing(queue: Queue) -> None:
     queue.create_user("new", Role.USER, actor="root")
     assert [*queue.job_figures("new"), *queue.archive_figures("new"), *queue.largest_archives("new")] == []

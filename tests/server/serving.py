@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import httpx
+from structlog.testing import capture_logs
 
 from ndif_batch.client.local import LocalQueue
 from ndif_batch.config import Settings
@@ -32,6 +33,9 @@ class Served:
     tokens: dict[str, str]
     sent: list[int]
     """The bytes of each part of an answer."""
+
+    logs: Sequence[Mapping[str, Any]]
+    """What the server has logged."""
 
     def api(self, who: str) -> RemoteApi:
         """The API for one of ``WHO``."""
@@ -79,7 +83,7 @@ def everybody(queue: LocalQueue) -> dict[str, str]:
 @contextmanager
 def serving(queue: LocalQueue, settings: Settings, *, unix: bool = True) -> Iterator[Served]:
     """A server of ``queue``, that has ended when the block does."""
-    with TemporaryDirectory(prefix="ndif-") as folder:
+    with TemporaryDirectory(prefix="ndif-") as folder, capture_logs() as logs:
         listener = listening(Path(folder) / "socket") if unix else listening_on("127.0.0.1", 0)
         with listener as at:
             running = server(queue, settings)
@@ -87,7 +91,7 @@ def serving(queue: LocalQueue, settings: Settings, *, unix: bool = True) -> Iter
             thread = Thread(target=running.run, kwargs={"sockets": [at]})
             thread.start()
             try:
-                yield Served(where(at), everybody(queue), counting.sent)
+                yield Served(where(at), everybody(queue), counting.sent, logs)
             finally:
                 running.should_exit = True
                 thread.join(WAIT)

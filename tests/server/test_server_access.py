@@ -70,6 +70,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/jobs": row(401, 403, 200, 200, 403, 200, query={"user": "ada"}),
     "POST /v1/jobs": row(401, 200, 403, 200, 403, 200, body=SUBMISSION),
     "POST /v1/reusable": row(*READ, body=SUBMISSION),
+    "POST /v1/earlier": row(*READ, body=SUBMISSION),
     "GET /v1/jobs/{job_id}": row(*OWN),
     "GET /v1/jobs/{job_id}/shards": row(*OWN),
     "GET /v1/jobs/{job_id}/failures": row(*OWN),

@@ -196,6 +196,37 @@ def test_a_model_is_added_and_its_results_are_recomputed(run: Run, stage: Stage,
     assert "2 tasks run again alone are the same" in again.err
 
 
+def test_an_empty_queue_is_looked_at(run: Run, stage: Stage) -> None:
+    for verb in ("ls", "results ls", "cluster status", "cluster pilots", "top --once", "token ls"):
+        ran = run(*verb.split())
+        assert (ran.code, ran.err) == (0, ""), verb
+
+
+def test_the_whole_queue_is_one_picture(run: Run, stage: Stage) -> None:
+    for seed in range(2):
+        submit(stage.behind, seed=seed, name=f"job{seed}")
+    stage.drain()
+    submit(stage.behind, seed=3, name="waits")
+    stage.behind.queue.register_worker("toy", "n7", 1)
+    lines = run("top", "--once").out.splitlines()
+    assert lines[0] == "jobs: 1 pending, 2 completed · 12 tasks wait · 1 workers"
+    assert lines[2].split() == ["MODEL", "PILOTS", "WORKERS", "BUSY", "WAITING", "TASKS", "OLDEST", "TOKENS/S"]
+    assert lines[3].split()[:6] == ["toy", "0", "1", "4", "12", "0s"]
+    assert lines[6].split()[1:4] == ["toy", "n7", "STARTING"]
+    jobs = [line.split() for line in lines[9:]]
+    assert [job[1] for job in jobs] == ["waits", "job1", "job0"]
+    assert jobs[0][-1] == "ModelLoading"
+    assert "██████████ 100%" in lines[10]
+
+
+def test_a_cancelled_sweep_is_resumed(run: Run, stage: Stage) -> None:
+    assert run("sweep", "resume", "sweep.yaml").code == 3
+    assert run("sweep", "run", "sweep.yaml").code == 0
+    assert run("hold", 1).code == 0
+    resumed = run("sweep", "resume", "sweep.yaml")
+    assert (resumed.code, stage.behind.job(1).state) == (0, JobState.PENDING)
+
+
 def test_users_and_tokens_are_made_changed_and_revoked(run: Run, stage: Stage) -> None:
     assert run("user", "create", "zoe").code == 0
     assert run("user", "create", "zoe").code == 2

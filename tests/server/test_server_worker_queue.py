@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +17,7 @@ from ndif_batch.queue.http import HttpWorkerQueue, Line
 from ndif_batch.queue.records import JobState
 from ndif_batch.queue.remote import RemoteQueue
 from ndif_batch.server.process import listening_on, where
-from tests.queue.conftest import HandClock, sqlite_template
+from tests.queue.conftest import HandClock, postgres_server, sqlite_template, url
 from tests.queue.queue_samples import MODEL, check_sums
 from tests.queue.worker_queue_conformance import WorkerQueueConformance
 from tests.queue.worker_queue_stand import Outage, Stand
@@ -26,7 +25,7 @@ from tests.server.serving import Served, serving
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import assert_right, submit, working
 
-__all__ = ["sqlite_template"]
+__all__ = ["postgres_server", "sqlite_template", "url"]
 
 
 class CutLine(Line):
@@ -55,9 +54,8 @@ class TestServer(WorkerQueueConformance):
         return HandClock()
 
     @pytest.fixture
-    def queue(self, sqlite_template: Path, tmp_path: Path, clock: HandClock) -> Iterator[LocalQueue]:
-        shutil.copy(sqlite_template, tmp_path / "queue.db")
-        with LocalQueue.open(f"sqlite:///{tmp_path / 'queue.db'}", clock) as opened:
+    def queue(self, url: str, clock: HandClock) -> Iterator[LocalQueue]:
+        with LocalQueue.open(url, clock) as opened:
             opened.add_model(MODEL)
             yield opened
             check_sums(opened)

@@ -48,7 +48,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "waiting_tasks": sum(one.tasks for one in backlog.values()),
         "workers": [worker for worker in workers if worker.state in LIVE],
         "lost": [worker for worker in workers if worker.state is WorkerState.LOST],
-        "leads": leads(visit, now),
+        "leads": leads(visit),
         "paused_all": bool(settings.get("pause")),
         "failures": queue.jobs(state=JobState.FAILED, limit=FAILURES),
         "usage": total,
@@ -59,10 +59,10 @@ def read(visit: Visit) -> Mapping[str, Any]:
     }
 
 
-def leads(visit: Visit, now: datetime) -> str | None:
+def leads(visit: Visit) -> str | None:
     """Which scheduler leads now; None if none does."""
     found = visit.queue.queue.leader(LEADER)
-    return found[0] if found is not None and found[1] > now else None
+    return None if found is None else found.holder
 
 
 def by_state(figures: Sequence[JobFigures]) -> dict[JobState, int]:

@@ -35,7 +35,7 @@ def read(visit: Visit) -> Mapping[str, Any]:
         "started": STARTED,
         "database": without_password(settings.database),
         "schema": schema.head(),
-        "leads": leads(visit, now),
+        "leads": leads(visit),
         "stored": stored,
         "paused": bool(stored.get("pause")),
         "half_life": stored.get(HALF_LIFE, HALF_LIFE_HOURS),
