@@ -74,7 +74,7 @@ class Visitor:
         self.page.goto(f"{self.served.url}{LOGIN}?code={code}")
         self.page.wait_for_selector("#live")
 
-    def does(self, button: str | Locator, reason: str | None, *, within_ms: int = PATIENCE_MS, **fields: str) -> str:
+    def does(self, button: str | Locator, reason: str | None, **fields: str) -> str:
         """Press a button, answer what it asks, and give what is told of it."""
         (self.page.locator(button) if isinstance(button, str) else button).click()
         asking = self.page.locator("#ask[open]")
@@ -86,7 +86,7 @@ class Visitor:
         told = self.page.locator("#told p")
         before = told.count()
         asking.locator("#ask-yes").click()
-        self.page.wait_for_selector("#ask:not([open])", state="attached", timeout=within_ms)
+        self.page.wait_for_selector("#ask:not([open])", state="attached")
         expect(told.nth(before)).to_be_visible(timeout=PATIENCE_MS)
         return told.nth(before).inner_text()
 

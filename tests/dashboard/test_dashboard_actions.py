@@ -19,7 +19,7 @@ from ndif_batch.queue.routes import DASHBOARD
 from ndif_batch.server.dashboard.actions import ACTIONS
 from tests import tiny, toy
 from tests.dashboard import scenes
-from tests.dashboard.browsing import Visitor, visiting
+from tests.dashboard.browsing import PATIENCE_MS, Visitor, visiting
 from tests.dashboard.conftest import Scene, playing
 
 WHY = "because a test says so"
@@ -245,8 +245,9 @@ def test_a_model_is_added_from_its_page(stage: Stage, tmp_path: Path) -> None:
     source.mkdir()
     tiny.write(source)
     stage.admin.goes("/models")
-    button = "main button:text-is('Add a model')"
-    told = stage.admin.does(button, WHY, within_ms=180_000, source=str(source), name="tiny")
+    stage.admin.page.set_default_timeout(6 * PATIENCE_MS)  # a process of its own imports torch
+    told = stage.admin.does("main button:text-is('Add a model')", WHY, source=str(source), name="tiny")
+    stage.admin.page.set_default_timeout(PATIENCE_MS)
     assert told == "model tiny is ready"
     assert stage.scene.queue.model("tiny").enabled
     expect(stage.admin.page.locator("[data-model=tiny]")).to_be_visible()
