@@ -212,7 +212,7 @@ class CallerQueue:
 
     def recompute(self, job_id: int, count: int, seed: int = 0) -> Verified:
         """What comes of running tasks of a job of theirs again, by a process of its own."""
-        job_id = self._own(job_id).id
+        JobHandle(self.queue, self._own(job_id), self.caller.user).results()  # there are some
         found = self.apart.call(RECOMPUTE, self._settings_of_caller(), job_id=job_id, count=count, seed=seed)
         return Verified.from_json(found)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any
@@ -45,8 +46,9 @@ def _call(what: str, settings: Settings, arguments: Mapping[str, Any]) -> Any:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps({"call": what, **arguments}).encode() + b"\n")
-        process.stdin.flush()  # and stays open: when this end is gone, the other ends
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"call": what, **arguments}).encode() + b"\n")
+            process.stdin.flush()  # and stays open: when this end is gone, the other ends
         reply = process.stdout.read()
     if not reply:
         raise UnavailableError(f"the process that was to {what} has died", hint="the server's log may say why")

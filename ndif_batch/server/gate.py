@@ -18,7 +18,7 @@ from ndif_batch.errors import BusyError, NdifBatchError, NotAuthenticatedError, 
 from ndif_batch.queue import Queue
 from ndif_batch.queue.access import Caller, parse_token
 from ndif_batch.server.buckets import Buckets
-from ndif_batch.server.problems import problem
+from ndif_batch.server.problems import HEADERS, problem
 from ndif_batch.server.room import Held, Room
 
 OPEN = frozenset({"/healthz"})
@@ -36,14 +36,6 @@ WORKERS = 10
 
 STRANGERS_PER_SECOND, STRANGERS_BURST = 10.0, 100
 """How often an address may ask without a valid token."""
-
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-"""What no browser may do with an answer, which is data and never a page."""
 
 _BLOCK = 2**20
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -103,7 +95,7 @@ class Gate:
         headers, path = Headers(scope=scope), scope["path"]
         token_id = None if path in OPEN else await self._known(scope, headers)
         if path in OPEN:
-            _require(self.strangers.take(_address(scope)))
+            _require(self.strangers.take((path, _address(scope))))
         with self.room.place(None if path == WORKER else token_id), self.room.bytes() as held:
             constant = path.startswith(CONSTANTS)
             body = await _body(receive, headers, MOST_CONSTANT_BYTES if constant else MOST_BYTES, held)

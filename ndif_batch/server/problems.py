@@ -27,6 +27,14 @@ from ndif_batch.queue.http import ProblemDetails
 
 MEDIA_TYPE = "application/problem+json"
 
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""What no browser may do with an answer, which is data and never a page."""
+
 STATUS: Mapping[type[NdifBatchError], int] = {
     NotAuthenticatedError: 401,
     NotAllowedError: 403,
@@ -60,7 +68,9 @@ def problem(error: NdifBatchError, status: int | None = None) -> Response:
         hint=error.hint,
         details=wire.details(error),
     )
-    headers = {"WWW-Authenticate": "Bearer"} if found == 401 else {}
+    headers = dict(HEADERS)
+    if found == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(ceil(error.retry_after))
     return Response(details.model_dump_json(), found, headers, MEDIA_TYPE)
@@ -88,5 +98,6 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
-        log.error("request.failed", method=request.method, path=request.url.path, exc_info=error)
+        path = request.scope["raw_path"].decode("ascii")
+        log.error("request.failed", method=request.method, path=path, exc_info=error)
         return problem(NdifBatchError("something went wrong here; the server's log has what"))

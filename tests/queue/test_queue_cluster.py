@@ -8,10 +8,20 @@ from datetime import timedelta
 import pytest
 
 from ndif_batch.errors import ConflictError, NotFoundError, UsageError
-from ndif_batch.queue.cluster import Cost, DeviceReading, ModelBacklog, PilotRecord, PilotState, Quotas, Role
+from ndif_batch.queue.cluster import (
+    Cost,
+    DeviceReading,
+    LeaderRecord,
+    ModelBacklog,
+    PilotRecord,
+    PilotState,
+    Quotas,
+    Role,
+)
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import WorkerState
 from ndif_batch.queue.store import Queue
+from ndif_batch.queue.telemetry import Gauge
 from tests.queue.conftest import HandClock
 from tests.queue.queue_samples import MODEL, SECONDS, job_spec, new_worker, take
 
@@ -240,3 +250,25 @@ def test_the_backlog_counts_what_waits_and_how_fast_it_would_go(queue: Queue, cl
     assert queue.backlog() == {MODEL.name: replace(bobs, waited_seconds=0.0, tokens_per_second=25.0)}
     take(queue, worker, 9)
     assert queue.backlog() == {}
+
+
+def test_who_leads_is_known_until_their_lease_ends(queue: Queue, clock: HandClock) -> None:
+    assert queue.leader("scheduler") is None
+    assert queue.acquire_leader("scheduler", "here", 30)
+    assert queue.leader("scheduler") == LeaderRecord("here", clock.now + timedelta(seconds=30))
+    clock.forward(30)
+    assert queue.leader("scheduler") is None
+
+
+def test_the_newest_report_of_each_worker_counts_and_all_add_up(queue: Queue) -> None:
+    gauge = Gauge()
+    for worker in (new_worker(queue), new_worker(queue)):
+        for _ in range(2):
+            gauge.count("saved", 3)
+            queue.heartbeat(worker, SECONDS, {}, DeviceReading("H100", 1, 2, None, gauge.measured))
+    queue.heartbeat(worker, SECONDS, {}, DeviceReading("H100", 1, 2))
+    gauge.observe("tick_seconds", 0.1)
+    queue.report("a scheduler", gauge.measured)
+    found = queue.measured()
+    assert found[MODEL.name].counts == {"saved": 6 + 12}
+    assert sum(found[None].histograms["tick_seconds"].counts) == 1

@@ -15,6 +15,7 @@ import pytest
 from ndif_batch.client import Client
 from ndif_batch.errors import TaskError
 from ndif_batch.graph.serialize import graph_to_json
+from ndif_batch.server.access import CallerQueue
 from ndif_batch.server.app import create_app, document
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
@@ -199,3 +200,15 @@ def test_no_file_of_the_server_s_host_is_in_an_error(scene: Scene) -> None:
     with scene.served.http("ada") as http:
         for path in ("/v1/jobs/99", f"/v1/archive/{scene.job}/nothing", "/v1/models/none"):
             assert str(Path(scene.behind.settings.data_dir)) not in http.get(path).text
+
+
+def test_what_breaks_inside_is_a_problem_without_its_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(self: object) -> None:
+        raise RuntimeError(SCRIPT)
+
+    with monkeypatch.context() as patch, scene.served.http("root") as http:
+        patch.setattr(CallerQueue, "backlog", breaks)
+        reply = http.get("/v1/backlog")
+    assert (reply.status_code, reply.json()["code"]) == (500, "error")
+    assert "script" not in reply.text
+    harmless(reply)

@@ -59,7 +59,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/openapi.json": row(401, 200, 200, 200, 200, 200),
     "GET /v1/me": row(*READ),
     "GET /v1/models": row(*READ),
-    "POST /v1/models": row(401, 403, 403, 403, 403, 404, body={"source": "/nowhere", "name": "new"}),
+    "POST /v1/models": row(401, 403, 403, 403, 403, 400, body={"source": "/nowhere", "name": "../new"}),
     "DELETE /v1/models/{name}": row(401, 403, 403, 403, 403, 409),
     "POST /v1/models/{name}/load": row(*ADMIN),
     "PUT /v1/models/{name}/pin": row(*ADMIN, body={"pilots": 1}),
@@ -81,7 +81,7 @@ TABLE: Mapping[str, Row] = {
     "POST /v1/jobs/{job_id}/release": row(*CHANGE),
     "POST /v1/jobs/{job_id}/retry": row(401, 404, 403, 409, 403, 409),
     "PUT /v1/jobs/{job_id}/priority": row(*CHANGE, body={"priority": -1}),
-    "POST /v1/jobs/{job_id}/recompute": row(401, 404, 403, 400, 403, 400, body={"count": 1}),
+    "POST /v1/jobs/{job_id}/recompute": row(401, 404, 403, 404, 403, 404, body={"count": 1}),
     "DELETE /v1/jobs/{job_id}/results": row(*CHANGE),
     "GET /v1/results": row(*OWN, query={"job_ids": "{done}"}),
     "GET /v1/archive/{job_id}/{name}": row(*OWN),
@@ -118,6 +118,7 @@ LEAVES_EQUAL = {
     "POST /v1/jobs/{job_id}/hold": "{waiting}",
     "POST /v1/jobs/{job_id}/cancel": "{waiting}",
     "PUT /v1/jobs/{job_id}/priority": "{waiting}",
+    "POST /v1/jobs/{job_id}/recompute": "{waiting}",
 }
 
 
