@@ -22,6 +22,9 @@ POLICY := /usr/sbin/policy-rc.d
 # The cluster that the tests start for themselves, and developers with slurm/devcluster.
 SLURM = $(shell PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld slurmd munged sbatch)
 
+# The browser in which the tests look at the dashboard.
+CHROMIUM = $(shell command -v chromium)
+
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
@@ -32,7 +35,7 @@ SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo demo-cluster model postgres slurm test lint types bench gpu docs examples clean
+.PHONY: help setup demo demo-cluster model postgres slurm chromium test lint types bench gpu docs pictures examples clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,7 +48,7 @@ demo: setup ## run a real patching sweep, from the command line to the heat map
 demo-cluster: setup model postgres slurm ## bring up a Slurm, PostgreSQL, the server and the jobs of five users, until Ctrl-C
 	@exec $(BIN)/python slurm/democluster
 
-test: setup model postgres slurm ## run the whole test suite
+test: setup model postgres slurm chromium ## run the whole test suite
 	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 lint: setup ## check style, formatting and the import contracts
@@ -79,6 +82,9 @@ docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py
 	PYTHONPATH=. $(BIN)/python docs/families.py
 
+pictures: setup chromium ## take the pictures of the dashboard anew
+	NDIF_BATCH_PICTURES=yes $(BIN)/pytest tests/dashboard/test_dashboard_pages.py -k no_page_complains
+
 examples: setup model ## run the notebooks anew and store what they show
 	$(BIN)/python examples/run.py examples/*.ipynb
 
@@ -95,6 +101,9 @@ postgres:
 
 slurm:
 	$(if $(filter 4,$(words $(SLURM))),@:,$(call install-servers,slurmctld slurmd slurm-client munge))
+
+chromium:
+	$(if $(CHROMIUM),@:,$(call install-servers,chromium fonts-dejavu-core))
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call new-venv,$(VENV))

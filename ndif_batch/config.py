@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -94,6 +95,8 @@ class Settings(BaseSettings):
     """A server to ask in place of the database: ``http://127.0.0.1:8080``, or ``unix:`` and the path of its socket."""
     token: Annotated[SecretStr | None, Field(exclude=True)] = None
     token_file: Path | None = None
+    reason: Annotated[str | None, Field(exclude=True, max_length=200)] = None
+    """Why what is done is done: events keep it."""
     lease_seconds: Annotated[float, Field(gt=1)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     max_batch_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -186,3 +189,8 @@ def load_settings() -> Settings:
         raise SettingsError(f"setting {name!r}: {first['msg']}") from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"{config_file()}: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """A database URL with its password starred out."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

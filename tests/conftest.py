@@ -21,6 +21,9 @@ def slurm() -> Iterator[DevCluster]:
         yield cluster
 
 
+ONE_GROUP = ("dashboard",)
+"""Rooms whose tests share what takes long to make: a browser, and a cluster to look at."""
+
 SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
 """Whether other processes run other tests of this run at the same time."""
 
@@ -41,8 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if SIDE_BY_SIDE:
         items.sort(key=lambda item: not waits_for_slurm(item))
         for item in items:
-            module = f"{item.path.parent.name}-{item.path.stem}"
-            item.add_marker(pytest.mark.xdist_group("slurm" if waits_for_slurm(item) else module))
+            room, module = item.path.parent.name, f"{item.path.parent.name}-{item.path.stem}"
+            group = "slurm" if waits_for_slurm(item) else room if room in ONE_GROUP else module
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def waits_for_slurm(item: pytest.Item) -> bool:

@@ -61,6 +61,13 @@ def test_the_wheel_holds_the_catalogue_so_that_the_demo_runs_without_a_checkout(
     assert wanted <= set(wheel.namelist())
 
 
+def test_the_wheel_holds_what_the_dashboard_shows_and_loads(wheel: zipfile.ZipFile) -> None:
+    folder = ROOT / "ndif_batch" / "server" / "dashboard"
+    files = [path for part in ("templates", "static") for path in (folder / part).rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert {str(path.relative_to(ROOT)) for path in files} <= set(wheel.namelist())
+
+
 def test_the_wheel_says_that_it_is_typed_and_carries_its_licence(wheel: zipfile.ZipFile) -> None:
     assert "ndif_batch/py.typed" in wheel.namelist()
     licence = next(name for name in wheel.namelist() if name.endswith("licenses/LICENSE"))

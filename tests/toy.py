@@ -23,9 +23,9 @@ WORDS = ("the", "cat", "sat", "on", "mat", "dog", "ran", "far", "Paris", "Rome")
 ALL = SliceArg()
 
 
-def site_map() -> SiteMap:
+def site_map(layers: int = LAYERS, longest: int = 12) -> SiteMap:
     hidden, logits = SiteTensor((1, None, WIDTH), "float32"), SiteTensor((1, None, VOCABULARY), "float32")
-    modules = [*(f"model.layers.{i}" for i in range(LAYERS)), "lm_head"]
+    modules = [*(f"model.layers.{i}" for i in range(layers)), "lm_head"]
     sites = {}
     for order, module in enumerate(modules):
         sites[f"{module}.input"] = Site(f"{module}.input", 2 * order, hidden)
@@ -36,7 +36,7 @@ def site_map() -> SiteMap:
         ("model", "model.layers", *modules),
         {"lm_head.weight": ((VOCABULARY, WIDTH), "float32")},
         VOCABULARY,
-        12,
+        longest,
         "lm_head",
     )
 
@@ -49,16 +49,21 @@ def client(root: Path) -> Client:
     """A client of a new queue that knows the model."""
     made = Client(settings(root))
     schema.upgrade(made.settings.database)
-    info = entry(made.settings.model_cache / NAME)
-    record = ModelRecord(NAME, info.source, str(info.directory), info.revision, info.dtype, info.digest, {})
-    made.queue.add_model(record)
+    add(made)
     return made
 
 
-def entry(directory: Path) -> ModelInfo:
+def add(made: Client, name: str = NAME, sites: SiteMap | None = None) -> None:
+    """Let a client's queue know a model of this kind under a name."""
+    info = entry(made.settings.model_cache / name, name, sites)
+    record = ModelRecord(name, info.source, str(info.directory), info.revision, info.dtype, info.digest, {})
+    made.queue.add_model(record)
+
+
+def entry(directory: Path, name: str = NAME, sites: SiteMap | None = None) -> ModelInfo:
     directory.mkdir(parents=True, exist_ok=True)
     write_tokenizer(directory)
-    info = ModelInfo(NAME, "here", directory, directory, "r1", "d" * 64, "float32", site_map())
+    info = ModelInfo(name, "here", directory, directory, "r1", "d" * 64, "float32", sites or site_map())
     (directory / FILE).write_text(json.dumps(info.to_json()))
     return info
 

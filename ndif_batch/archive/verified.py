@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_NAMED = 100
+SHOWN_TASKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,18 @@ class Verified:
 def merged(checks: Iterable[Verified]) -> Verified:
     """All of them together."""
     return sum(checks, Verified())
+
+
+def in_words(found: Verified) -> str:
+    """How many tasks were run again, and which of them differ by more than rounding explains."""
+    if not found.tasks:
+        return "no task was run again alone"
+    largest = max((one.relative for one in found.deviations), default=0.0)
+    if not found.deviating:
+        return f"{found.tasks} tasks run again alone are the same, but for rounding (up to {largest:.2g})"
+    named = ", ".join(map(str, found.deviating[:SHOWN_TASKS]))
+    more = ", …" if len(found.deviating) > SHOWN_TASKS else ""
+    return f"of {found.tasks} tasks run again alone these deviate by more than rounding explains: {named}{more}"
 
 
 def _size(one: Deviation) -> tuple[float, float]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, age, say, size, write_rows
-from ndif_batch.cli.reasons import pilots_say
+from ndif_batch.cli.output import Format, Output, say, write_rows
 from ndif_batch.errors import NotFoundError, UsageError, nearest
+from ndif_batch.measures import age, size
+from ndif_batch.queue.reasons import pilots_say
 
 if TYPE_CHECKING:
     from ndif_batch.config import Settings

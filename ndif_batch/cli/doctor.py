@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, size, write_rows
+from ndif_batch.cli.output import Format, Output, write_rows
 from ndif_batch.errors import NdifBatchError
+from ndif_batch.measures import size
 
 if TYPE_CHECKING:
     from ndif_batch.config import Settings
@@ -83,7 +84,7 @@ def check_packages(settings: Settings) -> Iterator[Finding]:
 
 def check_database(settings: Settings) -> Iterator[Finding]:
     """Whether the queue can be reached and has the right schema, and lies where SQLite works."""
-    from ndif_batch.cli.settings import without_password
+    from ndif_batch.config import without_password
     from ndif_batch.queue import schema
 
     schema.require(settings.database)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ndif_batch.archive.verified import in_words
 from ndif_batch.cli.output import printable, say, stderr
-from ndif_batch.cli.verified import in_words
 from ndif_batch.errors import TimedOutError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _follow_one(job: JobHandle, left: float | None, timeout: float | None) -> No
 
 
 def _hint_at_workers(client: Client, jobs: Sequence[JobHandle]) -> None:
-    from ndif_batch.cli.reasons import alive
+    from ndif_batch.queue.reasons import alive
 
     workers = client.service.workers()
     for model in sorted({job.record.model for job in jobs if not job.state.final}):

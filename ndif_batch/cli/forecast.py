@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ndif_batch.cli.output import size, write_table, write_text
+from ndif_batch.cli.output import write_table, write_text
+from ndif_batch.measures import size
 
 if TYPE_CHECKING:
     from ndif_batch.client.forecast import PassForecast

@@ -25,8 +25,7 @@ def init(
 
     What is there already stays; the token is made only while no administrator has one.
     """
-    from ndif_batch.cli.settings import without_password
-    from ndif_batch.config import config_file, load_settings
+    from ndif_batch.config import config_file, load_settings, without_password
     from ndif_batch.queue import Queue, schema
 
     settings = load_settings()

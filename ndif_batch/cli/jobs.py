@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ndif_batch.archive.verified import in_words
 from ndif_batch.cli.follow import describe_task, follow
-from ndif_batch.cli.output import Format, Output, age, say, stdout, write_record, write_rows, write_table
-from ndif_batch.cli.reasons import SHORT, Standing, explained, pilots_say, waiting_reason
-from ndif_batch.cli.verified import in_words
+from ndif_batch.cli.output import Format, Output, say, stdout, write_record, write_rows, write_table
+from ndif_batch.measures import age
+from ndif_batch.queue.reasons import SHORT, Standing, explained, pilots_say, waiting_reason
 from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import typer
 
 from ndif_batch.cli import (
     cluster,
+    dashboard,
     database,
     demo,
     doctor,
@@ -35,7 +36,7 @@ from ndif_batch.cli import (
 from ndif_batch.cli.report import report
 
 NAME = "ndif-batch"
-URL = "NDIF_BATCH_URL"
+URL, REASON = "NDIF_BATCH_URL", "NDIF_BATCH_REASON"
 RUN, LOOK, CHANGE, PARTS = "Run", "Look", "Change", "Parts"
 
 app = typer.Typer(
@@ -64,19 +65,27 @@ def _options(
     url: Annotated[
         str | None, typer.Option("--url", help="Ask this server: http://127.0.0.1:8080, or unix: and a socket's path.")
     ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why you do it: kept beside what you change in the log.")
+    ] = None,
 ) -> None:
     """Runs interpretability experiments in bulk."""
-    if url is not None:
-        before = {URL: os.environ[URL]} if URL in os.environ else {}
-        context.call_on_close(lambda: (os.environ.pop(URL, None), os.environ.update(before)))
-        os.environ[URL] = url
+    for variable, value in ((URL, url), (REASON, reason)):
+        if value is not None:
+            _set_until_closed(context, variable, value)
+
+
+def _set_until_closed(context: typer.Context, variable: str, value: str) -> None:
+    before = {variable: os.environ[variable]} if variable in os.environ else {}
+    context.call_on_close(lambda: (os.environ.pop(variable, None), os.environ.update(before)))
+    os.environ[variable] = value
 
 
 for panel, verbs in {
     RUN: (demo.demo, submit.submit),
     LOOK: (jobs.ls, jobs.show, jobs.explain, jobs.logs, jobs.watch, follow.wait, top.top),
     CHANGE: (steer.cancel, steer.hold, steer.release, steer.retry, steer.priority),
-    PARTS: (init.init, doctor.doctor, serve.serve),
+    PARTS: (init.init, doctor.doctor, serve.serve, dashboard.dashboard),
 }.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)

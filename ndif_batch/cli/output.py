@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
 
@@ -118,28 +117,6 @@ def write_text(text: str) -> None:
     """Text on stdout as it is, with a line's end."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def age(since: datetime | None, now: datetime | None = None) -> str:
-    """Time since ``since`` in its largest unit: ``45s``, ``12m``, ``3h``, ``2d``."""
-    if since is None:
-        return ""
-    now = now or datetime.now(UTC)
-    seconds = max(0, int((now - (since if since.tzinfo else since.replace(tzinfo=UTC))).total_seconds()))
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
-
-
-def size(count: int) -> str:
-    """Bytes in binary units: ``1.5 MiB``."""
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
 
 
 def _field(value: Any) -> Any:

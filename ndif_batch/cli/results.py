@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, say, size, stdout, write_rows
+from ndif_batch.cli.output import Format, Output, say, stdout, write_rows
 from ndif_batch.errors import NotFoundError, UsageError
+from ndif_batch.measures import size
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results

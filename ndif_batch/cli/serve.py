@@ -38,5 +38,8 @@ def serve(
             listener = stack.enter_context(process.listening_on(host or HOST, PORT if port is None else port))
         else:
             listener = stack.enter_context(process.listening(path.absolute()))
-        say(f"NDIF_BATCH_URL={process.where(listener)}")
+        url = process.where(listener)
+        say(f"NDIF_BATCH_URL={url}")
+        at = f" --port {listener.getsockname()[1]}" if url.startswith("http") else ", with a tunnel to this socket"
+        say(f"for a browser, a link that logs in once: ndif-batch dashboard{at}")
         process.run(load_settings(), listener, with_scheduler=with_scheduler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 import typer
 
@@ -37,10 +36,7 @@ def show(output: Output = Format.TABLE) -> None:
 
 
 def _row(name: str, value: object, variable: str, is_set: bool) -> dict[str, str]:
+    from ndif_batch.config import without_password
+
     origin = "default" if not is_set else "variable" if variable in os.environ else "file"
     return {"setting": name, "value": without_password(str(value)), "from": origin, "variable": variable}
-
-
-def without_password(url: str) -> str:
-    """A database URL with its password starred out."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from ndif_batch.cli.follow import describe_point, follow
-from ndif_batch.cli.output import Format, Output, size, write_record, write_text
+from ndif_batch.cli.output import Format, Output, write_record, write_text
+from ndif_batch.measures import size
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, Plan

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ndif_batch.cli.output import age, size, stdout, table
-from ndif_batch.cli.reasons import SHORT, Standing, waiting_reason
+from ndif_batch.cli.output import stdout, table
+from ndif_batch.measures import age, size
+from ndif_batch.queue.reasons import SHORT, Standing, waiting_reason
 from ndif_batch.queue.records import JobRecord, JobState, WorkerRecord, WorkerState
 
 if TYPE_CHECKING:

@@ -76,14 +76,14 @@ class Client:
             raise UsageError(
                 f"this is done where the database is, not through {self.settings.url}", hint="leave out the url"
             )
-        return LocalQueue.open(self.settings.database)
+        return LocalQueue.open(self.settings.database).because(self.settings.reason)
 
     @cached_property
     def server(self) -> RemoteApi:
         """The server that the settings name."""
         from ndif_batch.queue.http import connect
 
-        return connect(self.settings.url, self.settings.access_token())
+        return connect(self.settings.url, self.settings.access_token(), self.settings.reason)
 
     @property
     def service(self) -> ClientQueue:

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
@@ -31,14 +31,19 @@ class Scope(StrEnum):
     """Be a worker: lease and commit anybody's shards."""
     ADMIN = "admin"
     """Change anybody's jobs, users, models, pilots and pauses."""
+    LOGIN = "login"
+    """Be exchanged, once, for a session of a browser; opens nothing else."""
 
 
 SCOPES: Mapping[Role, frozenset[Scope]] = {
-    Role.ADMIN: frozenset(Scope),
+    Role.ADMIN: frozenset({Scope.READ, Scope.WRITE, Scope.WORK, Scope.ADMIN}),
     Role.USER: frozenset({Scope.READ, Scope.WRITE}),
     Role.READER: frozenset({Scope.READ}),
     Role.WORKER: frozenset({Scope.WORK}),
 }
+SESSION_LASTS = timedelta(hours=12)
+"""How long a browser stays logged in."""
+
 SEES_ALL = (Role.ADMIN, Role.READER)
 """Roles that look at what belongs to others: people who run the cluster."""
 

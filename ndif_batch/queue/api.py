@@ -187,6 +187,10 @@ class ClientQueue(Protocol):
     def workers(self, ids: Annotated[Sequence[Id], Field(max_length=MOST)] | None = None) -> list[WorkerRecord]:
         """All workers, or those of these ``ids``, newest first."""
 
+    @post("/workers/{worker_id}/drain", Scope.ADMIN)
+    def drain_worker(self, worker_id: Id, actor: str) -> None:
+        """Let a worker finish what it holds and stop."""
+
     @get("/pilots")
     def pilots(self, *, active: bool = True) -> list[PilotRecord]:
         """The pilots that have not ended, oldest first; all there ever were unless ``active``."""
@@ -248,6 +252,10 @@ class ClientQueue(Protocol):
         actor: str,
     ) -> NewToken:
         """A token for a user, with all scopes of their role unless told; its text is given this once."""
+
+    @post("/logins", Scope.READ)
+    def create_login(self, *, actor: str) -> NewToken:
+        """A code for one login of who asks at the dashboard, to do there what their token opens."""
 
     @delete("/tokens/{token_id}")
     def revoke_token(self, token_id: Id, *, actor: str) -> TokenRecord:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from ndif_batch.queue import backlog, controls, pilots, reports, tokens, users
+from ndif_batch.queue import backlog, controls, pilots, reports, summary, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
     LeaderRecord,
@@ -19,7 +20,8 @@ from ndif_batch.queue.cluster import (
     UserRecord,
 )
 from ndif_batch.queue.database import Database
-from ndif_batch.queue.records import Json
+from ndif_batch.queue.figures import ArchiveFigures, EventFilter, Held, JobFigures, JobFilter, Pulse
+from ndif_batch.queue.records import EventRecord, JobRecord, Json, WorkerRecord
 from ndif_batch.queue.telemetry import Measured
 from ndif_batch.queue.wishes import load_name, pause_name
 
@@ -29,6 +31,17 @@ class ClusterQueue:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def because(self, why: str | None) -> Self:
+        """The same queue, whose events tell why they happened: what who acts gives as reason."""
+        other = copy(self)
+        other._database = self._database.because(why)
+        return other
+
+    @property
+    def why(self) -> str | None:
+        """The reason that events tell."""
+        return self._database.why
 
     def now(self) -> datetime:
         """The time by which everything is judged: the database's, whatever the clock of this host says."""
@@ -123,6 +136,16 @@ class ClusterQueue:
         with self._database.write() as tx:
             return tokens.create(tx, user, name, scopes, expires_days, actor)
 
+    def create_login(self, scopes: Iterable[Scope] | None = None, *, actor: str) -> NewToken:
+        """A code for one login of ``actor`` at the dashboard, to do there what ``scopes`` open, all unless told."""
+        with self._database.write() as tx:
+            return tokens.create_code(tx, actor, scopes)
+
+    def login(self, code: str) -> NewToken:
+        """The session for a code, once; ``NotAuthenticatedError`` for a code that is none, spent or too old."""
+        with self._database.write() as tx:
+            return tokens.exchange(tx, code)
+
     def tokens(self, user: str | None = None) -> list[TokenRecord]:
         """All tokens, of one user if given, oldest first."""
         with self._database.read() as tx:
@@ -171,6 +194,46 @@ class ClusterQueue:
         """What one user, or everybody, has used hour by hour, oldest first."""
         with self._database.read() as tx:
             return users.usage_of(tx, name, since)
+
+    def pulse(self) -> Pulse:
+        """What changes whenever something does that a page shows."""
+        with self._database.read() as tx:
+            return summary.pulse(tx)
+
+    def job_figures(self, user: str | None = None) -> list[JobFigures]:
+        """The jobs of everybody, or of one user, by model and state."""
+        with self._database.read() as tx:
+            return summary.job_figures(tx, user)
+
+    def archive_figures(self, user: str | None = None) -> list[ArchiveFigures]:
+        """Whose results take up how much, the most first."""
+        with self._database.read() as tx:
+            return summary.archive_figures(tx, user)
+
+    def largest_archives(self, user: str | None = None, limit: int = 50) -> list[JobRecord]:
+        """The jobs whose results take up most, of everybody or of one user."""
+        with self._database.read() as tx:
+            return summary.largest_archives(tx, user, limit)
+
+    def find_jobs(self, wanted: JobFilter, limit: int = 100, before: int | None = None) -> list[JobRecord]:
+        """Jobs, newest first, as a filter wants them; ``before`` is the id to go on from."""
+        with self._database.read() as tx:
+            return summary.jobs(tx, wanted, limit, before)
+
+    def live_workers(self) -> list[WorkerRecord]:
+        """Workers that are alive, and those that ended in the last hour; newest first."""
+        with self._database.read() as tx:
+            return summary.live_workers(tx)
+
+    def held(self) -> dict[int, Held]:
+        """What each worker that holds shards has."""
+        with self._database.read() as tx:
+            return summary.held(tx)
+
+    def find_events(self, wanted: EventFilter, limit: int = 100, before: int | None = None) -> list[EventRecord]:
+        """Events, newest first, as a filter wants them; ``before`` is the id to go on from."""
+        with self._database.read() as tx:
+            return summary.told(tx, wanted, limit, before)
 
     def settings(self) -> dict[str, Any]:
         """All settings by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,10 +41,11 @@ _BEGIN_POSTGRESQL = "SELECT clock_timestamp(); BEGIN"
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One open transaction and the moment it began."""
+    """One open transaction and the moment it began; ``why`` is what its author says of it."""
 
     connection: Connection
     now: datetime
+    why: str | None = None
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that may say what to do ``on_conflict``."""
@@ -69,6 +71,13 @@ class Database:
         self._clock = clock
         self._writer = _engine(self.url)
         self._reader = self._writer.execution_options(begin="BEGIN")
+        self.why: str | None = None
+
+    def because(self, why: str | None) -> Database:
+        """The same database, whose events tell why they happened."""
+        other = copy(self)
+        other.why = why
+        return other
 
     def write(self) -> AbstractContextManager[Transaction]:
         """A transaction that may change rows; all of it happens or none. SQLite admits one writer at a time."""
@@ -87,7 +96,7 @@ class Database:
         with self._translated():
             connection, begun, now = _begin_anew(engine)
             with connection, begun:
-                yield Transaction(connection, now if self._clock is None else self._clock())
+                yield Transaction(connection, now if self._clock is None else self._clock(), self.why)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

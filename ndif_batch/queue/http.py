@@ -17,7 +17,7 @@ from ndif_batch.queue import wire
 from ndif_batch.queue.api import Api, Damage
 from ndif_batch.queue.records import JobRecord
 from ndif_batch.queue.remote import RemoteQueue
-from ndif_batch.queue.routes import ACTOR, PREFIX, Endpoint, Where, endpoints
+from ndif_batch.queue.routes import ACTOR, PREFIX, REASON, Endpoint, Where, endpoints
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results
@@ -46,20 +46,27 @@ class ProblemDetails(BaseModel):
 
 
 class Line:
-    """Requests to one server with one token.
+    """Requests to one server with one token, each for the ``reason`` if there is one.
 
     Certificates, which take longer to read than a request, are read where there is one to check.
     """
 
-    def __init__(self, url: str, token: str, seconds: float = SECONDS, pause: Callable[[float], None] = sleep) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        seconds: float = SECONDS,
+        pause: Callable[[float], None] = sleep,
+        reason: str | None = None,
+    ) -> None:
         if url.startswith(UNIX):
             transport, address = httpx.HTTPTransport(False, uds=url.removeprefix(UNIX)), "http://ndif-batch"
         elif url.startswith(("http://", "https://")):
             transport, address = httpx.HTTPTransport(url.startswith("https://")), url.rstrip("/")
         else:
             raise SettingsError(f"setting 'url': {url!r} is no server", hint=f"http://127.0.0.1:8080 or {UNIX}/path")
-        self.url, self._token, self._pause = url, token, pause
-        headers = {"Authorization": f"Bearer {token}"}
+        self.url, self._token, self._pause, self._reason = url, token, pause, reason
+        headers = {"Authorization": f"Bearer {token}"} | ({} if reason is None else {REASON: quote(reason)})
         try:
             self._http = httpx.Client(transport=transport, base_url=address, headers=headers, timeout=seconds)
         except UnicodeEncodeError:
@@ -68,7 +75,7 @@ class Line:
 
     def another(self) -> Line:
         """The same, for who goes on when this one is closed."""
-        return Line(self.url, self._token)
+        return Line(self.url, self._token, reason=self._reason)
 
     def send(
         self,
@@ -206,9 +213,9 @@ class RemoteApi(Api, Protocol):
         """Close its connections."""
 
 
-def connect(url: str, token: str) -> RemoteApi:
-    """The queue behind the server at ``url``; ``SettingsError`` for what can be none."""
-    return cast("RemoteApi", HttpQueue(Line(url, token)))
+def connect(url: str, token: str, reason: str | None = None) -> RemoteApi:
+    """The queue behind the server at ``url``, whose events tell the ``reason``; ``SettingsError`` for no URL."""
+    return cast("RemoteApi", HttpQueue(Line(url, token, reason=reason)))
 
 
 class HttpWorkerQueue(RemoteQueue):

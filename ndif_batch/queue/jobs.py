@@ -75,7 +75,7 @@ def cancel(tx: Transaction, job_id: int, actor: str) -> None:
     locked = tx.connection.execute(locking.with_for_update(key_share=True))
     leased = {row.id for row in locked if row.state is ShardState.LEASED}
     moved = move_shards(tx, EventKind.SHARD_CANCELLED, its_own, actor=actor)
-    reason = f"cancelled by {actor}"
+    reason = f"cancelled by {actor}" + (f": {tx.why}" if tx.why else "")
     _move(tx, job_id, EventKind.JOB_CANCELLED, actor=actor, reason=reason, values={"shards_left": 0})
     tallies.left(tx, [one for one in moved if one.id in leased])
     tallies.changed(tx, job_id)

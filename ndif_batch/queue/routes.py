@@ -14,6 +14,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 from ndif_batch.queue.access import Scope
 
 PREFIX = "/v1"
+DASHBOARD = "/dashboard"
+LOGIN = f"{DASHBOARD}/login"
+REASON = "NDIF-Reason"
+"""The header that says why somebody does something, in UTF-8 as URLs have it; events keep it."""
+
+LONGEST_REASON = 200
 ACTOR = "actor"
 """The argument that is never sent: the token says who acts."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hmac import compare_digest
 
 from sqlalchemy import RowMapping, insert, select, update
@@ -12,6 +12,7 @@ from ndif_batch.errors import NotAuthenticatedError, NotFoundError, UsageError
 from ndif_batch.queue import users
 from ndif_batch.queue.access import (
     SCOPES,
+    SESSION_LASTS,
     Caller,
     NewToken,
     Scope,
@@ -31,6 +32,9 @@ NOBODY = "0" * 64
 
 LONGEST_DAYS = 36_500.0
 
+CODE_LASTS = timedelta(minutes=10)
+CODE, SESSION = "login code", "browser session"
+
 
 def create(
     tx: Transaction, user: str, name: str, scopes: Iterable[Scope] | None, expires_days: float | None, actor: str
@@ -47,19 +51,25 @@ def create(
         raise UsageError(message, hint=f"it can open {known}")
     if expires_days is not None and not 0 < expires_days <= LONGEST_DAYS:
         raise UsageError(f"a token cannot expire in {expires_days:g} days")
-    secret = new_secret()
-    row = {
-        "user": user,
-        "name": name,
-        "digest": secret_digest(secret),
-        "scopes": sorted(opened),
-        "created_at": tx.now,
-        "created_by": actor,
-        "expires_at": None if expires_days is None else tx.now + timedelta(days=expires_days),
-    }
-    made = _record(tx.connection.execute(insert(token).values(row).returning(token)).mappings().one())
-    record(tx, EventKind.TOKEN_CREATED, actor, {"user": user, "token": made.id, "scopes": sorted(opened)})
-    return NewToken(made, token_text(made.id, secret))
+    expires_at = None if expires_days is None else tx.now + timedelta(days=expires_days)
+    return _insert(tx, user, name, opened, expires_at, actor)
+
+
+def create_code(tx: Transaction, user: str, scopes: Iterable[Scope] | None) -> NewToken:
+    """A code that :func:`exchange` takes once, for a session with ``scopes``, all of the user's role if None."""
+    opened = SCOPES[users.get(tx, user).role] if scopes is None else frozenset(scopes)
+    return _insert(tx, user, CODE, {*opened, Scope.LOGIN}, tx.now + CODE_LASTS, user)
+
+
+def exchange(tx: Transaction, text: str) -> NewToken:
+    """A session for a code, which opens nothing from now on; ``NotAuthenticatedError`` for any other token."""
+    code = _found(tx, text)
+    here = (token.c.id == code.id) & token.c.revoked_at.is_(None)
+    claimed = update(token).where(here).values(revoked_at=tx.now)
+    if Scope.LOGIN not in code.scopes or not tx.connection.execute(claimed).rowcount:
+        raise NotAuthenticatedError("this is no code for a login", hint="ask for one: ndif-batch dashboard")
+    opened = frozenset(code.scopes) - {Scope.LOGIN}
+    return _insert(tx, code.user, SESSION, opened, tx.now + SESSION_LASTS, code.user)
 
 
 def get(tx: Transaction, token_id: int) -> TokenRecord:
@@ -87,6 +97,15 @@ def revoke(tx: Transaction, found: TokenRecord, actor: str) -> None:
 
 def authenticate(tx: Transaction, text: str) -> Caller:
     """Who calls with this token; ``NotAuthenticatedError`` that tells a stranger nothing about the tokens there are."""
+    found = _found(tx, text)
+    if Scope.LOGIN in found.scopes:
+        raise NotAuthenticatedError("this is a code for a login, not a token")
+    role = users.get(tx, found.user).role
+    return Caller(found.user, role, SCOPES[role].intersection(found.scopes), found.expires_at)
+
+
+def _found(tx: Transaction, text: str) -> TokenRecord:
+    """The token of this text, neither expired nor revoked."""
     token_id, secret = parse_token(text) or (0, "")
     row = tx.connection.execute(select(token).where(token.c.id == token_id)).mappings().one_or_none()
     if not compare_digest(secret_digest(secret), row["digest"] if row is not None else NOBODY) or row is None:
@@ -96,8 +115,25 @@ def authenticate(tx: Transaction, text: str) -> Caller:
         raise NotAuthenticatedError(f"token {found.id} is revoked", hint="ask an administrator for another")
     if found.expires_at is not None and found.expires_at <= tx.now:
         raise NotAuthenticatedError(f"token {found.id} has expired", hint="ask an administrator for another")
-    role = users.get(tx, found.user).role
-    return Caller(found.user, role, SCOPES[role].intersection(found.scopes), found.expires_at)
+    return found
+
+
+def _insert(
+    tx: Transaction, user: str, name: str, scopes: Iterable[Scope], expires_at: datetime | None, actor: str
+) -> NewToken:
+    secret, opened = new_secret(), sorted(scopes)
+    row = {
+        "user": user,
+        "name": name,
+        "digest": secret_digest(secret),
+        "scopes": opened,
+        "created_at": tx.now,
+        "created_by": actor,
+        "expires_at": expires_at,
+    }
+    made = _record(tx.connection.execute(insert(token).values(row).returning(token)).mappings().one())
+    record(tx, EventKind.TOKEN_CREATED, actor, {"user": user, "token": made.id, "scopes": opened})
+    return NewToken(made, token_text(made.id, secret))
 
 
 def _record(row: RowMapping) -> TokenRecord:

@@ -86,7 +86,13 @@ def move_workers(
 
 def record(tx: Transaction, kind: EventKind, actor: str, detail: Mapping[str, Any] | None = None, **ids: int) -> None:
     """Append an event that is no transition. ``ids`` are ``job_id`` or ``worker_id``."""
-    tx.connection.execute(insert(event).values(at=tx.now, kind=kind, actor=actor, detail=dict(detail or {}), **ids))
+    told = _because(tx, detail)
+    tx.connection.execute(insert(event).values(at=tx.now, kind=kind, actor=actor, detail=told, **ids))
+
+
+def _because(tx: Transaction, detail: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an event tells, with the reason that its author gave."""
+    return dict(detail or {}) | ({} if tx.why is None else {"reason": tx.why})
 
 
 def _move(
@@ -102,7 +108,7 @@ def _move(
     locking = select(table.c.id).where(where).order_by(table.c.id).with_for_update(key_share=True)
     if not tx.connection.execute(locking).all():
         return []
-    told = {"at": tx.now, "kind": kind, "actor": actor, "detail": dict(detail or {}), **subject}
+    told = {"at": tx.now, "kind": kind, "actor": actor, "detail": _because(tx, detail), **subject}
     columns = [v if isinstance(v, ColumnElement) else literal(v, event.c[name].type) for name, v in told.items()]
     tx.connection.execute(insert(event).from_select(list(told), select(*columns).where(where)))
     return list(tx.connection.execute(update(table).where(where).values(values).returning(table)).mappings())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ndif_batch.launcher import Launcher, open_launcher
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.source import check_name
 from ndif_batch.models.tokenizer import FILE as TOKENIZER
-from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
+from ndif_batch.queue.access import SESSION_LASTS, Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.api import Damage, ModelEntry, ReusedTasks, Submission
 from ndif_batch.queue.cluster import ModelBacklog, PilotRecord, Quotas, Role, UsageRecord, UserRecord
+from ndif_batch.queue.figures import ArchiveFigures, EventFilter, JobFigures, JobFilter
 from ndif_batch.queue.records import (
     EventRecord,
     JobRecord,
@@ -55,6 +56,10 @@ class CallerQueue:
     queue: LocalQueue
     server_settings: Settings
     apart: Apart
+
+    def because(self, why: str | None) -> CallerQueue:
+        """The same, whose changes tell their reason."""
+        return replace(self, queue=self.queue.because(why))
 
     def me(self) -> Caller:
         """Who asks."""
@@ -99,7 +104,7 @@ class CallerQueue:
     def evict_model(self, name: str) -> list[str]:
         """No pilots of a model."""
         actor = self.caller.user
-        return orders.evict(self.queue, self._launcher(), name, actor=actor, reason=f"evicted by {actor}")
+        return orders.evict(self.queue, self._launcher(), name, actor=actor, reason=self._reason("evicted"))
 
     def jobs(
         self, user: str | None = None, state: JobState | None = None, limit: int = 100, before: int | None = None
@@ -286,6 +291,16 @@ class CallerQueue:
         """A token for a user."""
         return self.queue.create_token(user, name, scopes, expires_days, actor=actor)
 
+    def create_login(self, *, actor: str) -> NewToken:
+        """A code for a login, by a token that the session cannot outlive."""
+        expires_at = self.caller.expires_at
+        if expires_at is not None and expires_at < self.queue.now() + SESSION_LASTS:
+            hours = SESSION_LASTS // timedelta(hours=1)
+            raise NotAllowedError(
+                "this token expires before a session would end", hint=f"a session lasts {hours} hours"
+            )
+        return self.queue.create_login(self.caller.scopes, actor=actor)
+
     def revoke_token(self, token_id: int, *, actor: str) -> TokenRecord:
         """One of their tokens, or any for administrators."""
         if not self.caller.may(Scope.ADMIN) and self.queue.token(token_id).user != self.caller.user:
@@ -325,6 +340,35 @@ class CallerQueue:
             raise NotFoundError(f"the results of job {job_id} were removed on {record.removed_at:%Y-%m-%d}")
         return record.store
 
+    def find_jobs(self, wanted: JobFilter, limit: int, before: int | None) -> list[JobRecord]:
+        """Their own jobs, or those of all for who sees all, as a filter wants them."""
+        return self.queue.find_jobs(replace(wanted, user=self._whose(wanted.user)), limit, before)
+
+    def job_figures(self, user: str | None = None) -> list[JobFigures]:
+        """How many jobs they have, or all for who sees all, by model and state."""
+        return self.queue.job_figures(self._whose(user))
+
+    def archive_figures(self) -> list[ArchiveFigures]:
+        """What their results take up, or those of each for who sees all."""
+        return self.queue.archive_figures(self._whose(None))
+
+    def largest_archives(self, limit: int) -> list[JobRecord]:
+        """Which of the jobs that they may see have the largest results."""
+        return self.queue.largest_archives(self._whose(None), limit)
+
+    def live_workers(self) -> list[WorkerRecord]:
+        """The workers of now and of the last hour."""
+        return self.queue.live_workers()
+
+    def find_events(self, wanted: EventFilter, limit: int, before: int | None) -> list[EventRecord]:
+        """What happened, for who sees all."""
+        self._require_all()
+        return self.queue.find_events(wanted, limit, before)
+
+    def drain_worker(self, worker_id: int, actor: str) -> None:
+        """Let a worker end in good order."""
+        self.queue.drain_worker(worker_id, actor)
+
     def require_all(self) -> None:
         """``NotAllowedError`` for who does not see all."""
         self._require_all()
@@ -343,8 +387,10 @@ class CallerQueue:
         found = next((pilot for pilot in self.queue.pilots() if pilot.name == name), None)
         if found is None:
             raise NotFoundError(f"no pilot {name!r} is active")
-        actor = self.caller.user
-        order(self.queue, self._launcher(), found, actor=actor, reason=f"{done} by {actor}")
+        order(self.queue, self._launcher(), found, actor=self.caller.user, reason=self._reason(done))
+
+    def _reason(self, done: str) -> str:
+        return f"{done} by {self.caller.user}" + (f": {self.queue.why}" if self.queue.why else "")
 
     def _launcher(self) -> Launcher:
         cluster = self.server_settings.cluster

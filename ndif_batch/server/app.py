@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -19,6 +20,8 @@ from ndif_batch.server import archive, problems
 from ndif_batch.server.apart import Apart
 from ndif_batch.server.api import api_router
 from ndif_batch.server.callers import caller_queue
+from ndif_batch.server.dashboard.app import Beside, Dashboard
+from ndif_batch.server.dashboard.live import Heart
 from ndif_batch.server.gate import Gate
 from ndif_batch.server.metrics import metrics
 
@@ -26,8 +29,11 @@ beside = APIRouter()
 """Routes that are no method of the API."""
 
 
-def create_app(queue: LocalQueue, settings: Settings) -> FastAPI:
-    """What serves ``queue`` and the archives, models and pilots that ``settings`` name."""
+def create_app(queue: LocalQueue, settings: Settings, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
+    """What serves ``queue`` and the archives, models and pilots that ``settings`` name.
+
+    Answers that go on for long end when the server is ``stopping``.
+    """
     app = FastAPI(
         title="ndif-batch", version="1", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -37,6 +43,8 @@ def create_app(queue: LocalQueue, settings: Settings) -> FastAPI:
     for router in (api_router(), archive.router, beside):
         app.router.routes.extend(router.routes)
     app.add_middleware(Gate, queue=queue, limits=settings.server)
+    pages = Dashboard(queue, app.state.settings, app.state.apart, Heart(queue, stopping))
+    app.add_middleware(Beside, dashboard=pages.application())
     problems.install(app)
     return app
 

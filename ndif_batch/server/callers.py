@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from starlette.requests import Request
 
 from ndif_batch.queue.access import Caller, Scope
+from ndif_batch.queue.routes import LONGEST_REASON, REASON
 from ndif_batch.server.access import CallerQueue
 from ndif_batch.server.gate import CALLER
 
@@ -14,4 +17,5 @@ def caller_queue(request: Request, scope: Scope) -> CallerQueue:
     caller: Caller = getattr(request.state, CALLER)
     caller.require(scope)
     state = request.app.state
-    return CallerQueue(caller, state.queue, state.settings, state.apart)
+    found = CallerQueue(caller, state.queue, state.settings, state.apart)
+    return found.because(unquote(request.headers.get(REASON, "")).strip()[:LONGEST_REASON] or None)

@@ -51,9 +51,14 @@ CLASSES: Mapping[int, type[NdifBatchError]] = {404: NotFoundError, 401: NotAuthe
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+def status_of(error: NdifBatchError) -> int:
+    """The status of the response that tells an error."""
+    return next((number for kind, number in STATUS.items() if isinstance(error, kind)), 500)
+
+
 def problem(error: NdifBatchError, status: int | None = None) -> Response:
     """The response that tells an error."""
-    found = status or next((number for kind, number in STATUS.items() if isinstance(error, kind)), 500)
+    found = status or status_of(error)
     details = ProblemDetails(
         type=f"urn:ndif-batch:{error.code}",
         title=(type(error).__doc__ or error.code).partition(";")[0].partition(". ")[0].rstrip("."),

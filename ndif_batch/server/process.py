@@ -48,8 +48,9 @@ def run(settings: Settings, listener: socket.socket, *, with_scheduler: bool = F
 
 def server(queue: LocalQueue, settings: Settings) -> uvicorn.Server:
     """What answers requests about ``queue``."""
+    running: list[uvicorn.Server] = []
     config = uvicorn.Config(
-        create_app(queue, settings),
+        create_app(queue, settings, lambda: any(one.should_exit for one in running)),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -59,7 +60,8 @@ def server(queue: LocalQueue, settings: Settings) -> uvicorn.Server:
         timeout_graceful_shutdown=int(STOP_SECONDS),
         proxy_headers=False,
     )
-    return uvicorn.Server(config)
+    running.append(uvicorn.Server(config))
+    return running[0]
 
 
 @contextmanager

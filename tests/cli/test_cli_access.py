@@ -70,6 +70,7 @@ TABLE: MappingProxyType[str, tuple[tuple[int, ...], str]] = MappingProxyType(
         "watch": (OWN, "watch {done}"),
         "wait": (OWN, "wait {done}"),
         "top": (READ, "top --once"),
+        "dashboard": (READ, "dashboard"),
         "cancel": (CHANGE, "cancel {waiting}"),
         "hold": (CHANGE, "hold {waiting}"),
         "release": (CHANGE, "release {held}"),

@@ -14,9 +14,9 @@ import pandas
 import pytest
 from safetensors.numpy import load_file
 
-from ndif_batch.cli.output import age, size
 from ndif_batch.client import Client
 from ndif_batch.errors import TaskError
+from ndif_batch.measures import age, size
 from ndif_batch.sweep.task import Task
 from tests.cli.conftest import SWEEP, Run
 from tests.worker.toy_engine import ToyEngine

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ndif_batch.errors import SettingsError, UnavailableError
-from ndif_batch.launcher import Observed, PilotRequest, PilotState
+from ndif_batch.launcher import Observed, PilotRequest, PilotState, slurm_nodes
 from ndif_batch.launcher.slurm import SlurmLauncher
 from ndif_batch.launcher.submission import refusal
 from tests.devcluster import ROOT, DevCluster, devcluster
@@ -171,3 +171,26 @@ def test_without_slurm_s_commands_nothing_can_start(folder: Path, monkeypatch: p
     with pytest.raises(UnavailableError, match="no pilot can start"):
         launcher.start(PilotRequest("a", "toy"))
     assert list(folder.iterdir()) == []
+
+
+def test_partitions_and_nodes_are_told_as_slurm_has_them(slurm: DevCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", slurm.conf)
+    partitions = slurm_nodes.partitions()
+    assert {partition.name.rstrip("*") for partition in partitions} == {"main", "low", "high"}
+    assert sum(one.nodes for one in partitions if one.name == "main*" and one.available == "up") == 2
+    nodes = [node for node in slurm_nodes.nodes() if node.partition == "main*"]
+    assert len({node.name for node in nodes}) == 2
+    assert {node.resources.partition("(")[0] for node in nodes} == {"gpu:2"}
+    assert all(node.cpus >= 1 and node.memory > 0 and node.reason == "" for node in nodes)
+    slurm.slurm("scontrol", "update", f"nodename={nodes[1].name}", "state=drain", "reason=a fan is broken")
+    try:
+        drained = next(node for node in slurm_nodes.nodes() if node.name == nodes[1].name)
+    finally:
+        slurm.slurm("scontrol", "update", f"nodename={nodes[1].name}", "state=resume")
+    assert (drained.state.startswith("drain"), drained.reason) == (True, "a fan is broken")
+
+
+def test_a_slurm_that_is_not_there_is_said_to_be_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="sinfo is not on this machine"):
+        slurm_nodes.partitions()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import text
 
 from ndif_batch.errors import ConflictError, NotAllowedError, NotAuthenticatedError, NotFoundError, UsageError
-from ndif_batch.queue.access import SCOPES, Caller, Scope, parse_token
+from ndif_batch.queue.access import SCOPES, SESSION_LASTS, Caller, Scope, parse_token
 from ndif_batch.queue.cluster import Role
 from ndif_batch.queue.store import Queue
 from tests.queue.conftest import HandClock
@@ -130,3 +132,36 @@ def test_a_user_s_name_can_be_that_of_a_directory(queue: Queue, name: str) -> No
     with pytest.raises(UsageError, match="cannot name a user"):
         queue.set_shares(name, 2, actor="root")
     assert queue.users() == []
+
+
+def test_a_code_becomes_one_session_once_and_opens_nothing_itself(queue: Queue, clock: HandClock) -> None:
+    queue.create_user("ada", Role.ADMIN, actor="root")
+    code = queue.create_login([Scope.READ], actor="ada")
+    assert code.record.expires_at == clock.now + timedelta(minutes=10)
+    with pytest.raises(NotAuthenticatedError, match="not a token"):
+        queue.authenticate(code.text)
+    session = queue.login(code.text)
+    assert queue.authenticate(session.text).scopes == {Scope.READ}
+    assert session.record.expires_at == clock.now + SESSION_LASTS
+    for spent in (code.text, session.text, "nothing"):
+        with pytest.raises(NotAuthenticatedError):
+            queue.login(spent)
+    clock.forward(SESSION_LASTS.total_seconds())
+    with pytest.raises(NotAuthenticatedError, match="expired"):
+        queue.authenticate(session.text)
+
+
+def test_a_code_is_too_old_after_ten_minutes(queue: Queue, clock: HandClock) -> None:
+    queue.create_user("ada", Role.USER, actor="root")
+    code = queue.create_login(actor="ada")
+    clock.forward(600)
+    with pytest.raises(NotAuthenticatedError, match="expired"):
+        queue.login(code.text)
+
+
+def test_a_code_is_for_a_user_that_there_is_and_no_token_can_be_one(queue: Queue) -> None:
+    with pytest.raises(NotFoundError):
+        queue.create_login(actor="nobody")
+    queue.create_user("ada", Role.ADMIN, actor="root")
+    with pytest.raises(UsageError, match="cannot open"):
+        queue.create_token("ada", scopes=[Scope.LOGIN], actor="root")

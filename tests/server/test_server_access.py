@@ -87,6 +87,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/archive/{job_id}/{name}": row(*OWN),
     "GET /v1/events": row(*OWN, query={"job_id": "{done}"}),
     "GET /v1/workers": row(*READ),
+    "POST /v1/workers/{worker_id}/drain": row(*ADMIN),
     "GET /v1/pilots": row(*READ),
     "GET /v1/pilots/newest": row(*READ, query={"models": toy.NAME, "ended": 1}),
     "GET /v1/backlog": row(*READ),
@@ -102,6 +103,7 @@ TABLE: Mapping[str, Row] = {
     "GET /v1/running-shards": row(*READ),
     "GET /v1/tokens": row(401, 403, 403, 200, 403, 200, query={"user": "ada"}),
     "POST /v1/tokens": row(*ADMIN, body={"user": "ada"}),
+    "POST /v1/logins": row(*READ),
     "DELETE /v1/tokens/{token_id}": row(401, 404, 403, 200, 403, 200),
     "GET /v1/settings": row(*READ),
     "PUT /v1/settings": row(*ADMIN, body={"changes": {"half_life_hours": 3}}),
@@ -135,7 +137,7 @@ class Scene:
         job = LEAVES_EQUAL.get(request, "{done}").format_map(self.numbers)
         name = toy.NAME if "/models/" in request else "ada" if "/users/" in request else "zarr.json"
         token = self.numbers["token"]
-        path = template.format(job_id=job, name=name, token_id=token, digest=blobs.digest(TENSOR))
+        path = template.format(job_id=job, worker_id=1, name=name, token_id=token, digest=blobs.digest(TENSOR))
         query = {key: str(value).format_map(self.numbers) for key, value in row.query.items()}
         with self.served.http(AS[who]) as http:
             return http.request(verb, path, params=query, json=row.body, content=row.content).status_code

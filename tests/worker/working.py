@@ -63,16 +63,17 @@ def working(
     lease_seconds: float = 30.0,
     every_seconds: float = 60.0,
     queue: WorkerQueue | None = None,
+    model: str = toy.NAME,
     **options: Any,
 ) -> Iterator[Working]:
     """A worker whose heart beats only when a test says so; it leaves the queue in good order."""
     queue = queue or client.queue
-    worker_id = queue.register_worker(toy.NAME, "here", 1)
+    worker_id = queue.register_worker(model, "here", 1)
     heart = Heartbeat(queue, worker_id, lease_seconds=lease_seconds, every_seconds=every_seconds)
     runtime = Runtime("here", "cpu", "packed")
-    jobs = OpenJobs(queue.model(toy.NAME), client.model_info(toy.NAME).tokenizer, runtime, client.settings.blobs)
+    jobs = OpenJobs(queue.model(model), client.model_info(model).tokenizer, runtime, client.settings.blobs)
     try:
-        worker = Worker(queue, engine, jobs, heart, model=toy.NAME, max_tokens=max_tokens, **options)
+        worker = Worker(queue, engine, jobs, heart, model=model, max_tokens=max_tokens, **options)
         yield Working(worker, heart, worker_id)
     finally:
         queue.stop_worker(worker_id)

@@ -48,8 +48,8 @@ class Standing:
     full: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, queue: ClientQueue) -> Standing:
-        """As it is now."""
+    def of(cls, queue: ClientQueue, workers: Sequence[WorkerRecord] | None = None) -> Standing:
+        """As it is now; ``workers`` if they are known already."""
         running = queue.running_shards()
         limits = {user.name: user.quotas.running_shards for user in queue.users()}
         full = {
@@ -57,7 +57,7 @@ class Standing:
             for user, limit in limits.items()
             if limit is not None and running.get(user, 0) >= limit
         }
-        return cls(queue.workers(), queue.settings(), full)
+        return cls(queue.workers() if workers is None else workers, queue.settings(), full)
 
     def serves(self, model: str) -> bool:
         """Whether a worker has a model and takes work, or soon will."""

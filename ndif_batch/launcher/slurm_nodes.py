@@ -1,0 +1,56 @@
+"""What Slurm says of its partitions and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ndif_batch.launcher.slurm import command
+
+PARTITIONS, NODES = "%P|%a|%l|%D|%T", "%N|%P|%T|%c|%m|%G|%E"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """So many ``nodes`` of a partition in one state; ``available`` is Slurm's word, ``limit`` a job's longest time."""
+
+    name: str
+    available: str
+    limit: str
+    nodes: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node in one partition. ``memory`` is in MiB; ``reason`` is why it is not in use."""
+
+    name: str
+    partition: str
+    state: str
+    cpus: int
+    memory: int
+    resources: str
+    reason: str
+
+
+def partitions() -> list[Partition]:
+    """All partitions; ``UnavailableError`` if Slurm does not answer."""
+    return [Partition(name, up, limit, int(nodes), state) for name, up, limit, nodes, state in _rows(PARTITIONS)]
+
+
+def nodes() -> list[Node]:
+    """All nodes, once for each of their partitions; ``UnavailableError`` if Slurm does not answer."""
+    return [
+        Node(name, partition, state, int(cpus), int(memory.rstrip("+")), _given(resources), _given(reason))
+        for name, partition, state, cpus, memory, resources, reason in _rows(NODES, "--Node")
+    ]
+
+
+def _rows(form: str, *options: str) -> Iterator[list[str]]:
+    for line in command("sinfo", "--noheader", *options, f"--format={form}").splitlines():
+        yield [field.strip() for field in line.split("|", form.count("|"))]
+
+
+def _given(word: str) -> str:
+    return "" if word in ("(null)", "none") else word
