@@ -64,7 +64,8 @@ def in_words(found: Verified) -> str:
         return "no task was run again alone"
     largest = max((one.relative for one in found.deviations), default=0.0)
     if not found.deviating:
-        return f"{found.tasks} tasks run again alone are the same, but for rounding (up to {largest:.2g})"
+        tasks = "1 task run again alone is" if found.tasks == 1 else f"{found.tasks} tasks run again alone are"
+        return f"{tasks} the same, but for rounding (up to {largest:.2g})"
     named = ", ".join(map(str, found.deviating[:SHOWN_TASKS]))
     more = ", …" if len(found.deviating) > SHOWN_TASKS else ""
     return f"of {found.tasks} tasks run again alone these deviate by more than rounding explains: {named}{more}"

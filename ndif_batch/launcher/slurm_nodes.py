@@ -23,10 +23,10 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node in one partition. ``memory`` is in MiB; ``reason`` is why it is not in use."""
+    """A node. ``memory`` is in MiB; ``reason`` is why it is not in use."""
 
     name: str
-    partition: str
+    partitions: tuple[str, ...]
     state: str
     cpus: int
     memory: int
@@ -40,11 +40,13 @@ def partitions() -> list[Partition]:
 
 
 def nodes() -> list[Node]:
-    """All nodes, once for each of their partitions; ``UnavailableError`` if Slurm does not answer."""
-    return [
-        Node(name, partition, state, int(cpus), int(memory.rstrip("+")), _given(resources), _given(reason))
-        for name, partition, state, cpus, memory, resources, reason in _rows(NODES, "--Node")
-    ]
+    """All nodes; ``UnavailableError`` if Slurm does not answer."""
+    found: dict[str, Node] = {}
+    for name, partition, state, cpus, memory, resources, reason in _rows(NODES, "--Node"):
+        others = found[name].partitions if name in found else ()
+        size = int(memory.rstrip("+"))
+        found[name] = Node(name, (*others, partition), state, int(cpus), size, _given(resources), _given(reason))
+    return list(found.values())
 
 
 def _rows(form: str, *options: str) -> Iterator[list[str]]:

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def paths(scene: Scene) -> dict[str, str]:
     """Every page by its name, that of a job once for the first and once for a running one."""
     jobs = scene.queue.jobs(limit=50)
-    found = {page.name: page.path for page in PAGES if page.listed}
+    found = {page.name: page.path for page in PAGES if page.under is None}
     if jobs:
         found["first"] = f"/jobs/{jobs[-1].id}"
     if running := next((job for job in jobs if job.name in RUNNING), None):
@@ -112,7 +112,7 @@ def test_a_user_sees_their_own_and_nothing_of_others(browser: Browser, busy: Sce
         ada.goes("/jobs")
         assert set(ada.page.locator("tbody td:nth-child(4)").all_inner_texts()) == {"ada"}
         assert ada.page.locator("nav[aria-label=Pages] a").all_inner_texts() == [
-            page.title for page in PAGES if page.listed and not page.for_all
+            page.title for page in PAGES if page.under is None and not page.for_all
         ]
         for path in ("/", "/archive", "/people"):
             ada.goes(path)

@@ -178,7 +178,7 @@ def test_partitions_and_nodes_are_told_as_slurm_has_them(slurm: DevCluster, monk
     partitions = slurm_nodes.partitions()
     assert {partition.name.rstrip("*") for partition in partitions} == {"main", "low", "high"}
     assert sum(one.nodes for one in partitions if one.name == "main*" and one.available == "up") == 2
-    nodes = [node for node in slurm_nodes.nodes() if node.partition == "main*"]
+    nodes = [node for node in slurm_nodes.nodes() if "main*" in node.partitions]
     assert len({node.name for node in nodes}) == 2
     assert {node.resources.partition("(")[0] for node in nodes} == {"gpu:2"}
     assert all(node.cpus >= 1 and node.memory > 0 and node.reason == "" for node in nodes)

@@ -154,12 +154,12 @@ def _shown(page: Page, visit: Visit, heart: Heart) -> Response:
     me = visit.me
     values: dict[str, Any] = {
         "title": page.title,
-        "current": page.name,
+        "current": page.under or page.name,
         "me": me,
         "is_admin": visit.is_admin,
         "may_act": visit.may_act,
         "reason": "needed" if visit.is_admin else "",
-        "pages": [one for one in PAGES if one.listed and (me.sees_all or not one.for_all)],
+        "pages": [one for one in PAGES if one.under is None and (me.sees_all or not one.for_all)],
         "rate": heart.tokens_per_second,
     }
     return html(visit.request, page.template, values | dict(page.read(visit)))

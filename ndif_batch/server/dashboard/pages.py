@@ -12,14 +12,17 @@ from ndif_batch.server.dashboard.visit import Visit
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: its path, what it reads, and whether it is ``for_all``, shown to those only who see everybody's jobs."""
+    """A page: its path, what it reads, and whether it is ``for_all``, shown to those only who see everybody's jobs.
+
+    One that is not listed among the others belongs to the page ``under`` which it is.
+    """
 
     name: str
     title: str
     path: str
     read: Callable[[Visit], Mapping[str, Any]]
     for_all: bool = False
-    listed: bool = True
+    under: str | None = None
 
     @property
     def template(self) -> str:
@@ -37,5 +40,5 @@ PAGES = (
     Page("people", "Users and tokens", "/people", people.read),
     Page("audit", "Audit", "/audit", audit.read, for_all=True),
     Page("system", "System", "/system", system.read, for_all=True),
-    Page("job", "Job", "/jobs/{job:int}", job.read, listed=False),
+    Page("job", "Job", "/jobs/{job:int}", job.read, under="jobs"),
 )
