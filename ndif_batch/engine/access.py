@@ -67,7 +67,12 @@ class SiteAccess:
         if isinstance(new, torch.Tensor):
             new = new.to(tensor)
         beside = tuple(part for i, part in enumerate(parts) if i != axis)
-        tensor.movedim(axis, 0)[(uploaded(places, tensor.device), *beside)] = new
+        tokens = tensor.movedim(axis, 0)
+        if len(lanes) == 1 and _are_side_by_side(places):
+            own = new[0] if isinstance(new, torch.Tensor) and places.ndim == 2 else new
+            tokens.narrow(0, int(places.flat[0]), places.size)[(slice(None), *beside)] = own
+        else:
+            tokens[(uploaded(places, tensor.device), *beside)] = new
 
     def put_one(self, lane: int, index: tuple[Any, ...], new: Any) -> None:
         """Overwrites ``index`` of the view of one lane with ``new``, broadcast as in torch."""
@@ -79,13 +84,14 @@ class SiteAccess:
             raise TypeError("this part of the site is no tensor and cannot be written")
         places, rest = _window(self._pack, whole, lane, rest)
         tensor = self._owned(index)
-        view = _view(tensor, whole, places)
+        there = _in_place(tensor, whole, places) if all(is_plain(part) for part in rest) else None
+        view = _view(tensor, whole, places) if there is None else there
         if tensor.device.type != "cpu":
             check_index(tuple(view.shape), rest)
         view[rest if rest else ...] = new.to(tensor.device) if isinstance(new, torch.Tensor) else new
-        if whole.token_axes:
+        if there is None and whole.token_axes:
             tensor.index_copy_(whole.token_axes[0], uploaded(places, tensor.device), view)
-        else:
+        elif there is None:
             tensor.copy_(view)
 
     def note(self) -> Noted:
@@ -220,14 +226,28 @@ def _take_one(pack: Pack, value: Any, shape: SiteValue, lane: int, index: tuple[
     return getitem(view, index) if index else view
 
 
-def _view(value: torch.Tensor, shape: SiteTensor, places: torch.Tensor) -> torch.Tensor:
+def _view(value: torch.Tensor, shape: SiteTensor, places: Numbers) -> torch.Tensor:
     """A copy of the tokens at ``places``."""
-    if not shape.token_axes:
-        return value.clone()
+    there = _in_place(value, shape, places)
+    if there is not None:
+        return there.clone()
     return value.index_select(shape.token_axes[0], uploaded(places, value.device))
 
 
-def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
+def _in_place(value: torch.Tensor, shape: SiteTensor, places: Numbers) -> torch.Tensor | None:
+    """The tokens at ``places`` in the memory of all if they lie side by side there."""
+    if not shape.token_axes:
+        return value
+    if not _are_side_by_side(places):
+        return None
+    return value.narrow(shape.token_axes[0], int(places[0]), places.size)
+
+
+def _are_side_by_side(places: Numbers) -> bool:
+    return places.size > 0 and not bool((np.diff(places.ravel()) != 1).any())
+
+
+def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) -> tuple[Numbers, tuple[Any, ...]]:
     """Places of the positions that ``index`` touches, and the index for a view of these alone."""
     length = int(pack.lanes.length[lane])
     parts = one_part_an_axis(index, len(shape.shape)) if len(shape.token_axes) == 1 else None
@@ -241,7 +261,7 @@ def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) ->
     return _row(pack, lane, touched), tuple(slice(None) if part is WHOLE else part for part in new)
 
 
-def _row(pack: Pack, lane: int, touched: Numbers) -> torch.Tensor:
+def _row(pack: Pack, lane: int, touched: Numbers) -> Numbers:
     return pack.places(np.full(touched.size, lane), touched)
 
 
@@ -253,7 +273,7 @@ def _parts(index: tuple[Any, ...], shape: SiteTensor) -> tuple[Any, ...]:
     return parts
 
 
-def _places(pack: Pack, lanes: Numbers, part: int | slice | Rows) -> torch.Tensor:
+def _places(pack: Pack, lanes: Numbers, part: int | slice | Rows) -> Numbers:
     """Places of the positions of each task: ``[tasks]`` for a position, ``[tasks, positions]`` for a slice."""
     lengths = pack.lanes.length[lanes]
     if isinstance(part, slice):

@@ -152,7 +152,7 @@ def packed_attention(
     if current is None:
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
     pack, watch = current[0](), current[1]
-    if pack.keys is not None and watch is not None:
+    if watch is not None and pack.borrows:
         watch(pack, value)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is None and s_aux is None and varlen.is_faster(pack, query, key, value):
@@ -172,7 +172,7 @@ def _by_groups(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    lent = None if pack.keys is None else pack.keys.to(key.device)
+    lent = pack.keys(key.device) if pack.borrows else None
     lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
     parts = []
     for group in pack.groups:

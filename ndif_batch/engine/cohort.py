@@ -5,7 +5,7 @@ What cannot be done for all at once is done task by task; what goes wrong in one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -18,7 +18,7 @@ from ndif_batch.engine.access import Noted
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
-from ndif_batch.engine.saves import saved, shown
+from ndif_batch.engine.saves import landed, saved, shown
 from ndif_batch.engine.schedule import TARGET
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.targets import BACKWARD, GRAD
@@ -70,7 +70,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self._left = list(self.program.uses)
-        names = self.members[0].bindings
+        names = self.program.params
         self._columns = {name: column([member.bindings[name] for member in self.members]) for name in names}
 
     def due(self, stage: int) -> set[int]:
@@ -109,8 +109,9 @@ class Cohort:
             for name, value in self._saves.items()
         }
         for place, member in enumerate(self.members):
-            saves = {name: values[place] for name, values in saved.items()}
-            yield member, saves, tuple([(name, of_task(text, place)) for name, text in self._prints])
+            own = member.names
+            saves = {own.get(name, name): values[place] for name, values in saved.items()}
+            yield member, saves, tuple([(own.get(name, name), of_task(text, place)) for name, text in self._prints])
 
     def scalars(self) -> Iterator[torch.Tensor]:
         """What the backward that is waiting begins with; members whose value is no scalar leave."""
@@ -313,6 +314,13 @@ class Cohort:
         """Random numbers depend on the task's seed and the node alone, never on the neighbours or the device."""
         name = f"{seed}/{self.program.origin[i]}".encode()
         return torch.Generator().manual_seed(int.from_bytes(blake2b(name, digest_size=7).digest()))
+
+
+def land(cohorts: Sequence[Cohort]) -> None:
+    """Brings what cohorts save into main memory."""
+    arrived = iter(landed([value for cohort in cohorts for value in cohort._saves.values()]))
+    for cohort in cohorts:
+        cohort._saves = {name: next(arrived) for name in cohort._saves}
 
 
 def _task_error(node: int, what: Node, error: Exception) -> TaskError:

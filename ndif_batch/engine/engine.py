@@ -14,7 +14,7 @@ import torch
 from ndif_batch.engine.again import Again
 from ndif_batch.engine.batches import Batch, Prepared, batches
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING
-from ndif_batch.engine.cohort import Cohort
+from ndif_batch.engine.cohort import Cohort, land
 from ndif_batch.engine.following import Orders
 from ndif_batch.engine.gradients import differentiate
 from ndif_batch.engine.loaded import LoadedModel
@@ -286,6 +286,7 @@ class Engine:
                         if ran.unsound is not None:
                             for cohort in beside:
                                 cohort.unsound[stage] = ran.unsound
+            land(cohorts)
         return cohorts
 
     def _free_memory(self) -> None:

@@ -22,7 +22,6 @@ from ndif_batch.engine.program import Program, at_sites, compile_task, rewritten
 from ndif_batch.engine.routes import Route, routes
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError
-from ndif_batch.graph.nodes import Graph
 from ndif_batch.sweep.task import Task
 
 STEPS: Final = (
@@ -119,18 +118,18 @@ class Forecaster:
         """A task ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
         prepared = self._preparation.task(task.id, task)
         if id(prepared.program) not in self._written:
-            self._written[id(prepared.program)] = self._rewritten(task.graph, prepared)
+            self._written[id(prepared.program)] = self._rewritten(task, prepared)
         return prepared
 
-    def _rewritten(self, graph: Graph, prepared: Prepared) -> tuple[Program, ...]:
+    def _rewritten(self, task: Task, prepared: Prepared) -> tuple[Program, ...]:
         """The program of a task before and between the rewritings of its graph, and as it is.
 
         What only works without its dead nodes counts as if it had none.
         """
         found = [prepared.program]
-        for written, origin in reversed(list(rewritten(graph))[:-1]):
+        for written, origin in reversed(list(rewritten(task.graph))[:-1]):
             try:
-                bound = at_sites(written, prepared.member.bindings)
+                bound = at_sites(written, task.bindings)
                 program = compile_task(bound, origin, self._model.sites, together=self._model.layout.packed)
             except NdifBatchError:
                 program = found[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from ndif_batch.engine.program import Program, Visit
@@ -17,18 +17,25 @@ from ndif_batch.graph.sites import SiteMap
 class History:
     """The writes of a run, and all that what they write is made of, without the names that a graph gives it.
 
-    ``story`` has parameters and runs by number: ``params`` and ``runs`` say which those of the program are.
+    ``story`` has parameters, runs and sites by number: ``params``, ``runs`` and ``sites`` say which those of the
+    program are.
     """
 
     story: str
     params: tuple[str, ...]
     runs: tuple[int, ...]
+    sites: tuple[str, ...]
+
+    def at(self, names: Mapping[str, str]) -> History:
+        """The same at other sites."""
+        return replace(self, sites=tuple([names[site] for site in self.sites]))
 
     def of(self, member: Member) -> Hashable:
         """The history of a task's run."""
         return (
             self.story,
-            tuple([_exact(member.bindings[name]) for name in self.params]),
+            self.sites,
+            tuple([exact(member.bindings[name]) for name in self.params]),
             tuple([member.prompts[run] for run in self.runs]),
         )
 
@@ -52,6 +59,7 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
     place = {i: number for number, i in enumerate(before)}
     params: dict[str, int] = {}
     runs = {visit.run: 0}
+    named: dict[str, str] = {}
 
     def leaf(arg: Arg) -> Arg:
         if isinstance(arg, NodeRef):
@@ -60,10 +68,11 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
 
     def told(node: Node) -> Node:
         run = None if node.run is None else runs.setdefault(node.run, len(runs))
-        return replace(map_node(node, leaf), run=run)
+        site = None if node.site is None else named.setdefault(node.site, str(len(named)))
+        return replace(map_node(node, leaf), run=run, site=site)
 
     story = repr([told(nodes[i]) for i in before])
-    return History(story, tuple(params), tuple(runs))
+    return History(story, tuple(params), tuple(runs), tuple(named))
 
 
 def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
@@ -78,6 +87,6 @@ def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
     return found
 
 
-def _exact(value: object) -> Hashable:
-    """Equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
+def exact(value: object) -> Hashable:
+    """A value for comparing: equal only for equal values of one type; ``-0.0`` is not ``0.0``."""
     return type(value), value.hex() if isinstance(value, float) else value

@@ -145,7 +145,7 @@ def _peak(model: LoadedModel, tokens: int) -> int:
     length = min(TRIAL_LENGTH, model.sites.max_tokens)
     lanes = Lanes.of([range(length)] * (1 if model.layout.arrangement is Arrangement.ALONE else tokens // length))
     count = np.full(len(lanes.prompts), births[-1] if births else max(ends))
-    plan = PassPlan(0, lanes, np.full_like(count, -1), count, np.arange(lanes.borrowed.size), int(count[0]), {})
+    plan = PassPlan(0, lanes, np.full_like(count, -1), count, np.arange(lanes.positions), int(count[0]), {})
     with peak_of(*model.devices) as found:
         run_pass(model, plan)
     return found[0]

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ndif_batch.engine.layout import measure_layout
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.memory import free_here, measure_footprint, most
+from ndif_batch.engine.norms import join_norms
 from ndif_batch.engine.places import keep_frequencies_apart
 from ndif_batch.engine.ranks import Ranks
 from ndif_batch.engine.split import Split
@@ -40,6 +41,7 @@ def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None, ranks: Ran
     module.train(False).requires_grad_(False)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles anew for every shape, and packs have many
     keep_frequencies_apart(module)
+    join_norms(module)
     if ranks is None:
         layout, sites = measure_layout(module, measure_sites(module))
         model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))

@@ -1,16 +1,17 @@
 """Where the tokens of many runs lie on one axis, and how that changes as a pass goes on.
 
 A lane is a run's own tokens in a pass. A branch is a lane that owns its tokens only from a position on, and only from
-a moment of the pass on; all other tokens of its run are those of its trunk, a lane of the same prompt.
+a moment of the pass on; all other tokens of its run are those of its trunk, a lane of the same prompt, which may be a
+branch itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,20 +21,18 @@ from ndif_batch.engine.vectorised import uploaded
 Numbers: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 NOWHERE = -1
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Lanes:
     """The lanes of a pass. Lane ``i`` runs ``prompts[i]`` and owns the positions from ``start[i]`` on.
 
-    ``trunk[i]`` is the lane that has the rest, ``i`` itself for a lane that is no branch.
+    ``trunk[i]`` is the lane that has the rest, or whose own trunk has; ``i`` itself for a lane that is no branch.
     """
 
     prompts: tuple[tuple[int, ...], ...]
     start: Numbers
     trunk: Numbers
-    _trunks: dict[torch.device, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prompts: Sequence[Sequence[int]]) -> Lanes:
@@ -51,25 +50,26 @@ class Lanes:
         """Where each lane's positions begin when all positions of all lanes are numbered."""
         return np.concatenate([[0], np.cumsum(self.length)[:-1]]).astype(np.int64)
 
-    @cached_property
-    def borrowed(self) -> Numbers:
-        """For each position of each lane the same position of its trunk."""
-        shift = np.repeat(self.first[self.trunk] - self.first, self.length)
-        return shift + np.arange(shift.size)
+    @property
+    def positions(self) -> int:
+        """How many positions all lanes have together."""
+        return int(self.length.sum())
 
-    def own(self, lanes: Numbers, device: torch.device) -> torch.Tensor:
-        """The positions that some lanes own, lane by lane."""
-        return _ranges(self.first[lanes] + self.start[lanes], self.length[lanes] - self.start[lanes], device)
+    def pieces(self, owners: Numbers, begin: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """The positions of some lanes' runs from ``begin`` on, piece by piece in order: each has one owner.
 
-    def all(self, lanes: Numbers, device: torch.device) -> torch.Tensor:
-        """All positions of some lanes, lane by lane."""
-        return _ranges(self.first[lanes], self.length[lanes], device)
-
-    def trunks(self, device: torch.device) -> torch.Tensor:
-        """``borrowed`` on a device."""
-        if device not in self._trunks:
-            self._trunks[device] = uploaded(self.borrowed, device)
-        return self._trunks[device]
+        Lanes of the pieces, their first positions and how many these are, ``[lanes, pieces]``; some have none.
+        """
+        found = []
+        end = self.length[owners]
+        while True:
+            first = np.minimum(np.maximum(self.start[owners], begin), end)
+            found.append((owners, first, end - first))
+            if not (first > begin).any():
+                break
+            owners, end = self.trunk[owners], first
+        lanes, firsts, counts = (np.stack(part[::-1], axis=1) for part in zip(*found, strict=True))
+        return lanes, firsts, counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +102,25 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Pack:
-    """The tokens of a pass at one moment. What there is for each token is on the device, where it is computed, too.
+    """The tokens of a pass at one moment.
 
-    ``seats`` has, for each position of each lane, the place on the token axis (or ``NOWHERE``); ``origin`` for each
-    place its place at the beginning of the pass, ``None`` at the beginning. ``keys`` are the places that the lanes of
-    groups with borrowed tokens attend to, row by row; ``ordered`` are the lanes in the order of their tokens. The
-    model has the token axis in ``rows`` equal parts, as rows of a batch.
+    ``at`` says where the tokens that a lane owns begin on the token axis, or ``NOWHERE``; where a pass is narrow,
+    ``kept`` are the positions that are there, numbered over all lanes. ``origin`` has for each place its place at the
+    beginning of the pass, on the device; ``None`` at the beginning. ``ordered`` are the lanes in the order of their
+    tokens. The model has the token axis in ``rows`` equal parts, as rows of a batch.
     """
 
     lanes: Lanes
-    seats: torch.Tensor
+    at: Numbers
     tokens: int
     groups: tuple[Group, ...]
     ordered: Numbers
     origin: torch.Tensor | None = None
-    keys: torch.Tensor | None = None
+    kept: Numbers | None = None
     rows: int = 1
     _lengths: dict[torch.device, Lengths] = field(default_factory=dict)
     _lanes: dict[torch.device, torch.Tensor] = field(default_factory=dict)
+    _keys: dict[torch.device, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lanes: Lanes, *, in_rows: bool = False) -> Pack:
@@ -129,9 +130,8 @@ class Pack:
         """
         whole = np.flatnonzero(lanes.trunk == np.arange(len(lanes.prompts)))
         whole = whole[np.argsort(lanes.length[whole], kind="stable")]
-        own = lanes.own(whole, CPU)
-        rows = whole.size if in_rows else 1
-        return cls(lanes, _seated(lanes, own), own.numel(), _groups(lanes, whole), whole, rows=rows)
+        at, tokens = _laid(lanes, whole)
+        return cls(lanes, at, tokens, _groups(lanes, whole), whole, rows=whole.size if in_rows else 1)
 
     def token_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
@@ -152,6 +152,11 @@ class Pack:
         return np.repeat(self.lanes.length[self.ordered], self._counts)
 
     @property
+    def borrows(self) -> bool:
+        """Whether a lane borrows tokens; of a pack of lanes."""
+        return any(group.keys is not None for group in self.groups)
+
+    @property
     def _counts(self) -> Numbers:
         return self.lanes.length[self.ordered] - self.lanes.start[self.ordered]
 
@@ -161,6 +166,12 @@ class Pack:
             self._lanes[device] = _repeated(self.ordered, self._counts, device)
         return self._lanes[device]
 
+    def keys(self, device: torch.device) -> torch.Tensor:
+        """The places that the lanes of groups with borrowed tokens attend to, row by row."""
+        if device not in self._keys:
+            self._keys[device] = self._runs(self.ordered[self.lanes.start[self.ordered] > 0], device)
+        return self._keys[device]
+
     def lengths(self, device: torch.device) -> Lengths:
         """The pack as kernels for runs of any length have it."""
         if device not in self._lengths:
@@ -168,9 +179,7 @@ class Pack:
         return self._lengths[device]
 
     def _measured(self, device: torch.device) -> Lengths:
-        rows = [group.rows for group in self.groups]
-        queries = np.repeat([group.queries for group in self.groups], rows)
-        keys = np.repeat([group.length for group in self.groups], rows)
+        queries, keys = self._counts, self.lanes.length[self.ordered]
         ends = np.concatenate([[0], np.cumsum(queries), [0], np.cumsum(keys)])
         both = uploaded(ends, device).int()
         return Lengths(
@@ -178,15 +187,23 @@ class Pack:
             keys_from=both[len(queries) + 1 :],
             longest_queries=int(queries.max()),
             longest=int(keys.max()),
-            keys=None if self.keys is None else self._all_keys().to(device),
+            keys=self._runs(self.ordered, device) if self.borrows else None,
         )
 
-    def _all_keys(self) -> torch.Tensor:
-        return self.seats[self.lanes.all(self.ordered, self.seats.device)]
+    def _runs(self, lanes: Numbers, device: torch.device) -> torch.Tensor:
+        """The places of all positions of some lanes, lane by lane."""
+        return self._places_of(*self.lanes.pieces(lanes, np.zeros_like(lanes)), device)
 
-    def places(self, lanes: Numbers, positions: Numbers) -> torch.Tensor:
-        """Where positions of lanes lie on the token axis."""
-        return self.seats[uploaded(self.lanes.first[lanes] + positions, self.seats.device)]
+    def _places_of(self, owners: Numbers, first: Numbers, counts: Numbers, device: torch.device) -> torch.Tensor:
+        begin = self.at[owners] + first - self.lanes.start[owners]
+        return _ranges(begin.ravel(), counts.ravel(), device)
+
+    def places(self, lanes: Numbers, positions: Numbers) -> Numbers:
+        """Where positions of lanes lie on the axis; those of a branch that is not there: where its trunk has them."""
+        owners = self._upwards(lanes, lambda lane: (positions < self.lanes.start[lane]) | (self.at[lane] == NOWHERE))
+        if self.kept is not None:
+            return np.searchsorted(self.kept, self.lanes.first[owners] + positions)
+        return self.at[owners] + positions - self.lanes.start[owners]
 
     def with_lanes(self, present: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
         """The pack of some lanes, and for each of its tokens the place from which it comes.
@@ -195,28 +212,35 @@ class Pack:
         """
         lanes = self.lanes
         ordered = present[np.lexsort((lanes.start[present], lanes.length[present]))]
-        borrowing = ordered[lanes.start[ordered] > 0]
-        keys = lanes.all(borrowing, device) if borrowing.size else None
-        return self._rearranged(lanes.own(ordered, device), _groups(lanes, ordered), ordered, keys)
+        at, tokens = _laid(lanes, ordered)
+        there = self._upwards(ordered, lambda lane: self.at[lane] == NOWHERE)
+        index = self._places_of(*lanes.pieces(there, lanes.start[ordered]), device)
+        return Pack(lanes, at, tokens, _groups(lanes, ordered), ordered, self._origin(index)), index
 
     def with_positions(self, kept: Numbers, device: torch.device) -> tuple[Pack, torch.Tensor]:
-        """The pack of some positions, numbered over all lanes: there is no attention over it."""
-        return self._rearranged(uploaded(kept, device), (), kept[:0], None)
+        """The pack of some positions (ascending), numbered over all lanes: there is no attention over it."""
+        lanes = np.searchsorted(self.lanes.first, kept, side="right") - 1
+        index = uploaded(self.places(lanes, kept - self.lanes.first[lanes]), device)
+        none = kept[:0]
+        return Pack(self.lanes, self.at, kept.size, (), none, self._origin(index), kept), index
 
-    def _rearranged(
-        self, own: torch.Tensor, groups: tuple[Group, ...], ordered: Numbers, keys: torch.Tensor | None
-    ) -> tuple[Pack, torch.Tensor]:
-        seats = _seated(self.lanes, own)
-        index = uploaded(self.seats, own.device)[own]
-        origin = index if self.origin is None else self.origin[index]
-        borrowed = None if keys is None else seats[keys]
-        return Pack(self.lanes, seats, own.numel(), groups, ordered, origin, borrowed), index
+    def _upwards(self, lanes: Numbers, further: Callable[[Numbers], Any]) -> Numbers:
+        """From each lane to its trunk, as long as that is ``further``."""
+        trunk = self.lanes.trunk
+        while (onwards := further(lanes) & (trunk[lanes] != lanes)).any():
+            lanes = np.where(onwards, trunk[lanes], lanes)
+        return lanes
+
+    def _origin(self, index: torch.Tensor) -> torch.Tensor:
+        return index if self.origin is None else self.origin.to(index.device)[index]
 
 
-def _seated(lanes: Lanes, own: torch.Tensor) -> torch.Tensor:
-    seats = torch.full((lanes.borrowed.size,), NOWHERE, device=own.device)
-    seats[own] = torch.arange(own.numel(), device=own.device)
-    return torch.where(seats == NOWHERE, seats[lanes.trunks(own.device)], seats)
+def _laid(lanes: Lanes, ordered: Numbers) -> tuple[Numbers, int]:
+    """Where the tokens of each lane begin if those of some lie one behind the other, and how many these are."""
+    at = np.full(len(lanes.prompts), NOWHERE, np.int64)
+    ends = np.cumsum(lanes.length[ordered] - lanes.start[ordered])
+    at[ordered] = np.concatenate([[0], ends[:-1]])
+    return at, int(ends[-1])
 
 
 def _groups(lanes: Lanes, ordered: Numbers) -> tuple[Group, ...]:

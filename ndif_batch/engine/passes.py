@@ -20,7 +20,7 @@ from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
 from ndif_batch.engine.plan import PassPlan
 from ndif_batch.engine.rows import in_rows, on_one_axis
-from ndif_batch.engine.saves import saved
+from ndif_batch.engine.saves import in_main_memory
 from ndif_batch.engine.vectorised import uploaded
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument
@@ -47,9 +47,9 @@ def run_pass(model: LoadedModel, plan: PassPlan) -> Ran:
         forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch)
     if going.unsound is None:
         return Ran(going.tokens)
-    borrows = uploaded(plan.lanes.start > 0, going.unsound.device)
-    unsound = going.unsound if model.split is None else model.split.most(going.unsound)
-    return Ran(going.tokens, saved(unsound * borrows))
+    unsound = torch.isnan(going.unsound).int()
+    unsound = unsound if model.split is None else model.split.most(unsound)
+    return Ran(going.tokens, in_main_memory(unsound * uploaded(plan.lanes.start > 0, unsound.device)))
 
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -84,13 +84,13 @@ class _Pass:
     def watch(self, pack: Pack, values: torch.Tensor) -> None:
         """Remembers which branches hold what is not finite: attention multiplies it by 0 where it is not looked at.
 
-        That is NaN, at positions before the branch, too: those that it borrows.
+        That is NaN, at positions before the branch, too: those that it borrows. Here the same makes NaN of a lane's 0.
         """
-        unsound = ~torch.isfinite(values[0]).all(2).all(0)
+        nothing = values[0].sum((0, 2), dtype=torch.float32) * 0
         if self.unsound is None:
-            self.unsound = torch.zeros(len(pack.lanes.prompts), dtype=torch.int32, device=values.device)
-        owners = pack.owners(values.device)
-        self.unsound.index_add_(0, owners.to(self.unsound.device), unsound.int().to(self.unsound.device))
+            self.unsound = torch.zeros(len(pack.lanes.prompts), device=values.device)
+        there = self.unsound.device
+        self.unsound.index_add_(0, pack.owners(there), nothing.to(there))
 
     @contextmanager
     def hooks(self) -> Iterator[None]:

@@ -1,26 +1,27 @@
-"""Makes tasks ready to run: checks what they bind, compiles each graph once, tells what each task needs."""
+"""Makes tasks ready to run: checks what they bind, compiles what they have in common once, tells what each needs."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from ndif_batch.engine.batches import Need, Prepared
+from ndif_batch.engine.forms import Filled, Forms
+from ndif_batch.engine.histories import exact
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
 from ndif_batch.engine.memory import Live, live_bytes
-from ndif_batch.engine.program import Program, at_sites, compile_task, optimise, touched
+from ndif_batch.engine.program import Program, touched
 from ndif_batch.engine.routes import Route, routes
+from ndif_batch.engine.skeletons import Skeleton, Skeletons
 from ndif_batch.engine.tasks import Member
 from ndif_batch.errors import NdifBatchError
-from ndif_batch.graph.abstract import AbstractTensor
-from ndif_batch.graph.bind import bind, prompt_of, require_bound, site_params
+from ndif_batch.graph.abstract import Abstract, AbstractTensor
+from ndif_batch.graph.bind import bind, prompt_of, require_bound
 from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, ParamType, Run, Value
-from ndif_batch.graph.sites import Site
 from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.probe import dtype_name
 from ndif_batch.models.tokenizer import resolve, token_ids
@@ -29,17 +30,22 @@ from ndif_batch.sweep.task import Task
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A graph without what it does not need; ``named`` are the parameters inside its sites, ``texts`` those that may
-    be bound to text that stands for tokens.
-
-    ``submitted`` is kept so that no other graph can come to have its identity.
+    """A graph as a form with what fills that; ``texts`` are the parameters that may be bound to text that stands for
+    tokens. It holds the submitted graph, so that no other can come to have its identity.
     """
 
-    submitted: Graph
-    graph: Graph
-    origin: tuple[int, ...]
-    named: tuple[str, ...]
+    filled: Filled
     texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A program, whether its tasks run alone, and what tells how large their values are but for their prompts."""
+
+    program: Program
+    skeleton: Skeleton
+    alone: bool
+    sizing: tuple[Hashable, ...]
 
 
 class Preparation:
@@ -49,28 +55,27 @@ class Preparation:
         self._model = model
         self._constants = constants
         self._solo = solo
+        self._forms = Forms(model.sites)
+        self._skeletons = Skeletons(model.sites)
         self._graphs: dict[int, _Known] = {}
-        self._programs: dict[tuple[int, tuple[Value, ...], tuple[int, ...]], tuple[Program, bool]] = {}
+        self._programs: dict[Hashable, _Made] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
-        self._lives: dict[tuple[Any, ...], Live] = {}
+        self._lives: dict[Hashable, Live] = {}
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
         """Task ``index`` of those given; an ``NdifBatchError`` says what is wrong with it."""
         known = self._known(task.graph)
-        bindings = task.bindings
+        filled, bindings = known.filled, task.bindings
         if bindings.keys() != task.graph.params.keys():
             require_bound(task.graph, bindings)
         if any(isinstance(bindings[name], str) for name in known.texts):
             bindings = resolve(task.graph.params, bindings, self._model.tokenizer)
-        prompts = tuple([self._prompt(run, bindings) for run in known.graph.runs])
-        apart = () if self._model.layout.packed else tuple(len(prompt) for prompt in prompts)
-        key = (id(task.graph), tuple([bindings[name] for name in known.named]), apart)
-        if key not in self._programs:
-            self._programs[key] = self._compiled(at_sites(known.graph, bindings), known.origin)
-        program, alone = self._programs[key]
-        member = Member(index, task.seed, bindings, prompts)
-        return Prepared(program, member, alone, self._need(known, program, member))
+        prompts = tuple([self._prompt(run, bindings) for run in task.graph.runs])
+        values = {**filled.constants, **{own: bindings[name] for name, own in filled.params}}
+        made = self._made(filled, bindings, values, prompts)
+        member = Member(index, task.seed, values, prompts, filled.names)
+        return Prepared(made.program, member, made.alone, self._need(made, member))
 
     def _prompt(self, run: Run, bindings: Mapping[str, Value]) -> tuple[int, ...]:
         prompt = prompt_of(run, bindings)
@@ -82,32 +87,44 @@ class Preparation:
 
     def _known(self, graph: Graph) -> _Known:
         if id(graph) not in self._graphs:
-            optimised, origin = optimise(graph)
-            sites = [node.site for node in optimised.nodes if node.site is not None]
-            named = dict.fromkeys(name for site in sites for name in site_params(site))
             texts = [name for name, kind in graph.params.items() if kind in (ParamType.PROMPT, ParamType.INT)]
-            self._graphs[id(graph)] = _Known(graph, optimised, origin, tuple(named), tuple(texts))
+            self._graphs[id(graph)] = _Known(self._forms.of(graph), tuple(texts))
         return self._graphs[id(graph)]
 
-    def _compiled(self, graph: Graph, origin: tuple[int, ...]) -> tuple[Program, bool]:
-        sites = self._model.sites
-        layout = self._model.layout
-        program = compile_task(graph, origin, sites, together=layout.packed)
-        alone = (
-            self._solo
-            or layout.arrangement is Arrangement.ALONE
-            or not layout.alone.isdisjoint(touched(program, sites))
-        )
-        if alone and layout.packed:
-            program = compile_task(graph, origin, sites, together=False)
-        self.routes[id(program)] = routes(program, sites, layout.moments)
-        return program, alone
+    def _made(
+        self,
+        filled: Filled,
+        bindings: Mapping[str, Value],
+        values: Mapping[str, Value],
+        prompts: tuple[tuple[int, ...], ...],
+    ) -> _Made:
+        form = filled.form
+        sites = tuple([site.format_map(bindings) if "{" in site else site for site in filled.sites])
+        apart = () if self._model.layout.packed else tuple(map(len, prompts))
+        key = (form.number, sites, tuple([exact(values[name]) for name in form.settled]), apart)
+        found = self._programs.get(key)
+        if found is None:
+            found = self._programs[key] = self._compiled(filled, sites, values)
+        return found
 
-    def _need(self, known: _Known, program: Program, member: Member) -> Need:
+    def _compiled(self, filled: Filled, sites: tuple[str, ...], values: Mapping[str, Value]) -> _Made:
+        layout, form = self._model.layout, filled.form
+        skeleton = self._skeletons.of(form, sites, together=layout.packed)
+        program, histories = skeleton.at(sites, values, self._model.sites)
+        alone = self._solo or layout.arrangement is Arrangement.ALONE
+        if not alone and layout.alone:
+            alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
+        if alone and layout.packed:
+            skeleton = self._skeletons.of(form, sites, together=False)
+            program, histories = skeleton.at(sites, values, self._model.sites)
+        self.routes[id(program)] = routes(program, self._model.sites, layout.moments, histories)
+        return _Made(program, skeleton, alone, tuple([values[name] for name in form.sizing]))
+
+    def _need(self, made: _Made, member: Member) -> Need:
         births = self._model.layout.moments.births
         tokens = positions = 0
         shares: list[tuple[Hashable, int]] = []
-        for route in self.routes[id(program)]:
+        for route in self.routes[id(made.program)]:
             prompt, reach, changed = member.prompts[route.visit.run], route.reach(member), route.visit.apart
             positions += len(reach.kept)
             if changed and (not births or route.birth != len(births) - 1):
@@ -118,37 +135,35 @@ class Preparation:
                     shares.append((route.history.of(member), own))
             if not changed or reach.start:
                 shares.append((prompt, len(prompt)))
-        return Need(tokens, frozenset(shares), positions, self._live(known, program, member))
+        return Need(tokens, frozenset(shares), positions, self._live(made, member))
 
-    def _live(self, known: _Known, program: Program, member: Member) -> Live:
-        """Bytes of the values of a task: equal for all tasks of a program whose prompts are equally long."""
-        key = (id(program), *map(len, member.prompts))
+    def _live(self, made: _Made, member: Member) -> Live:
+        """Bytes of the values of a task: taken to be equal at sites of equal kinds, for prompts of about one length."""
+        lengths = tuple([_rounded_up(len(prompt)) for prompt in member.prompts])
+        key = (id(made.skeleton), made.sizing, lengths)
         found = self._lives.get(key)
         if found is None:
-            found = self._lives[key] = self._live_anew(known, program, member)
+            values = self._values(made, member, lengths) or self._values(made, member, [*map(len, member.prompts)])
+            found = live_bytes(made.program, dict(zip(made.skeleton.form.origin, values, strict=False)))
+            if values:
+                self._lives[key] = found
         return found
 
-    def _live_anew(self, known: _Known, program: Program, member: Member) -> Live:
-        """Programs of one graph at sites of one kind are taken to be equal."""
-        sites = self._model.sites
-        kinds = tuple(site.value for site in self._named_sites(program, known))
-        key = (id(known.graph), kinds, tuple(len(prompt) for prompt in member.prompts))
-        if key not in self._lives:
-            bound = bind(known.graph, member.bindings)
-            runs = tuple(replace(run, prompt=ids) for run, ids in zip(bound.runs, member.prompts, strict=True))
-            try:
-                values = infer(replace(bound, runs=runs), sites, self._shapes(bound))
-            except NdifBatchError:
-                values = []
-            self._lives[key] = live_bytes(program, dict(zip(known.origin, values, strict=False)))
-        return self._lives[key]
+    def _values(self, made: _Made, member: Member, lengths: Sequence[int]) -> list[Abstract]:
+        """What the nodes of a task will be for prompts of some lengths; nothing if that is wrong."""
+        bound = bind(made.skeleton.graph, member.bindings)
+        runs = tuple([replace(run, prompt=(0,) * length) for run, length in zip(bound.runs, lengths, strict=True)])
+        try:
+            return infer(replace(bound, runs=runs), self._model.sites, self._shapes(bound))
+        except NdifBatchError:
+            return []
 
     def _shapes(self, bound: Graph) -> dict[str, AbstractTensor]:
         given = {digest: self._constants[digest] for digest in digests(bound) if digest in self._constants}
         return {digest: AbstractTensor(tuple(one.shape), dtype_name(one.dtype)) for digest, one in given.items()}
 
-    def _named_sites(self, program: Program, known: _Known) -> Iterator[Site]:
-        if known.named:
-            for node in program.graph.nodes:
-                if str(node.site) in self._model.sites.sites:
-                    yield self._model.sites.sites[str(node.site)]
+
+def _rounded_up(length: int) -> int:
+    """At most a quarter more, so that prompts of about equal length count as equal."""
+    step = 1 << max(length.bit_length() - 3, 0)
+    return -(-length // step) * step

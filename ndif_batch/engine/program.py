@@ -15,7 +15,7 @@ from ndif_batch.engine.takes import reads_as_takes
 from ndif_batch.engine.targets import BACKWARD, check_gradients, grads_with_targets
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.bind import site_params
-from ndif_batch.graph.nodes import Arg, Graph, Node, Value, inputs
+from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, inputs, leaves
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
 from ndif_batch.graph.sites import SiteMap, SiteValue, tensors_of
@@ -61,7 +61,13 @@ class Program:
     visits: tuple[Visit, ...]
     uses: tuple[int, ...]
 
-    @property
+    @cached_property
+    def params(self) -> tuple[str, ...]:
+        """The parameters whose values its nodes take."""
+        found = (leaf for node in self.graph.nodes for arg in node.arguments() for leaf in leaves(arg))
+        return tuple(dict.fromkeys([leaf.param for leaf in found if isinstance(leaf, ParamRef)]))
+
+    @cached_property
     def stages(self) -> int:
         """Number of passes."""
         return max((visit.stage for visit in self.visits), default=-1) + 1
@@ -84,13 +90,22 @@ def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
 def rewritten(graph: Graph) -> Iterator[tuple[Graph, tuple[int, ...]]]:
     """The graph as it was submitted, then without dead nodes, then without common ones, too; each as above."""
     require_runnable(graph)
-    graph = _without_hints(graph)
+    graph = without_hints(graph)
     origin = tuple(range(len(graph.nodes)))
     yield graph, origin
     for simplify in (drop_dead, merge_common):
         graph, kept = simplify(graph)
         origin = tuple(origin[i] for i in kept)
         yield graph, origin
+
+
+def without_hints(graph: Graph) -> Graph:
+    """``skip`` is a write of the module's whole output; where a run can ``stop`` the planner finds by itself."""
+
+    def plain(node: Node) -> Node:
+        return replace(node, op="write", site=f"{node.site}.output") if node.op == "skip" else node
+
+    return replace(graph, nodes=tuple(plain(node) for node in graph.nodes))
 
 
 def at_sites(graph: Graph, bindings: Mapping[str, Value]) -> Graph:
@@ -156,15 +171,6 @@ def _holds_floats(value: SiteValue) -> bool:
     if isinstance(value, tuple):
         return all(_holds_floats(item) for item in value)
     return value is None or "float" in value.dtype
-
-
-def _without_hints(graph: Graph) -> Graph:
-    """``skip`` is a write of the module's whole output; where a run can ``stop`` the planner finds by itself."""
-
-    def plain(node: Node) -> Node:
-        return replace(node, op="write", site=f"{node.site}.output") if node.op == "skip" else node
-
-    return replace(graph, nodes=tuple(plain(node) for node in graph.nodes))
 
 
 def _visits(graph: Graph, at: list[Time]) -> Iterator[Visit]:

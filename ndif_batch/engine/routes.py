@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,10 +65,14 @@ class Route:
         return min(min(reached(part, member, length), default=length - 1) for part in self.starts)
 
 
-def routes(program: Program, sites: SiteMap, moments: Moments) -> tuple[Route, ...]:
-    """The visits of a program as this model sees them."""
+def routes(
+    program: Program, sites: SiteMap, moments: Moments, histories: Sequence[History | None] | None = None
+) -> tuple[Route, ...]:
+    """The visits of a program as this model sees them; ``histories`` are those of its runs, if they are known."""
+    if histories is None:
+        histories = [history(program, visit, sites) for visit in program.visits]
 
-    def route(visit: Visit) -> Route:
+    def route(visit: Visit, story: History | None) -> Route:
         nodes = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes, *visit.reads)]
         changes = nodes[: len(visit.targets) + len(visit.writes)]
         late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
@@ -75,9 +80,9 @@ def routes(program: Program, sites: SiteMap, moments: Moments) -> tuple[Route, .
         starts = tuple(_part(node, sites, program) for node in changes)
         ends = tuple(_part(node, sites, program) for node in late)
         named = dict.fromkeys(leaf.param for leaf in leaves((*starts, *ends)) if isinstance(leaf, ParamRef))
-        return Route(visit, birth, starts, ends, moments.causal, tuple(named), history(program, visit, sites))
+        return Route(visit, birth, starts, ends, moments.causal, tuple(named), story)
 
-    return tuple(route(visit) for visit in program.visits)
+    return tuple(map(route, program.visits, histories))
 
 
 def _part(node: Node, sites: SiteMap, program: Program) -> Arg | None:

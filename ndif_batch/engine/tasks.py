@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -51,9 +51,13 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and token ids by run."""
+    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and token ids by run.
+
+    ``names`` has its own names of what its program saves and prints, where these are others.
+    """
 
     index: int
     seed: int
     bindings: Mapping[str, Value]
     prompts: tuple[tuple[int, ...], ...]
+    names: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,8 @@ from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Run, Value, map_n
 
 def site_params(site: str) -> tuple[str, ...]:
     """Names of the parameters that stand in a site's module path."""
+    if "{" not in site:
+        return ()
     return tuple(field for _, field, _, _ in Formatter().parse(site) if field is not None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -116,9 +116,12 @@ def map_arg(arg: Arg, leaf: Callable[[Arg], Arg]) -> Arg:
     return leaf(arg)
 
 
-def leaves(arg: Arg) -> Iterator[Arg]:
-    """Everything inside ``arg`` that is not a slice or a tuple."""
-    waiting = [arg]
+def leaves(arg: Arg) -> Sequence[Arg]:
+    """Everything inside ``arg`` that is not a slice or a tuple, in order."""
+    if not isinstance(arg, tuple | SliceArg):
+        return (arg,)
+    found: list[Arg] = []
+    waiting: list[Arg] = [arg]
     while waiting:
         one = waiting.pop()
         if isinstance(one, tuple):
@@ -126,7 +129,8 @@ def leaves(arg: Arg) -> Iterator[Arg]:
         elif isinstance(one, SliceArg):
             waiting += (one.step, one.stop, one.start)
         else:
-            yield one
+            found.append(one)
+    return found
 
 
 def inputs(node: Node) -> Iterator[int]:

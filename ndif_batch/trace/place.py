@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from types import FrameType
 
 from ndif_batch.errors import TraceError
@@ -23,5 +24,6 @@ def refusal(message: str, *, hint: str | None = None) -> TraceError:
     return TraceError(f"{user_place()}: {message}", hint=hint)
 
 
+@cache
 def _passed_over(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in _PASSED_OVER)

@@ -67,8 +67,8 @@ def alone(value: Any, shape: SiteValue, pack: Pack, lane: int) -> Any:
         return tuple(alone(item, part, pack, lane) for item, part in zip(value, shape, strict=True))
     if not isinstance(shape, SiteTensor):
         return None
-    first = int(pack.lanes.first[lane])
-    seats = pack.seats[first : first + len(pack.lanes.prompts[lane])].tolist()
+    length = len(pack.lanes.prompts[lane])
+    seats = pack.places(np.full(length, lane), np.arange(length)).tolist()
     return torch.stack([value.select(shape.token_axes[0], seat) for seat in seats], shape.token_axes[0])
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ndif_batch.engine.attention import Pattern, attending, packed_attention
-from ndif_batch.engine.pack import Lanes, Pack
+from ndif_batch.engine.pack import Lanes, Numbers, Pack
 
 CPU = torch.device("cpu")
 RUNS = [(1, 2, 3, 4, 5), (1, 2), (3, 4, 5, 6, 7), (9,)]
@@ -74,7 +74,7 @@ def test_a_branch_attends_to_its_trunk_as_if_it_had_all_tokens_itself(
         torch.testing.assert_close(packed[:, seats[start:]], alone[:, start:])
 
 
-def places_of(lane: int) -> torch.Tensor:
+def places_of(lane: int) -> Numbers:
     length = len(RUNS[lane])
     return PACK.places(np.full(length, lane), np.arange(length))
 

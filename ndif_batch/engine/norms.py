@@ -1,0 +1,58 @@
+"""RMS norms of a model in two kernels in place of six, where these give the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn.functional import rms_norm
+
+EPSILONS: Final = ("variance_epsilon", "eps")
+TOKENS = 64
+CLOSE = 2**-15
+"""A share of the norm: sums in another order now and then round one of many elements to its neighbour; a norm that
+rounds at another place is further off by a factor of ten."""
+
+
+def join_norms(model: nn.Module) -> None:
+    """Has a model's norms on a GPU computed by torch's own kernel, each if it is seen to give what the module gives."""
+    for module in model.modules():
+        joined = _joined(module)
+        if joined is not None and _is_same(module, joined):
+            module.__class__ = _kind(type(module), joined)
+            if hasattr(module, "_old_forward"):  # accelerate calls this
+                module._old_forward = MethodType(joined, module)
+
+
+def _joined(module: nn.Module) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
+    """What a norm computes as transformers writes it: rounded to the model's dtype before the weight counts."""
+    weight, name = getattr(module, "weight", None), next((name for name in EPSILONS if hasattr(module, name)), None)
+    if not isinstance(weight, nn.Parameter) or not weight.is_cuda or weight.ndim != 1 or name is None:
+        return None
+
+    def forward(self: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+        normal = rms_norm(hidden_states, hidden_states.shape[-1:], None, getattr(self, name))
+        scaled: torch.Tensor = self.weight * normal
+        return scaled
+
+    return forward
+
+
+@torch.no_grad()
+def _is_same(module: nn.Module, joined: Callable[[Any, torch.Tensor], torch.Tensor]) -> bool:
+    weight: Any = module.weight
+    generator = torch.Generator(weight.device).manual_seed(0)
+    shape = (1, TOKENS, weight.shape[0])
+    values = torch.randn(shape, generator=generator, device=weight.device).to(weight.dtype)
+    try:
+        wanted, found = module(values), joined(module, values)
+        return bool(torch.dist(wanted.float(), found.float()) <= CLOSE * wanted.float().norm())
+    except Exception:  # noqa: BLE001  a module of another kind stays as it is
+        return False
+
+
+def _kind(original: type[nn.Module], forward: Any) -> type[nn.Module]:
+    return type(original.__name__, (original,), {"forward": forward, "__module__": original.__module__})
