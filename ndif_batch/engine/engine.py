@@ -14,6 +14,7 @@ import torch
 from ndif_batch.engine.again import Again
 from ndif_batch.engine.batches import Batch, Prepared, batches
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.cohort import Cohort, land
 from ndif_batch.engine.following import Orders
 from ndif_batch.engine.gradients import differentiate
@@ -274,11 +275,12 @@ class Engine:
         with torch.no_grad():
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
+            cache = Cache()
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
-                    plan = plan_pass(beside, routes, stage, self.model.layout.moments)
+                for beside in list(side_by_side(cohorts, stage, packed=self.model.layout.packed)):
+                    plan = plan_pass(beside, routes, stage, self.model.layout.moments, cache)
                     if plan is not None:
-                        ran = run_pass(self.model, plan)
+                        ran = run_pass(self.model, plan, cache)
                         if plan.differentiated:
                             differentiate(beside, stage)
                         self.counters.passes += 1
@@ -286,6 +288,11 @@ class Engine:
                         if ran.unsound is not None:
                             for cohort in beside:
                                 cohort.unsound[stage] = ran.unsound
+                        for cohort in beside:
+                            cohorts += cohort.stepped(stage, plan.pasts)
+                for cohort in cohorts:
+                    if cohort.over:
+                        cohort.finish(stage)
             land(cohorts)
         return cohorts
 
@@ -339,8 +346,8 @@ def _side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Ite
     by_length: dict[int, list[Cohort]] = {}
     for cohort in cohorts:
         for visit in cohort.program.visits:
-            if visit.stage == stage and cohort.members:
-                by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
+            if visit.stage == stage and cohort.members and visit.run not in cohort.over:
+                by_length.setdefault(cohort.members[0].length(visit.run), []).append(cohort)
     yield from by_length.values()
 
 

@@ -137,7 +137,7 @@ class _Lifting:
         else:
             args = tuple([self._argument(arg, node.op in TAKES_NUMBERS) for arg in args])
         kwargs = tuple([(key, map_arg(arg, self._leaf)) for key, arg in node.kwargs])
-        return Node(node.op, args, kwargs, node.run, site, index, name)
+        return Node(node.op, args, kwargs, node.run, site, index, name, None, node.step)
 
     def _is_tensor(self, node: Node) -> bool:
         """Whether a node reads or writes at a site of one tensor: then a number in its index is a place in that."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from ndif_batch.engine.program import Program, Visit
-from ndif_batch.engine.schedule import needs
+from ndif_batch.engine.schedule import CHOOSE, before, needs
 from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, map_node
 from ndif_batch.graph.operations import RANDOM
@@ -36,7 +36,7 @@ class History:
             self.story,
             self.sites,
             tuple([exact(member.bindings[name]) for name in self.params]),
-            tuple([member.prompts[run] for run in self.runs]),
+            tuple([member.prompts[run] for run in self.runs if run < len(member.prompts)]),
         )
 
 
@@ -53,10 +53,10 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
     if not visit.writes or any(other.writes for other in beside):
         return None
     nodes = program.graph.nodes
-    before = sorted(_behind(program, visit, sites))
-    if any(nodes[i].op in RANDOM for i in before):
+    behind = sorted(_behind(program, visit, sites))
+    if any(nodes[i].op in RANDOM or _is_of_another_step(program, visit, nodes[i]) for i in behind):
         return None
-    place = {i: number for number, i in enumerate(before)}
+    place = {i: number for number, i in enumerate(behind)}
     params: dict[str, int] = {}
     runs = {visit.run: 0}
     named: dict[str, str] = {}
@@ -71,20 +71,28 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
         site = None if node.site is None else named.setdefault(node.site, str(len(named)))
         return replace(map_node(node, leaf), run=run, site=site)
 
-    story = repr([told(nodes[i]) for i in before])
+    story = repr([told(nodes[i]) for i in behind])
     return History(story, tuple(params), tuple(runs), tuple(named))
 
 
 def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
-    """The writes of a visit, the nodes whose values they need, and the writes that show in what those read."""
+    """The writes of a visit, the nodes whose values they need, and the writes that show in what those read.
+
+    What came before a step is known by what the run has seen, and is not among them.
+    """
     found: set[int] = set()
     waiting = list(visit.writes)
     while waiting:
         i = waiting.pop()
         if i not in found:
             found.add(i)
-            waiting += needs(program.graph, sites, i)
+            waiting += [j for j in needs(program.graph, sites, i) if program.graph.nodes[j].op != CHOOSE]
     return found
+
+
+def _is_of_another_step(program: Program, visit: Visit, node: Node) -> bool:
+    """Whether a node looks at a run that begins with a token: what that has seen is in no story but its own."""
+    return node.run is not None and node.run != visit.run and before(program.graph, node.run) is not None
 
 
 def exact(value: object) -> Hashable:

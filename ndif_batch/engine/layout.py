@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ndif_batch.engine import attention
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
@@ -70,18 +71,23 @@ class Layout:
 
 
 def forward(
-    model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool, watch: attention.Watch | None = None
+    model: PreTrainedModel,
+    pack: Callable[[], Pack],
+    *,
+    packed: bool,
+    watch: attention.Watch | None = None,
+    cache: Cache | None = None,
 ) -> Any:
     """One pass over a pack; ``packed`` says that attention is ours and positions start again with each run.
 
-    ``watch`` is as for :func:`~ndif_batch.engine.attention.attending`.
+    ``watch`` and ``cache`` are as for :func:`~ndif_batch.engine.attention.attending`.
     """
     device = entry_device(model)
     ids = pack().token_ids(device)
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
     if not packed:
         return model(**given)
-    with attention.attending(pack, watch):
+    with attention.attending(pack, watch, cache):
         return model(**given, position_ids=pack().position_ids(device))
 
 

@@ -15,12 +15,14 @@ from torch import nn
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Block, along_tokens
 from ndif_batch.engine.bounds import check_places
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.layout import forward
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
 from ndif_batch.engine.plan import PassPlan
 from ndif_batch.engine.rows import in_rows, on_one_axis
 from ndif_batch.engine.saves import in_main_memory
+from ndif_batch.engine.schedule import END
 from ndif_batch.engine.vectorised import uploaded
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument
@@ -40,11 +42,14 @@ class Ran:
     unsound: torch.Tensor | None = None
 
 
-def run_pass(model: LoadedModel, plan: PassPlan) -> Ran:
-    """One forward pass; the cohorts have their values and saves afterwards."""
+def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None) -> Ran:
+    """One forward pass; the cohorts have their values and saves afterwards. ``cache`` has the keys and values of runs
+    that generate.
+    """
     going = _Pass(model, plan)
     with going.hooks(), torch.set_grad_enabled(plan.differentiated), suppress(_PassEnd):
-        forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch)
+        output = forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch, cache=cache)
+        going.end(output.logits)
     if going.unsound is None:
         return Ran(going.tokens)
     unsound = torch.isnan(going.unsound).int()
@@ -152,16 +157,24 @@ class _Pass:
 
         return hook
 
+    def end(self, logits: torch.Tensor) -> None:
+        """Where the whole model has run: tokens are chosen from what it gives."""
+        kind = SiteTensor((1, None, logits.shape[-1]), "float32")
+        access = SiteAccess(on_one_axis(logits, kind, self.pack.tokens, self.pack.rows), kind, self.pack)
+        self._advance(END, access)
+
+    def _advance(self, order: int, access: SiteAccess) -> None:
+        waiting = self._plan.due.get(order, ())
+        while waiting:
+            waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, order, access)]
+
     def _visited(self, site: Site, value: Any) -> Any:
-        cohorts = self._plan.due.get(site.order, ())
-        if cohorts:
+        if site.order in self._plan.due:
             tokens, rows = self.pack.tokens, self.pack.rows
             split = self._model.split
             whole = value if split is None else split.whole(site.path, value)
             access = SiteAccess(on_one_axis(whole, site.value, tokens, rows), site.value, self.pack)
-            waiting = cohorts
-            while waiting:
-                waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, site.order, access)]
+            self._advance(site.order, access)
             if access.written:
                 value = in_rows(access.value, whole, site.value, tokens, rows)
                 value = value if split is None else split.own(site.path, value)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
-from ndif_batch.engine.cohort import Cohort
-from ndif_batch.engine.pack import Lanes, Numbers
+from ndif_batch.engine.cache import Cache, Past
+from ndif_batch.engine.cohort import Beginning, Cohort, Next
+from ndif_batch.engine.pack import NOWHERE, Lanes, Numbers
 from ndif_batch.engine.routes import Reach, Route
 
 
@@ -23,27 +24,39 @@ from ndif_batch.engine.routes import Reach, Route
 class _Lane:
     """A lane while it is planned.
 
-    ``exit`` is the order of the last site at which it is needed; ``kept`` the positions needed where a pass is narrow.
+    ``exit`` is the order of the last site at which it is needed; ``kept`` the positions needed where a pass is narrow;
+    ``further`` how many steps may come after it.
     """
 
-    prompt: tuple[int, ...]
+    prompt: Beginning
     start: int = 0
     birth: int = FROM_THE_BEGINNING
     trunk: int | None = None
     exit: int = -1
     kept: frozenset[int] = frozenset()
+    further: int = 0
 
-    def need(self, until: int, positions: frozenset[int] = frozenset()) -> None:
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that are computed."""
+        return (self.prompt.token,) if isinstance(self.prompt, Next) else self.prompt
+
+    def need(self, until: int, positions: frozenset[int] = frozenset(), further: int = 0) -> None:
         """Somebody needs the lane up to the site at ``until``, and of it ``positions`` in the end."""
         self.exit = max(self.exit, until)
+        self.further = max(self.further, further)
         if not positions <= self.kept:
             self.kept |= positions
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass; ``differentiated`` if it is for gradients. ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow,
-    numbered over all lanes; ``due`` says at which order which cohorts have something to do."""
+    """One pass; ``differentiated`` if it is for gradients.
+
+    ``birth`` and ``exit`` are by lane, as are ``pasts``: what is kept of it for a next step. ``kept`` are the positions
+    needed where the pass is narrow, numbered over all lanes; ``due`` says at which order which cohorts have something
+    to do.
+    """
 
     stage: int
     lanes: Lanes
@@ -53,6 +66,7 @@ class PassPlan:
     depth: int
     due: dict[int, list[Cohort]]
     differentiated: bool = False
+    pasts: tuple[Past | None, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,37 +81,52 @@ class _Changed:
     exit: int = -1
     kept: frozenset[int] = frozenset()
     lent: frozenset[int] = frozenset()
+    further: int = 0
     owners: list[tuple[Numbers, int]] = field(default_factory=list)
 
-    def join(self, lanes: Numbers, place: int, depth: int, reach: Reach) -> None:
-        """A further task has this run, and needs it up to the site at ``depth``."""
+    def join(self, lanes: Numbers, place: int, route: Route, reach: Reach) -> None:
+        """A further task has this run, and needs it as far as its route goes."""
         self.owners.append((lanes, place))
-        self.exit = max(self.exit, depth)
+        self.exit = max(self.exit, route.visit.depth)
+        self.further = max(self.further, route.further)
         if not reach.kept <= self.kept:
             self.kept |= reach.kept
             self.lent |= reach.lent
 
 
 def plan_pass(
-    cohorts: Sequence[Cohort], routes: Mapping[int, Sequence[Route]], stage: int, moments: Moments
+    cohorts: Sequence[Cohort],
+    routes: Mapping[int, Sequence[Route]],
+    stage: int,
+    moments: Moments,
+    cache: Cache | None = None,
 ) -> PassPlan | None:
     """The pass of ``stage``, or ``None`` if no task that is still well has a run in it.
 
-    ``routes`` are by the identity of a program. Tells the cohorts which lanes their runs have.
+    ``routes`` are by the identity of a program. Tells the cohorts which lanes their runs have. In ``cache`` those that
+    generate have regions.
     """
     well = [cohort for cohort in cohorts if cohort.members]
-    visits = [(cohort, route) for cohort in well for route in routes[id(cohort.program)] if route.visit.stage == stage]
+    visits = [
+        (cohort, route)
+        for cohort in well
+        for route in routes[id(cohort.program)]
+        if route.visit.stage == stage and route.visit.run not in cohort.over
+    ]
     if not visits:
         return None
     lanes = _assigned(visits, moments)
+    pasts = [None if cache is None else _kept_past(lane, cache) for lane in lanes]
     due: dict[int, list[Cohort]] = defaultdict(list)
     for cohort in well:
         for order in cohort.due(stage):
             due[order].append(cohort)
     made = Lanes(
-        prompts=tuple(lane.prompt for lane in lanes),
+        prompts=tuple(lane.tokens for lane in lanes),
         start=np.array([lane.start for lane in lanes], np.int64),
         trunk=np.array([i if lane.trunk is None else lane.trunk for i, lane in enumerate(lanes)], np.int64),
+        past=np.array([lane.prompt.past.tokens if isinstance(lane.prompt, Next) else 0 for lane in lanes], np.int64),
+        region=np.array([NOWHERE if past is None else past.region.begin for past in pasts], np.int64),
     )
     return PassPlan(
         stage=stage,
@@ -108,41 +137,57 @@ def plan_pass(
         depth=max(lane.exit for lane in lanes),
         due=due,
         differentiated=any(stage < cohort.program.differentiated for cohort in well),
+        pasts=tuple(pasts),
     )
+
+
+def _kept_past(lane: _Lane, cache: Cache) -> Past | None:
+    """What a lane will have seen, if it follows a step or a step follows."""
+    if isinstance(lane.prompt, Next):
+        before = lane.prompt.past
+        region = cache.extended(before, before.tokens + 1 + lane.further)
+        region.used = before.tokens + 1
+    elif lane.further:
+        region = cache.region(len(lane.prompt) + lane.further)
+        region.used = len(lane.prompt)
+    else:
+        return None
+    return Past(region, region.used)
 
 
 def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[_Lane]:
     lanes: list[_Lane] = []
-    trunks: dict[tuple[int, ...], int] = {}
-    changed: dict[tuple[int, ...], dict[Hashable, _Changed]] = defaultdict(dict)
+    trunks: dict[Beginning, int] = {}
+    changed: dict[Beginning, dict[Hashable, _Changed]] = defaultdict(dict)
     for cohort, route in visits:
         visit = route.visit
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
         for place, member in enumerate(cohort.members):
-            prompt, reach = member.prompts[visit.run], route.reach(member)
+            prompt, reach = cohort.beginning(visit.run, place), route.reach(member)
             if visit.apart:
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)
                 if run is None:
                     run = changed[prompt][same] = _Changed(route.birth, reach.start)
-                run.join(own, place, visit.depth, reach)
+                run.join(own, place, route, reach)
                 continue
             if prompt not in trunks:
                 trunks[prompt] = len(lanes)
                 lanes.append(_Lane(prompt))
             own[place] = trunks[prompt]
-            lanes[trunks[prompt]].need(visit.depth, reach.kept)
+            lanes[trunks[prompt]].need(visit.depth, reach.kept, route.further)
     for prompt, runs in changed.items():
         _branch(lanes, trunks.get(prompt), prompt, list(runs.values()), moments)
     return lanes
 
 
 def _branch(
-    lanes: list[_Lane], trunk: int | None, prompt: tuple[int, ...], runs: Sequence[_Changed], moments: Moments
+    lanes: list[_Lane], trunk: int | None, prompt: Beginning, runs: Sequence[_Changed], moments: Moments
 ) -> None:
     """Gives the changed runs of a prompt their lanes: branches of its trunk if that is less to compute."""
     branches = [run for run in runs if run.birth != FROM_THE_BEGINNING]
-    if branches and _gain(branches, len(prompt), None if trunk is None else lanes[trunk], moments) > 0:
+    length = 1 if isinstance(prompt, Next) else len(prompt)
+    if branches and _gain(branches, length, None if trunk is None else lanes[trunk], moments) > 0:
         if trunk is None:
             trunk = len(lanes)
             lanes.append(_Lane(prompt))
@@ -153,9 +198,9 @@ def _branch(
         for own, place in run.owners:
             own[place] = len(lanes)
         if id(run) not in apart or trunk is None:
-            lanes.append(_Lane(prompt, exit=run.exit, kept=run.kept))
+            lanes.append(_Lane(prompt, exit=run.exit, kept=run.kept, further=run.further))
             continue
-        lanes.append(_Lane(prompt, run.start, run.birth, trunk, run.exit, run.kept - run.lent))
+        lanes.append(_Lane(prompt, run.start, run.birth, trunk, run.exit, run.kept - run.lent, run.further))
         lanes[trunk].need(moments.births[run.birth])
         if run.start:
             lanes[trunk].need(run.exit, run.lent)

@@ -125,6 +125,8 @@ class Preparation:
         tokens = positions = 0
         shares: list[tuple[Hashable, int]] = []
         for route in self.routes[id(made.program)]:
+            if route.visit.run >= len(member.prompts):
+                continue
             prompt, reach, changed = member.prompts[route.visit.run], route.reach(member), route.visit.apart
             positions += len(reach.kept)
             if changed and (not births or route.birth != len(births) - 1):

@@ -10,7 +10,7 @@ from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
 from ndif_batch.engine.histories import History, history
 from ndif_batch.engine.indices import plain_parts, positions
 from ndif_batch.engine.program import Program, Visit
-from ndif_batch.engine.schedule import order_of
+from ndif_batch.engine.schedule import CHOOSE, order_of
 from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, ParamRef, SliceArg, leaves
 from ndif_batch.graph.sites import SiteMap, SiteTensor
@@ -34,7 +34,7 @@ class Route:
 
     ``starts`` are those of its writes, ``ends`` those of what touches it where a pass is narrow; a part is ``None`` if
     it is not plain to see. ``numbers`` are the parameters in them. ``history`` is what the writes do, if other tasks
-    may do the same.
+    may do the same. ``further`` is how many steps may come after the one of the visit.
     """
 
     visit: Visit
@@ -44,11 +44,12 @@ class Route:
     causal: bool
     numbers: tuple[str, ...]
     history: History | None
+    further: int = 0
     _known: dict[tuple[Any, ...], Reach] = field(default_factory=dict, compare=False)
 
     def reach(self, member: Member) -> Reach:
         """Of a task; the same for all whose prompts are equally long and whose indices are equal."""
-        length = len(member.prompts[self.visit.run])
+        length = member.length(self.visit.run)
         bound = [member.bindings[name] for name in self.numbers]
         key = (length, *bound, *map(type, bound))
         found = self._known.get(key)
@@ -80,13 +81,27 @@ def routes(
         starts = tuple(_part(node, sites, program) for node in changes)
         ends = tuple(_part(node, sites, program) for node in late)
         named = dict.fromkeys(leaf.param for leaf in leaves((*starts, *ends)) if isinstance(leaf, ParamRef))
-        return Route(visit, birth, starts, ends, moments.causal, tuple(named), story)
+        return Route(visit, birth, starts, ends, moments.causal, tuple(named), story, further(program, visit))
 
     return tuple(map(route, program.visits, histories))
 
 
+def further(program: Program, visit: Visit) -> int:
+    """How many steps of a generation follow a visit at which a token is chosen."""
+    nodes = program.graph.nodes
+    choice = next((i for i in visit.reads if nodes[i].op == CHOOSE), None)
+    count = 0
+    while choice is not None:
+        run = program.following.get(choice)
+        choice = None if run is None else program.choices.get(run)
+        count += run is not None
+    return count
+
+
 def _part(node: Node, sites: SiteMap, program: Program) -> Arg | None:
     """The part of a node's index that is for the tokens' axis; ``None`` if that is not plain to see."""
+    if node.op == CHOOSE:
+        return -1
     value, index = sites.site(str(node.site)).value, node.index or ()
     while isinstance(value, tuple) and index:
         item = index[0]
