@@ -135,9 +135,7 @@ class Cohort:
         count = len(self.members)
         alone = count == 1 and not self._parted
         saved = {
-            name: of_each(value, count)
-            if varies(value) or (count == 1 and not self._parted)
-            else [value.clone() for _ in self.members]
+            name: of_each(value, count) if varies(value) or alone else [value.clone() for _ in self.members]
             for name, value in self._saves.items()
         }
         for place, member in enumerate(self.members):
