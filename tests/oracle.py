@@ -43,6 +43,7 @@ class Oracle:
         self.tokens: dict[int, list[int]] = {}
         self.generations = generations(graph)
         self.step = 0
+        self.skipped = False
         self.writing: Node | None = None
         self.handed_on: dict[int, list[Any]] = {}
         self.differentiates = any(node.op == "grad" for node in graph.nodes)
@@ -52,6 +53,7 @@ class Oracle:
         """What the task saves."""
         for _ in range(len(self.graph.nodes) + 2):
             before, tokens = dict(self.reads), dict(self.tokens)
+            self.skipped = False
             for run in range(len(self.graph.runs)):
                 self.forward(run)
             known = before.keys() == self.reads.keys() and tokens == self.tokens
@@ -59,11 +61,15 @@ class Oracle:
                 break
         else:
             raise AssertionError("the graph has no meaning: its runs never come to rest")
+        if self.skipped:
+            raise Unknown
         saved = {}
         for node in self.graph.nodes:
             if node.op == "save":
                 value = self.evaluate(node.args[0])
-                saved[str(node.name)] = value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
+                saved[str(node.name)] = (
+                    value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
+                )
         return saved
 
     def forward(self, run: int) -> None:
@@ -156,6 +162,7 @@ class Oracle:
                     index = tuple(self.evaluate(part) for part in node.index or ())
                     value = self.differentiable(overwritten(value, index, self.evaluate(node.args[0])))
                 except Unknown:
+                    self.skipped = True
                     continue
                 finally:
                     self.writing = None

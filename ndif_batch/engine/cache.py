@@ -7,7 +7,9 @@ one behind the other. Runs whose tokens are the same have one region until they 
 from __future__ import annotations
 
 import weakref
+from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,11 +22,15 @@ SMALLEST = 1024
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Region:
-    """The slots from ``begin`` on, so many as there is ``room`` for; ``used`` are those whose tokens are settled."""
+    """The slots from ``begin`` on, so many as there is ``room`` for; ``used`` are those whose tokens are settled.
+
+    Of a model that is not packed it has no slots but the model's ``own`` cache.
+    """
 
     begin: int
     room: int
     used: int = 0
+    own: Any = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,6 +71,8 @@ class Cache:
     def extended(self, past: Past, room: int) -> Region:
         """A region that has the tokens of a past and room for more: its own if no other run has gone on from there."""
         region = past.region
+        if region.own is not None:
+            return Region(0, room, past.tokens, deepcopy(region.own))
         if region.used == past.tokens and region.room >= room:
             return region
         made = self.region(room)

@@ -186,9 +186,10 @@ class Cohort:
         if node.run in self.over:
             value: Any = ABSENT
         elif node.op != JOINED and any(self._values.get(j) is ABSENT for j in inputs(node)):
-            reason = ValueError("it takes a step that was not taken: the run stopped before")
-            self._end(i, dict.fromkeys(range(len(self.members)), reason))
-            value = None
+            value = ABSENT
+            if node.op in ("write", "save", "print"):
+                reason = ValueError("it takes a step that was not taken: the run has stopped before")
+                self._end(i, dict.fromkeys(range(len(self.members)), reason))
         else:
             value = self._compute(i, node, stage, point)
         if self.around.refuse_nan and self.members:

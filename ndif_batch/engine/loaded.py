@@ -39,6 +39,10 @@ class Outline(Protocol):
         """How its runs go together."""
 
     @property
+    def in_parts(self) -> bool:
+        """Whether its weights are split over processes."""
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """What makes tokens of text, if it has that."""
 
@@ -73,6 +77,11 @@ class LoadedModel:
         """The GPUs that compute in this process, in the order in which a pass meets them; none on a CPU."""
         found = dict.fromkeys(parameter.device for parameter in self.module.parameters())
         return tuple(device for device in found if device.type == "cuda")
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether its weights are split over processes."""
+        return self.split is not None
 
     @property
     def gpus(self) -> int:

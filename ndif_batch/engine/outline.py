@@ -23,6 +23,7 @@ class AssumedModel:
     layout: Layout
     tokenizer: Tokenizer | None = None
     footprint: Footprint = field(default_factory=Footprint)
+    in_parts: bool = False
 
 
 def assume(info: ModelInfo) -> AssumedModel:

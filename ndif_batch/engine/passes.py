@@ -48,7 +48,15 @@ def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None) -> 
     """
     going = _Pass(model, plan)
     with going.hooks(), torch.set_grad_enabled(plan.differentiated), suppress(_PassEnd):
-        output = forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch, cache=cache)
+        region = None if not plan.pasts or plan.pasts[0] is None else plan.pasts[0].region
+        output = forward(
+            model.module,
+            lambda: going.pack,
+            packed=model.layout.packed,
+            watch=going.watch,
+            cache=cache,
+            region=region,
+        )
         going.end(output.logits)
     if going.unsound is None:
         return Ran(going.tokens)

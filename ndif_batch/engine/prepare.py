@@ -17,7 +17,7 @@ from ndif_batch.engine.program import Program, touched
 from ndif_batch.engine.routes import Route, routes
 from ndif_batch.engine.skeletons import Skeleton, Skeletons
 from ndif_batch.engine.tasks import Member
-from ndif_batch.errors import NdifBatchError
+from ndif_batch.errors import GraphError, NdifBatchError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound
 from ndif_batch.graph.infer import infer
@@ -111,7 +111,10 @@ class Preparation:
         layout, form = self._model.layout, filled.form
         skeleton = self._skeletons.of(form, sites, together=layout.packed)
         program, histories = skeleton.at(sites, values, self._model.sites)
-        alone = self._solo or layout.arrangement is Arrangement.ALONE
+        generates = any(node.op == "steps" for node in form.graph.nodes)
+        if generates:
+            self._check_generation()
+        alone = self._solo or layout.arrangement is Arrangement.ALONE or (generates and not layout.packed)
         if not alone and layout.alone:
             alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
         if alone and layout.packed:
@@ -119,6 +122,15 @@ class Preparation:
             program, histories = skeleton.at(sites, values, self._model.sites)
         self.routes[id(program)] = routes(program, self._model.sites, layout.moments, histories)
         return _Made(program, skeleton, alone, tuple([values[name] for name in form.sizing]))
+
+    def _check_generation(self) -> None:
+        """``GraphError`` if this model cannot generate here."""
+        if self._model.layout.moments.causal and not self._model.in_parts:
+            return
+        why = (
+            "its weights are split over processes" if self._model.in_parts else "a token sees those that come after it"
+        )
+        raise GraphError(f"the model cannot generate here: {why}", rule="not-in-this-version")
 
     def _need(self, made: _Made, member: Member) -> Need:
         births = self._model.layout.moments.births
