@@ -30,6 +30,10 @@ class Unknown(Exception):  # noqa: N818  not an error
     """A value is not known yet; a later round will have it."""
 
 
+class Restless(AssertionError):  # noqa: N818
+    """Runs that depend on each other in a circle."""
+
+
 class Oracle:
     """Runs one task on one model."""
 
@@ -44,6 +48,7 @@ class Oracle:
         self.generations = generations(graph)
         self.step = 0
         self.skipped = False
+        self.nothing: dict[str, Any] = {}
         self.writing: Node | None = None
         self.handed_on: dict[int, list[Any]] = {}
         self.differentiates = any(node.op == "grad" for node in graph.nodes)
@@ -60,9 +65,7 @@ class Oracle:
             if known and all(same(before[i], self.reads[i]) for i in before):
                 break
         else:
-            raise AssertionError("the graph has no meaning: its runs never come to rest")
-        if self.skipped:
-            raise Unknown
+            raise Restless("the graph has no meaning: its runs never come to rest")
         saved = {}
         for node in self.graph.nodes:
             if node.op == "save":
@@ -114,8 +117,10 @@ class Oracle:
             if node.op == "read" and node.run == run:
                 self.reads.pop(i, None)
                 views = [self.views[i][step] for step in steps_of(node.step, own.count) if step in self.views[i]]
-                if views:
-                    self.reads[i] = views[0] if not isinstance(node.step, SliceArg) else side_by_side(views)
+                if isinstance(node.step, SliceArg):
+                    self.reads[i] = side_by_side(views or [self.nothing[plain_site(node)]])
+                elif views:
+                    self.reads[i] = views[0]
 
     def chosen(self, logits: torch.Tensor, choice: Choice, node: int) -> torch.Tensor:
         if choice.greedy:
@@ -148,6 +153,7 @@ class Oracle:
         if self.applying:
             return value
         value = self.differentiable(value)
+        self.nothing[path] = no_tokens(value)
         for i, node in enumerate(self.graph.nodes):
             if node.run != run or plain_site(node) != path or self.step not in self.steps(node):
                 continue
@@ -275,7 +281,17 @@ def side_by_side(values: list[Any]) -> Any:
     """What the steps give, joined along the tokens: the axis that differs, or the last but one."""
     if isinstance(values[0], tuple):
         return tuple(side_by_side(list(items)) for items in zip(*values, strict=True))
-    return None if values[0] is None else torch.cat(values, -2)
+    first = values[0]
+    if not isinstance(first, torch.Tensor) or any(value.shape[-1] != first.shape[-1] for value in values):
+        return None
+    return torch.cat(values, -2)
+
+
+def no_tokens(value: Any) -> Any:
+    """What a site holds, without tokens."""
+    if isinstance(value, tuple | list):
+        return tuple(no_tokens(item) for item in value)
+    return value[..., :0, :] if isinstance(value, torch.Tensor) and value.ndim > 1 else None
 
 
 def summed(values: list[Any]) -> Any:
@@ -294,8 +310,13 @@ def oracle(
     subject: Subject, task: Task, constants: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
     """What ``task`` would save alone."""
+    return oracle_of(subject, task, constants).saves()
+
+
+def oracle_of(subject: Subject, task: Task, constants: Mapping[str, torch.Tensor] | None = None) -> Oracle:
+    """What tells what ``task`` would save alone; ``skipped`` afterwards says that a write took an unknown step."""
     graph = concrete(task.graph, task.bindings, subject.loaded.tokenizer, subject.loaded.sites)
-    return Oracle(subject.native, graph, task.seed, constants or {}).saves()
+    return Oracle(subject.native, graph, task.seed, constants or {})
 
 
 def assert_equal(name: str, ours: torch.Tensor, truth: torch.Tensor, tolerance: float = 1e-4) -> None:

@@ -39,8 +39,8 @@ class Outline(Protocol):
         """How its runs go together."""
 
     @property
-    def in_parts(self) -> bool:
-        """Whether its weights are split over processes."""
+    def generates_not(self) -> str | None:
+        """Why it cannot generate, if so."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -79,9 +79,12 @@ class LoadedModel:
         return tuple(device for device in found if device.type == "cuda")
 
     @property
-    def in_parts(self) -> bool:
-        """Whether its weights are split over processes."""
-        return self.split is not None
+    def generates_not(self) -> str | None:
+        """Why it cannot generate, if so."""
+        if self.split is not None:
+            return "this version does not generate with weights that are split over processes"
+        causal = self.layout.moments.causal and self.module.can_generate()
+        return None if causal else "its tokens see those that come after them"
 
     @property
     def gpus(self) -> int:

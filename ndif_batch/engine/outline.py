@@ -23,7 +23,11 @@ class AssumedModel:
     layout: Layout
     tokenizer: Tokenizer | None = None
     footprint: Footprint = field(default_factory=Footprint)
-    in_parts: bool = False
+
+    @property
+    def generates_not(self) -> str | None:
+        """Why it cannot generate, if so."""
+        return None if self.layout.moments.causal else "its tokens see those that come after them"
 
 
 def assume(info: ModelInfo) -> AssumedModel:

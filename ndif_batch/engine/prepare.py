@@ -125,12 +125,9 @@ class Preparation:
 
     def _check_generation(self) -> None:
         """``GraphError`` if this model cannot generate here."""
-        if self._model.layout.moments.causal and not self._model.in_parts:
-            return
-        why = (
-            "its weights are split over processes" if self._model.in_parts else "a token sees those that come after it"
-        )
-        raise GraphError(f"the model cannot generate here: {why}", rule="not-in-this-version")
+        why = self._model.generates_not
+        if why is not None:
+            raise GraphError(f"the model cannot generate here: {why}", rule="not-in-this-version")
 
     def _need(self, made: _Made, member: Member) -> Need:
         births = self._model.layout.moments.births

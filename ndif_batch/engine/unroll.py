@@ -103,7 +103,14 @@ class _Unrolling:
         there = [step for step in steps if (run, step) in self._run_of]
         if node.op == "read":
             parts = [self._append(self._at(node, run, step), i) for step in there]
-            kinds = _kinds(self.sites.site(str(node.site)).value, self.given[i])
+            kinds = _kinds(self.sites.site(str(node.site)).value)
+            if kinds is None:
+                raise GraphError(
+                    f"site {node.site!r} has no one axis of tokens, so its steps cannot be joined",
+                    rule=RULE,
+                    node=self.given[i],
+                    hint="read one step",
+                )
             self._place[i] = self._append(Node(JOINED, (kinds, *map(NodeRef, parts))), i)
             return
         behind = sorted(step_by_step(self.graph, i))
@@ -130,17 +137,13 @@ class _Unrolling:
         return len(self.nodes) - 1
 
 
-def _kinds(value: SiteValue, node: int) -> Arg:
-    """Of each tensor of a site its dtype, its shape and its tokens' axis: what it takes to join several, or none."""
+def _kinds(value: SiteValue) -> Arg:
+    """Of each tensor of a site its dtype, its shape and its tokens' axis: what it takes to join several, or none.
+
+    ``None`` stands for what cannot be joined.
+    """
     if isinstance(value, tuple):
-        return tuple([_kinds(item, node) for item in value])
-    if not isinstance(value, SiteTensor):
+        return tuple([_kinds(item) for item in value])
+    if not isinstance(value, SiteTensor) or len(value.token_axes) != 1:
         return None
-    if len(value.token_axes) != 1:
-        raise GraphError(
-            "the site has no one axis of tokens, so its steps cannot be joined",
-            rule=RULE,
-            node=node,
-            hint="read one step, or an item of the site's tuple",
-        )
     return (value.dtype, value.shape, value.token_axes[0])
