@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +35,9 @@ def load(problem: Problem) -> tuple[Engine, LanguageModel]:
 def _loaded(problem: Problem) -> LoadedModel:
     """The model; a process that only shares it does what the first one says until that has ended."""
     if problem.subject.processes == 1:
-        return wrap(load_model(problem.subject))
+        loaded = wrap(load_model(problem.subject))
+        gc.freeze()  # as the engine does with a model that it loads
+        return loaded
     from contenders import placed
     from ndif_batch.engine.following import dismiss, follow, lead
 

@@ -61,6 +61,11 @@ class Next:
     token: int
 
 
+def tokens_of(beginning: Beginning) -> tuple[int, ...]:
+    """The tokens that a run begins with."""
+    return (beginning.token,) if isinstance(beginning, Next) else beginning
+
+
 class _Absent:
     """Stands for the value of a step that was never taken."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from ndif_batch.engine.program import Program, Visit
-from ndif_batch.engine.schedule import CHOOSE, before, needs
+from ndif_batch.engine.schedule import CHOOSE, before, needs, order_of
 from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, map_node
 from ndif_batch.graph.operations import RANDOM
@@ -40,25 +41,37 @@ class History:
         )
 
 
-def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
+Stories: TypeAlias = tuple[History, ...]
+"""What was done to a run after each site at which it is written to, in the order of a pass; the last has all of it."""
+
+
+def stories(program: Program, visit: Visit, sites: SiteMap) -> Stories:
     """What is done to the run of a visit.
 
-    ``None`` if nobody can have the same: with random numbers in it, or if the pass changes another run of the task,
-    too, since equal runs are changed in step. Nor if the pass is for gradients: a task's own are those of a run of its
-    own.
+    Empty if nobody can have the same: with random numbers in it, or if the pass changes another run of the task, too,
+    since equal runs are changed in step. Nor if the pass is for gradients: a task's own are those of a run of its own.
     """
     if visit.stage < program.differentiated:
-        return None
+        return ()
     beside = (other for other in program.visits if other.stage == visit.stage and other.run != visit.run)
-    if not visit.writes or any(other.writes for other in beside):
-        return None
+    if any(other.writes for other in beside):
+        return ()
+    at = {i: order_of(program.graph.nodes[i], sites) for i in visit.writes}
+    found = [
+        _history(program, visit.run, [i for i in visit.writes if at[i] <= order], sites)
+        for order in sorted(set(at.values()))
+    ]
+    return tuple([story for story in found if story is not None]) if None not in found else ()
+
+
+def _history(program: Program, run: int, writes: Sequence[int], sites: SiteMap) -> History | None:
     nodes = program.graph.nodes
-    behind = sorted(_behind(program, visit, sites))
-    if any(nodes[i].op in RANDOM or _is_of_another_step(program, visit, nodes[i]) for i in behind):
+    behind = sorted(_behind(program, writes, sites))
+    if any(nodes[i].op in RANDOM or _is_of_another_step(program, run, nodes[i]) for i in behind):
         return None
     place = {i: number for number, i in enumerate(behind)}
     params: dict[str, int] = {}
-    runs = {visit.run: 0}
+    runs = {run: 0}
     named: dict[str, str] = {}
 
     def leaf(arg: Arg) -> Arg:
@@ -67,21 +80,21 @@ def history(program: Program, visit: Visit, sites: SiteMap) -> History | None:
         return ParamRef(str(params.setdefault(arg.param, len(params)))) if isinstance(arg, ParamRef) else arg
 
     def told(node: Node) -> Node:
-        run = None if node.run is None else runs.setdefault(node.run, len(runs))
+        number = None if node.run is None else runs.setdefault(node.run, len(runs))
         site = None if node.site is None else named.setdefault(node.site, str(len(named)))
-        return replace(map_node(node, leaf), run=run, site=site)
+        return replace(map_node(node, leaf), run=number, site=site)
 
     story = repr([told(nodes[i]) for i in behind])
     return History(story, tuple(params), tuple(runs), tuple(named))
 
 
-def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
-    """The writes of a visit, the nodes whose values they need, and the writes that show in what those read.
+def _behind(program: Program, writes: Sequence[int], sites: SiteMap) -> set[int]:
+    """Some writes, the nodes whose values they need, and the writes that show in what those read.
 
     What came before a step is known by what the run has seen, and is not among them.
     """
     found: set[int] = set()
-    waiting = list(visit.writes)
+    waiting = list(writes)
     while waiting:
         i = waiting.pop()
         if i not in found:
@@ -90,9 +103,9 @@ def _behind(program: Program, visit: Visit, sites: SiteMap) -> set[int]:
     return found
 
 
-def _is_of_another_step(program: Program, visit: Visit, node: Node) -> bool:
+def _is_of_another_step(program: Program, run: int, node: Node) -> bool:
     """Whether a node looks at a run that begins with a token: what that has seen is in no story but its own."""
-    return node.run is not None and node.run != visit.run and before(program.graph, node.run) is not None
+    return node.run is not None and node.run != run and before(program.graph, node.run) is not None
 
 
 def exact(value: object) -> Hashable:

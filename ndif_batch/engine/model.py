@@ -17,6 +17,7 @@ from ndif_batch.engine.memory import free_here, measure_footprint, most
 from ndif_batch.engine.norms import join_norms
 from ndif_batch.engine.places import keep_frequencies_apart
 from ndif_batch.engine.ranks import Ranks
+from ndif_batch.engine.rotary import join_rotations
 from ndif_batch.engine.split import Split
 from ndif_batch.engine.trial import measure_blocks
 from ndif_batch.engine.whole import come_together, empty_twin
@@ -42,6 +43,7 @@ def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None, ranks: Ran
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles anew for every shape, and packs have many
     keep_frequencies_apart(module)
     join_norms(module)
+    join_rotations(module)
     if ranks is None:
         layout, sites = measure_layout(module, measure_sites(module))
         model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.functional import rms_norm
 
 EPSILONS: Final = ("variance_epsilon", "eps")
-TOKENS = 64
-CLOSE = 2**-15
-"""A share of the norm: sums in another order now and then round one of many elements to its neighbour; a norm that
-rounds at another place is further off by a factor of ten."""
+TOKENS: Final = 64
+CLOSE: Final = 2**-13
+"""A share of the norm: what sums in another order rounds a few elements to their neighbours; what rounds at another
+place is further off by a factor of ten."""
 
 
 def join_norms(model: nn.Module) -> None:
@@ -22,9 +22,20 @@ def join_norms(model: nn.Module) -> None:
     for module in model.modules():
         joined = _joined(module)
         if joined is not None and _is_same(module, joined):
-            module.__class__ = _kind(type(module), joined)
-            if hasattr(module, "_old_forward"):  # accelerate calls this
-                module._old_forward = MethodType(joined, module)
+            of_kind(module, joined)
+
+
+def of_kind(module: Any, forward: Any) -> None:
+    """Gives a module another ``forward``, by way of a class of its own: it has none as an attribute of itself."""
+    kind = type(module)
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    if hasattr(module, "_old_forward"):  # accelerate calls this
+        module._old_forward = MethodType(forward, module)
+
+
+def is_close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether a kernel gives what another gives, but for the order of its sums."""
+    return bool(torch.dist(found.float(), wanted.float()) <= CLOSE * wanted.float().norm())
 
 
 def _joined(module: nn.Module) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
@@ -48,11 +59,6 @@ def _is_same(module: nn.Module, joined: Callable[[Any, torch.Tensor], torch.Tens
     shape = (1, TOKENS, weight.shape[0])
     values = torch.randn(shape, generator=generator, device=weight.device).to(weight.dtype)
     try:
-        wanted, found = module(values), joined(module, values)
-        return bool(torch.dist(wanted.float(), found.float()) <= CLOSE * wanted.float().norm())
+        return is_close(joined(module, values), module(values))
     except Exception:  # noqa: BLE001  a module of another kind stays as it is
         return False
-
-
-def _kind(original: type[nn.Module], forward: Any) -> type[nn.Module]:
-    return type(original.__name__, (original,), {"forward": forward, "__module__": original.__module__})

@@ -55,6 +55,14 @@ class Lanes:
         """Where each lane's positions begin when all positions of all lanes are numbered."""
         return np.concatenate([[0], np.cumsum(self.length)[:-1]]).astype(np.int64)
 
+    @cached_property
+    def depth(self) -> int:
+        """How many lanes are between the deepest branch and a lane that is none: 1 if no branch has branches."""
+        above, depth = self.trunk, 0
+        while (above[above] != above).any():
+            above, depth = above[above], depth + 1
+        return depth + 1
+
     @property
     def positions(self) -> int:
         """How many positions all lanes have together."""

@@ -62,7 +62,11 @@ def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None) -> 
         return Ran(going.tokens)
     unsound = torch.isnan(going.unsound).int()
     unsound = unsound if model.split is None else model.split.most(unsound)
-    return Ran(going.tokens, in_main_memory(unsound * uploaded(plan.lanes.start > 0, unsound.device)))
+    borrow, trunks = (uploaded(of_lane, unsound.device) for of_lane in (plan.lanes.start > 0, plan.lanes.trunk))
+    unsound = unsound * borrow
+    for _ in range(plan.lanes.depth - 1):
+        unsound = torch.maximum(unsound, unsound[trunks])
+    return Ran(going.tokens, in_main_memory(unsound))
 
 
 def apply_module(module: nn.Module, args: tuple[Any, ...]) -> Any:

@@ -2,51 +2,23 @@
 
 Runs of the same tokens have one trunk, and those to which the same is done are one run. A write cannot change what
 comes before it in the model, nor, in a causal model, tokens before its first position: from there on a run is a branch,
-before that it is its trunk.
+before that it is its trunk. Runs that begin with the same changes have one branch for these, and leave that.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
+from ndif_batch.engine.blocks import Moments
 from ndif_batch.engine.cache import Cache, Past
 from ndif_batch.engine.cohort import Beginning, Cohort, Next
 from ndif_batch.engine.pack import NOWHERE, Lanes, Numbers
-from ndif_batch.engine.routes import Reach, Route
-
-
-@dataclass
-class _Lane:
-    """A lane while it is planned.
-
-    ``exit`` is the order of the last site at which it is needed; ``kept`` the positions needed where a pass is narrow;
-    ``further`` how many steps may come after it.
-    """
-
-    prompt: Beginning
-    start: int = 0
-    birth: int = FROM_THE_BEGINNING
-    trunk: int | None = None
-    exit: int = -1
-    kept: frozenset[int] = frozenset()
-    further: int = 0
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens that are computed."""
-        return (self.prompt.token,) if isinstance(self.prompt, Next) else self.prompt
-
-    def need(self, until: int, positions: frozenset[int] = frozenset(), further: int = 0) -> None:
-        """Somebody needs the lane up to the site at ``until``, and of it ``positions`` in the end."""
-        self.exit = max(self.exit, until)
-        self.further = max(self.further, further)
-        if not positions <= self.kept:
-            self.kept |= positions
+from ndif_batch.engine.routes import Route
+from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
 
 
 @dataclass(frozen=True)
@@ -67,31 +39,6 @@ class PassPlan:
     due: dict[int, list[Cohort]]
     differentiated: bool = False
     pasts: tuple[Past | None, ...] = ()
-
-
-@dataclass(slots=True)
-class _Changed:
-    """A run that is changed, or differentiated: where it leaves its trunk, how far it goes, what it needs in the end.
-
-    ``owners`` are the tasks that have it: the lanes of a cohort, and the place there at which the lane is noted.
-    """
-
-    birth: int
-    start: int
-    exit: int = -1
-    kept: frozenset[int] = frozenset()
-    lent: frozenset[int] = frozenset()
-    further: int = 0
-    owners: list[tuple[Numbers, int]] = field(default_factory=list)
-
-    def join(self, lanes: Numbers, place: int, route: Route, reach: Reach) -> None:
-        """A further task has this run, and needs it as far as its route goes."""
-        self.owners.append((lanes, place))
-        self.exit = max(self.exit, route.visit.depth)
-        self.further = max(self.further, route.further)
-        if not reach.kept <= self.kept:
-            self.kept |= reach.kept
-            self.lent |= reach.lent
 
 
 def plan_pass(
@@ -141,7 +88,7 @@ def plan_pass(
     )
 
 
-def _kept_past(lane: _Lane, cache: Cache) -> Past | None:
+def _kept_past(lane: Lane, cache: Cache) -> Past | None:
     """What a lane will have seen, if it follows a step or a step follows."""
     if isinstance(lane.prompt, Next):
         before = lane.prompt.past
@@ -155,10 +102,10 @@ def _kept_past(lane: _Lane, cache: Cache) -> Past | None:
     return Past(region, region.used)
 
 
-def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[_Lane]:
-    lanes: list[_Lane] = []
+def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[Lane]:
+    lanes: list[Lane] = []
     trunks: dict[Beginning, int] = {}
-    changed: dict[Beginning, dict[Hashable, _Changed]] = defaultdict(dict)
+    changed: dict[Beginning, dict[Hashable, Changed]] = defaultdict(dict)
     for cohort, route in visits:
         visit = route.visit
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
@@ -168,60 +115,21 @@ def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)
                 if run is None:
-                    run = changed[prompt][same] = _Changed(route.birth, reach.start)
+                    run = changed[prompt][same] = Changed(changes_of(route, reach, member, same))
                 run.join(own, place, route, reach)
                 continue
             if prompt not in trunks:
                 trunks[prompt] = len(lanes)
-                lanes.append(_Lane(prompt))
+                lanes.append(Lane(prompt))
             own[place] = trunks[prompt]
             lanes[trunks[prompt]].need(visit.depth, reach.kept, route.further)
     for prompt, runs in changed.items():
-        _branch(lanes, trunks.get(prompt), prompt, list(runs.values()), moments)
+        branch(lanes, trunks.get(prompt), prompt, list(runs.values()), moments)
+    lend(lanes, moments)
     return lanes
 
 
-def _branch(
-    lanes: list[_Lane], trunk: int | None, prompt: Beginning, runs: Sequence[_Changed], moments: Moments
-) -> None:
-    """Gives the changed runs of a prompt their lanes: branches of its trunk if that is less to compute."""
-    branches = [run for run in runs if run.birth != FROM_THE_BEGINNING]
-    length = 1 if isinstance(prompt, Next) else len(prompt)
-    if branches and _gain(branches, length, None if trunk is None else lanes[trunk], moments) > 0:
-        if trunk is None:
-            trunk = len(lanes)
-            lanes.append(_Lane(prompt))
-    else:
-        branches = []
-    apart = {id(run) for run in branches}
-    for run in runs:
-        for own, place in run.owners:
-            own[place] = len(lanes)
-        if id(run) not in apart or trunk is None:
-            lanes.append(_Lane(prompt, exit=run.exit, kept=run.kept, further=run.further))
-            continue
-        lanes.append(_Lane(prompt, run.start, run.birth, trunk, run.exit, run.kept - run.lent, run.further))
-        lanes[trunk].need(moments.births[run.birth])
-        if run.start:
-            lanes[trunk].need(run.exit, run.lent)
-
-
-def _gain(branches: Sequence[_Changed], length: int, trunk: _Lane | None, moments: Moments) -> int:
-    """What branches save, less what their trunk costs, in tokens that go through a block."""
-
-    def blocks(order: int) -> int:
-        return moments.birth(order) + 1
-
-    saved = deep = 0
-    for run in branches:
-        through = blocks(run.exit)
-        saved += length * through - (length - run.start) * (through - run.birth)
-        deep = max(deep, through if run.start else run.birth)
-    there = 0 if trunk is None else blocks(trunk.exit)
-    return saved - length * max(deep - there, 0)
-
-
-def _kept(lanes: Sequence[_Lane], made: Lanes, moments: Moments) -> Iterator[int]:
+def _kept(lanes: Sequence[Lane], made: Lanes, moments: Moments) -> Iterator[int]:
     if moments.narrow is None:
         return
     for lane, first in zip(lanes, made.first.tolist(), strict=True):

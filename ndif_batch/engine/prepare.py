@@ -14,28 +14,18 @@ from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
 from ndif_batch.engine.memory import Live, live_bytes
 from ndif_batch.engine.program import Program, touched
-from ndif_batch.engine.routes import Route, routes
+from ndif_batch.engine.routes import Reaches, Route, routes
 from ndif_batch.engine.skeletons import Skeleton, Skeletons
 from ndif_batch.engine.tasks import Member
 from ndif_batch.errors import GraphError, NdifBatchError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound
 from ndif_batch.graph.infer import infer
-from ndif_batch.graph.nodes import Graph, ParamType, Run, Value
+from ndif_batch.graph.nodes import Graph, Run, Value
 from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.probe import dtype_name
 from ndif_batch.models.tokenizer import resolve, token_ids
 from ndif_batch.sweep.task import Task
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A graph as a form with what fills that; ``texts`` are the parameters that may be bound to text that stands for
-    tokens. It holds the submitted graph, so that no other can come to have its identity.
-    """
-
-    filled: Filled
-    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +47,19 @@ class Preparation:
         self._solo = solo
         self._forms = Forms(model.sites)
         self._skeletons = Skeletons(model.sites)
-        self._graphs: dict[int, _Known] = {}
+        self._graphs: dict[int, Filled] = {}
         self._programs: dict[Hashable, _Made] = {}
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
         self._lives: dict[Hashable, Live] = {}
+        self._reaches: Reaches = {}
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
         """Task ``index`` of those given; an ``NdifBatchError`` says what is wrong with it."""
-        known = self._known(task.graph)
-        filled, bindings = known.filled, task.bindings
+        filled, bindings = self._filled(task.graph), task.bindings
         if bindings.keys() != task.graph.params.keys():
             require_bound(task.graph, bindings)
-        if any(isinstance(bindings[name], str) for name in known.texts):
+        if str in map(type, bindings.values()):
             bindings = resolve(task.graph.params, bindings, self._model.tokenizer)
         prompts = tuple([self._prompt(run, bindings) for run in task.graph.runs])
         values = {**filled.constants, **{own: bindings[name] for name, own in filled.params}}
@@ -85,11 +75,12 @@ class Preparation:
             self._prompts[run.name, prompt] = found
         return found
 
-    def _known(self, graph: Graph) -> _Known:
-        if id(graph) not in self._graphs:
-            texts = [name for name, kind in graph.params.items() if kind in (ParamType.PROMPT, ParamType.INT)]
-            self._graphs[id(graph)] = _Known(self._forms.of(graph), tuple(texts))
-        return self._graphs[id(graph)]
+    def _filled(self, graph: Graph) -> Filled:
+        """The form of a graph; it holds the graph, so that no other can come to have its identity."""
+        found = self._graphs.get(id(graph))
+        if found is None:
+            found = self._graphs[id(graph)] = self._forms.of(graph)
+        return found
 
     def _made(
         self,
@@ -110,7 +101,7 @@ class Preparation:
     def _compiled(self, filled: Filled, sites: tuple[str, ...], values: Mapping[str, Value]) -> _Made:
         layout, form = self._model.layout, filled.form
         skeleton = self._skeletons.of(form, sites, together=layout.packed)
-        program, histories = skeleton.at(sites, values, self._model.sites)
+        program, told = skeleton.at(sites, values, self._model.sites)
         generates = any(node.op == "steps" for node in form.graph.nodes)
         if generates:
             self._check_generation()
@@ -119,8 +110,8 @@ class Preparation:
             alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
         if alone and layout.packed:
             skeleton = self._skeletons.of(form, sites, together=False)
-            program, histories = skeleton.at(sites, values, self._model.sites)
-        self.routes[id(program)] = routes(program, self._model.sites, layout.moments, histories)
+            program, told = skeleton.at(sites, values, self._model.sites)
+        self.routes[id(program)] = routes(program, self._model.sites, layout.moments, told, self._reaches)
         return _Made(program, skeleton, alone, tuple([values[name] for name in form.sizing]))
 
     def _check_generation(self) -> None:

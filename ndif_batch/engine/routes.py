@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
-from ndif_batch.engine.histories import History, history
+from ndif_batch.engine.histories import History, Stories, stories
 from ndif_batch.engine.indices import plain_parts, positions
 from ndif_batch.engine.program import Program, Visit
 from ndif_batch.engine.schedule import CHOOSE, order_of
@@ -18,34 +18,58 @@ from ndif_batch.graph.sites import SiteMap, SiteTensor
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a task's run has of its own: the positions from ``start`` on.
+    """What a task's run has of its own: the positions from ``starts[n]`` on by its change number ``n``.
 
-    ``kept`` are the positions that are needed in the end, ``lent`` those of them that are before ``start``.
+    ``kept`` are the positions that are needed in the end.
     """
 
-    start: int
+    starts: tuple[int, ...]
     kept: frozenset[int]
-    lent: frozenset[int]
+
+    @property
+    def start(self) -> int:
+        """The first position that is its own."""
+        return min(self.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is written to a run between two births: at the first of them, at the latest, it has to be apart.
+
+    ``starts`` are the parts of indices that say where, ``None`` if that is not plain to see. ``history`` is what was
+    done to the run up to the end of it, if other tasks may do the same.
+    """
+
+    birth: int
+    starts: tuple[Arg, ...]
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A visit on one model: at which birth its run has to be apart, and the parts of indices that say where.
+    """A visit on one model: the changes of its run in the order of a pass; none if nothing is written to it.
 
-    ``starts`` are those of its writes, ``ends`` those of what touches it where a pass is narrow; a part is ``None`` if
-    it is not plain to see. ``numbers`` are the parameters in them. ``history`` is what the writes do, if other tasks
-    may do the same. ``further`` is how many steps may come after the one of the visit.
+    ``ends`` are the parts of indices, as in :class:`Change`, of what touches it where a pass is narrow. ``numbers`` are
+    the parameters in all of them. ``further`` is how many steps may come after the one of the visit.
     """
 
     visit: Visit
-    birth: int
-    starts: tuple[Arg, ...]
+    changes: tuple[Change, ...]
     ends: tuple[Arg, ...]
     causal: bool
     numbers: tuple[str, ...]
-    history: History | None
     further: int = 0
     _known: dict[tuple[Any, ...], Reach] = field(default_factory=dict, compare=False)
+
+    @property
+    def birth(self) -> int:
+        """At which birth the run has to be apart."""
+        return self.changes[0].birth if self.changes else FROM_THE_BEGINNING
+
+    @property
+    def history(self) -> History | None:
+        """What is done to the run in the end."""
+        return self.changes[-1].history if self.changes else None
 
     def reach(self, member: Member) -> Reach:
         """Of a task; the same for all whose prompts are equally long and whose indices are equal."""
@@ -54,36 +78,57 @@ class Route:
         key = (length, *bound, *map(type, bound))
         found = self._known.get(key)
         if found is None:
-            start = self._start(member, length)
+            starts = tuple([self._start(change, member, length) for change in self.changes])
             kept = frozenset(position for part in self.ends for position in reached(part, member, length))
-            lent = frozenset(position for position in kept if position < start)
-            found = self._known[key] = Reach(start, kept, lent)
+            found = self._known[key] = Reach(starts or (0,), kept)
         return found
 
-    def _start(self, member: Member, length: int) -> int:
-        if self.birth == FROM_THE_BEGINNING or not self.causal:
+    def _start(self, change: Change, member: Member, length: int) -> int:
+        if change.birth == FROM_THE_BEGINNING or not self.causal:
             return 0
-        return min(min(reached(part, member, length), default=length - 1) for part in self.starts)
+        return min(min(reached(part, member, length), default=length - 1) for part in change.starts)
+
+
+Reaches: TypeAlias = dict[tuple[Any, ...], dict[tuple[Any, ...], Reach]]
+"""What is known already, of routes that touch their runs at the same parts."""
 
 
 def routes(
-    program: Program, sites: SiteMap, moments: Moments, histories: Sequence[History | None] | None = None
+    program: Program,
+    sites: SiteMap,
+    moments: Moments,
+    told: Sequence[Stories] | None = None,
+    reaches: Reaches | None = None,
 ) -> tuple[Route, ...]:
-    """The visits of a program as this model sees them; ``histories`` are those of its runs, if they are known."""
-    if histories is None:
-        histories = [history(program, visit, sites) for visit in program.visits]
+    """The visits of a program as this model sees them; ``told`` are the stories of its runs, if they are known."""
+    told = [stories(program, visit, sites) for visit in program.visits] if told is None else told
+    reaches = {} if reaches is None else reaches
 
-    def route(visit: Visit, story: History | None) -> Route:
-        nodes = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes, *visit.reads)]
-        changes = nodes[: len(visit.targets) + len(visit.writes)]
+    def route(visit: Visit, story: Stories) -> Route:
+        changing = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
+        nodes = [*changing, *[program.graph.nodes[i] for i in visit.reads]]
         late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
-        birth = min((moments.birth(order_of(node, sites)) for node in changes), default=FROM_THE_BEGINNING)
-        starts = tuple(_part(node, sites, program) for node in changes)
-        ends = tuple(_part(node, sites, program) for node in late)
-        named = dict.fromkeys(leaf.param for leaf in leaves((*starts, *ends)) if isinstance(leaf, ParamRef))
-        return Route(visit, birth, starts, ends, moments.causal, tuple(named), story, further(program, visit))
+        changes = tuple(_changes(program, changing, sites, moments, story))
+        ends = tuple([_part(node, sites, program) for node in late])
+        parts = (*ends, *[part for change in changes for part in change.starts])
+        named = dict.fromkeys([leaf.param for leaf in leaves(parts) if isinstance(leaf, ParamRef)])
+        touched = tuple([(change.birth == FROM_THE_BEGINNING, change.starts) for change in changes])
+        known = reaches.setdefault((moments.causal, touched, ends), {})
+        return Route(visit, changes, ends, moments.causal, tuple(named), further(program, visit), known)
 
-    return tuple(map(route, program.visits, histories))
+    return tuple(map(route, program.visits, told))
+
+
+def _changes(
+    program: Program, writes: Sequence[Node], sites: SiteMap, moments: Moments, told: Stories
+) -> Iterator[Change]:
+    orders = [order_of(node, sites) for node in writes]
+    births = [moments.birth(order) for order in orders]
+    story = dict(zip(sorted(set(orders)), told, strict=bool(told)))
+    for birth in sorted(set(births)):
+        starts = tuple([_part(node, sites, program) for node, own in zip(writes, births, strict=True) if own == birth])
+        last = max(order for order, own in zip(orders, births, strict=True) if own == birth)
+        yield Change(birth, starts, story.get(last))
 
 
 def further(program: Program, visit: Visit) -> int:

@@ -35,12 +35,12 @@ def landed(values: Sequence[Any]) -> list[Any]:
     waiting: dict[tuple[torch.device, torch.dtype], dict[int, torch.Tensor]] = {}
     for one in leaves(tuple(values)):
         for tensor in [one.stacked] if isinstance(one, Each) else one.values if isinstance(one, Rows) else [one]:
-            if tensor.is_cuda:
+            if isinstance(tensor, torch.Tensor) and tensor.is_cuda:
                 waiting.setdefault((tensor.device, tensor.dtype), {})[id(tensor)] = tensor
     there: dict[int, torch.Tensor] = {}
     for group in waiting.values():
         together = in_main_memory(torch.cat([tensor.reshape(-1) for tensor in group.values()]))
-        parts = together.split([tensor.numel() for tensor in group.values()])
+        parts = torch.split(together, [tensor.numel() for tensor in group.values()])
         there |= {key: part.view(tensor.shape) for (key, tensor), part in zip(group.items(), parts, strict=True)}
 
     def leaf(one: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ndif_batch.engine.forms import Form
-from ndif_batch.engine.histories import History, history
+from ndif_batch.engine.histories import Stories, stories
 from ndif_batch.engine.program import Entry, Program, at_sites, compile_task
 from ndif_batch.engine.schedule import AFTER, BEFORE, END
 from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, leaves, map_node
@@ -22,7 +22,7 @@ class Skeleton:
     graph: Graph
     program: Program
     sites: tuple[str, ...]
-    histories: tuple[History | None, ...]
+    stories: tuple[Stories, ...]
 
     @cached_property
     def _open(self) -> frozenset[int]:
@@ -33,8 +33,8 @@ class Skeleton:
 
     def at(
         self, sites: Sequence[str], values: Mapping[str, Value], known: SiteMap
-    ) -> tuple[Program, Sequence[History | None]]:
-        """The program at other sites, with the ``values`` of settled parameters, and its visits' histories."""
+    ) -> tuple[Program, Sequence[Stories]]:
+        """The program at other sites, with the ``values`` of settled parameters, and its visits' stories."""
         names = dict(zip(self.sites, sites, strict=True))
         orders = {known.sites[old].order: known.sites[new].order for old, new in names.items() if old in known.sites}
         orders |= {outside: outside for outside in (BEFORE[1], END, AFTER)}
@@ -50,15 +50,14 @@ class Skeleton:
                 return node
             return Node(node.op, node.args, node.kwargs, node.run, names[node.site], node.index, node.name)
 
-        graph, entries, visits = self.program.graph, self.program.entries, self.program.visits
-        program = Program(
-            Graph(graph.params, graph.runs, tuple([placed(i, node) for i, node in enumerate(graph.nodes)])),
-            self.program.origin,
-            tuple([Entry(entry.stage, orders[entry.order], entry.node) for entry in entries]),
-            tuple([replace(visit, depth=orders[visit.depth]) for visit in visits]),
-            self.program.uses,
+        program, graph = self.program, self.program.graph
+        placed_at = replace(
+            program,
+            graph=replace(graph, nodes=tuple([placed(i, node) for i, node in enumerate(graph.nodes)])),
+            entries=tuple([Entry(entry.stage, orders[entry.order], entry.node) for entry in program.entries]),
+            visits=tuple([replace(visit, depth=orders[visit.depth]) for visit in program.visits]),
         )
-        return program, [story and story.at(names) for story in self.histories]
+        return placed_at, [tuple([story.at(names) for story in told]) for told in self.stories]
 
 
 class Skeletons:
@@ -76,8 +75,8 @@ class Skeletons:
         if found is None:
             graph = at_sites(form.graph, {f"s{number}": site for number, site in enumerate(sites)})
             program = compile_task(graph, form.origin, self._sites, together=together)
-            histories = tuple([history(program, visit, self._sites) for visit in program.visits])
-            found = self._known[key] = Skeleton(form, graph, program, sites, histories)
+            told = tuple([stories(program, visit, self._sites) for visit in program.visits])
+            found = self._known[key] = Skeleton(form, graph, program, sites, told)
         return found
 
     def _pattern(self, sites: tuple[str, ...]) -> tuple[Hashable, ...]:
