@@ -25,22 +25,28 @@ SLURM = $(shell PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld slurmd munge
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
+# A module's tests stay in one process; a third process keeps the cores busy while another waits for Slurm.
+SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
+
 # A folder with nnsight for that Python; what is not there is not measured.
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo model postgres slurm test lint types bench gpu docs examples clean
+.PHONY: help setup demo demo-cluster model postgres slurm test lint types bench gpu docs examples clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.installed ## create .venv and install the package with its development tools
 
 demo: setup ## run a real patching sweep, from the command line to the heat map
 	@$(BIN)/ndif-batch demo
 
+demo-cluster: setup model postgres slurm ## bring up a Slurm, PostgreSQL, the server and the jobs of five users, until Ctrl-C
+	@exec $(BIN)/python slurm/democluster
+
 test: setup model postgres slurm ## run the whole test suite
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 lint: setup ## check style, formatting and the import contracts
 	$(BIN)/ruff check

@@ -110,7 +110,8 @@ class _Making:
         return self.rng.choice(list(self.steps))
 
     def one_step(self, run: int) -> int | None:
-        return self.rng.choice([None, *range(self.steps[run])])
+        steps: list[int | None] = [None, *range(self.steps[run])]
+        return self.rng.choice(steps)
 
     def some_step(self, run: int) -> Step | None:
         start = self.rng.randrange(self.steps[run])

@@ -175,8 +175,8 @@ def random_task(seed: int, sites: SiteMap, *, gradients: bool = False) -> Task:
             found = [i for i, node in enumerate(drawing.nodes) if node.op == "grad"]
             if not found:
                 continue
-            items = [i for i, node in enumerate(drawing.nodes) if node.args[:1] == (NodeRef(found[-1]),)]
-            drawing.add(Node("save", (NodeRef(items[0] if items else found[-1]),), name="gradient"))
+            of_last = (i for i, n in enumerate(drawing.nodes) if n.op == "getitem" and n.args[0] == NodeRef(found[-1]))
+            drawing.add(Node("save", (NodeRef(next(of_last, found[-1])),), name="gradient"))
         for number, (node, *_) in enumerate(rng.sample(drawing.values, min(3, len(drawing.values)))):
             drawing.add(Node("save", (NodeRef(node),), name=f"save{number}"))
         graph = drawing.graph

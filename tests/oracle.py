@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from ndif_batch.engine.kernels import KERNELS
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.graph.steps import Choice, choice_of, generations, steps_of
 from ndif_batch.models.tokenizer import concrete
@@ -70,9 +70,8 @@ class Oracle:
         for node in self.graph.nodes:
             if node.op == "save":
                 value = self.evaluate(node.args[0])
-                saved[str(node.name)] = (
-                    value.detach().clone() if isinstance(value, torch.Tensor) else torch.tensor(value)
-                )
+                tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+                saved[str(node.name)] = tensor.detach().clone()
         return saved
 
     def forward(self, run: int) -> None:
@@ -172,7 +171,7 @@ class Oracle:
                     continue
                 finally:
                     self.writing = None
-        return value
+        return copied(value) if self.differentiates else value  # some models change what a module gave
 
     def steps(self, node: Node) -> range:
         own = self.generations.get(-1 if node.run is None else node.run)
@@ -239,8 +238,7 @@ class Oracle:
         if node.op == "weight":
             return self.model.get_parameter(str(node.site)).detach()
         if node.op == "grad":
-            read, backward = (arg.node for arg in node.args)
-            return self.gradient(read, backward)
+            return self.gradient(*inputs(node))
         args = [self.evaluate(arg) for arg in node.args]
         if node.op == "call":
             self.applying = True

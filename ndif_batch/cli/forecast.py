@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 BatchTokens: TypeAlias = Annotated[
     int | None, typer.Option("--batch-tokens", min=1, help="The most tokens of a pass; 2048 is what a CPU takes.")
 ]
-HEADS = {"token_blocks": "token blocks", "positions": "head positions", "nodes": "nodes run"}
+HEADS = {
+    "token_blocks": "token blocks",
+    "positions": "head positions",
+    "nodes": "nodes run",
+    "backwards": "ways back",
+    "blocks_back": "blocks back",
+}
 
 
 def passes_record(forecast: PassForecast, weights: int, tokens_per_second: float | None) -> dict[str, Any]:
@@ -57,8 +63,9 @@ def in_words(record: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def write_efforts(forecast: PassForecast) -> None:
-    """A line for each of the engine's means, added to those above it."""
-    columns = ("passes", "tokens", "layers", "token_blocks", "positions", "bytes", "nodes")
+    """A line for each of the engine's means, added to those above it; gradients only where there are any."""
+    back = ("backwards", "blocks_back") if any(effort.backwards for effort in forecast.efforts.values()) else ()
+    columns = ("passes", "tokens", "layers", "token_blocks", "positions", *back, "bytes", "nodes")
     rows = [
         [step, *(_shown(name, getattr(effort, name)) for name in columns)] for step, effort in forecast.efforts.items()
     ]

@@ -43,7 +43,8 @@ def show(
 
     With --plan, print what running it computes: of one task, or of all that --grid and --zip make of it. Each line adds
     one of the engine's means to those above it; the last is what is done. A token block is one token in one block of
-    the model; bytes are those that blocks and head make on the way.
+    the model; bytes are those that blocks and head make on the way. With gradients: how often they go back through a
+    pass, and through how many token blocks.
     """
     if plan:
         form = Format.JSON if as_json else output

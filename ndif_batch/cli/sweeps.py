@@ -52,8 +52,9 @@ def plan(
     Passes, tokens, GPU-seconds and the last table are of what runs, without what is re-used. GPU-seconds follow from
     the tokens, at the speed of the model's workers of the last seven days. Each line of the last table adds one of the
     engine's means to those above it; the last line is what is done. A token block is one token in one block of the
-    model; bytes are those that blocks and head make on the way. The layout is what the model's class promises: the one
-    that a worker measures may differ.
+    model; bytes are those that blocks and head make on the way. With gradients: how often they go back through a pass,
+    and through how many token blocks. The layout is what the model's class promises: the one that a worker measures may
+    differ.
     """
     from ndif_batch.client import Client
     from ndif_batch.client.forecast import forecast, weights_bytes

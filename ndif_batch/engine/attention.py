@@ -167,13 +167,14 @@ def packed_attention(
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
     pack, watch, cache = current[0](), current[1], current[2]
     if watch is not None and pack.borrows:
-        watch(pack, value)
+        watch(pack, value.detach())
     held = None
     if cache is not None and pack.is_kept:
         cache.keep(module, pack, key, value)
         held = cache.of(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if softcap is None and s_aux is None and varlen.is_faster(pack, query, key, value):
+    differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+    if softcap is None and s_aux is None and not differentiated and varlen.is_faster(pack, query, key, value):
         window = attention_mask.window(max(group.length for group in pack.groups))
         if window is not None:
             return varlen.attend(pack, query, key, value, held, scale, window), None

@@ -17,14 +17,44 @@ RESIDENT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """What gradients of tasks need: ``tokens`` in blocks, all those through which they go and the most in one;
+    ``positions`` in the head; bytes of what is ``noted`` at sites."""
+
+    token_blocks: int = 0
+    tokens: int = 0
+    positions: int = 0
+    noted: int = 0
+
+    def __add__(self, other: WayBack) -> WayBack:
+        return WayBack(
+            self.token_blocks + other.token_blocks,
+            self.tokens + other.tokens,
+            self.positions + other.positions,
+            self.noted + other.noted,
+        )
+
+    def bytes(self, footprint: Footprint, *, checkpointed: bool) -> float:
+        """What is kept for them while they go back, and what the block or the head takes at which they are.
+
+        ``checkpointed`` says that of blocks only what goes in is kept, but for the one at which they are.
+        """
+        kept = footprint.kept * self.token_blocks
+        if checkpointed:
+            kept = footprint.entering * self.token_blocks + footprint.kept * self.tokens
+        return kept + self.noted + max(footprint.token * self.tokens, footprint.position * self.positions)
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """What a task brings to a pass: ``tokens`` of its own, runs that it ``shares`` with others, each with its
-    tokens, ``positions`` in the head, and what the values of its nodes take."""
+    tokens, ``positions`` in the head, what the values of its nodes take, and its gradients."""
 
     tokens: int
     shares: frozenset[tuple[Hashable, int]]
     positions: int
     live: Live
+    back: WayBack = WayBack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +77,7 @@ class Batch:
     _most: int = 0
     _between: int = 0
     _saved: int = 0
+    _back: WayBack = WayBack()
     _within: dict[int, int] = field(default_factory=dict)
     _shared: set[tuple[Hashable, int]] = field(default_factory=set)
 
@@ -57,6 +88,7 @@ class Batch:
         self._positions += task.need.positions
         self._between += task.need.live.between
         self._saved += task.need.live.saved
+        self._back += task.need.back
         self._within[id(task.program)] = self._within_of(task)
         self._most = max(self._most, self._within[id(task.program)])
         self.tasks.append(task)
@@ -70,11 +102,18 @@ class Batch:
         tokens = self.tokens + self._more(task.need)
         positions = self._positions + task.need.positions
         own = self._between + task.need.live.between, max(self._most, self._within_of(task))
-        return tokens <= max_tokens and _bytes(footprint, tokens, positions, *own) <= max_bytes
+        back = (self._back + task.need.back).bytes(footprint, checkpointed=False)
+        return tokens <= max_tokens and _bytes(footprint, tokens, positions, *own) + back <= max_bytes
 
-    def bytes(self, footprint: Footprint) -> int:
+    @property
+    def differentiated(self) -> bool:
+        """Whether one of the tasks has gradients."""
+        return self._back != WayBack()
+
+    def bytes(self, footprint: Footprint, *, checkpointed: bool = False) -> int:
         """What a pass with these tasks is estimated to take beside the weights."""
-        return _bytes(footprint, self.tokens, self._positions, self._between, self._most)
+        there = _bytes(footprint, self.tokens, self._positions, self._between, self._most)
+        return there + int(self._back.bytes(footprint, checkpointed=checkpointed))
 
     def _within_of(self, task: Prepared) -> int:
         """What one moment takes for the tasks of a program together with a further one: programs take turns."""

@@ -34,6 +34,10 @@ class Moments:
         """At which birth a run has to be apart that is changed at a site; before the first: from the beginning."""
         return bisect_right(self.births, order) - 1
 
+    def through(self, order: int) -> int:
+        """Through how many blocks a run goes up to a site; a model without blocks counts as one."""
+        return min(bisect_right(self.births, order), len(self.births) - 1) if self.births else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -153,9 +153,10 @@ class Engine:
         free = free_for_passes(self.model)
         started: list[_Started] = []
         for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
-            needed = batch.bytes(self.model.footprint)
+            checkpointed = batch.differentiated and batch.bytes(self.model.footprint) > free
+            needed = batch.bytes(self.model.footprint, checkpointed=checkpointed)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
-            started += self._start(batch, preparation.routes, around, orders)
+            started += self._start(batch, preparation.routes, around, orders, checkpointed=checkpointed)
             while len(started) > self.in_flight:
                 yield from settled(self._outcomes([started.pop(0)]))
         yield from settled(self._outcomes(started))
@@ -167,7 +168,10 @@ class Engine:
         """The tasks that can run; what became of the others is put into ``refused``."""
         for index, task in enumerate(tasks):
             try:
-                yield preparation.task(index, task)
+                prepared = preparation.task(index, task)
+                if prepared.program.differentiated and self.model.split is not None:
+                    raise NdifBatchError("a model whose weights are split over processes computes no gradients")
+                yield prepared
             except NdifBatchError as error:
                 refused.append(Outcome(index, {}, TaskError(str(error), node=getattr(error, "node", None))))
 
@@ -181,7 +185,7 @@ class Engine:
     ) -> None:
         """Carries out a batch beside the rank that has it; what comes of it is that one's to tell."""
         with suppress(Exception):
-            self._executed(tasks, routes, self._surroundings(refuse_nan, constants))
+            self._executed(tasks, routes, self._surroundings(refuse_nan, constants), checkpointed=False)
             return
         self._free_memory()
 
@@ -206,22 +210,29 @@ class Engine:
         module, split = self.model.submodule(path), self.model.split
         return apply_module(module, args) if split is None else split.applied(path, module, args, apply_module)
 
-    def _start(self, batch: Batch, routes: Routes, around: Surroundings, orders: Orders | None) -> Iterator[_Started]:
+    def _start(
+        self, batch: Batch, routes: Routes, around: Surroundings, orders: Orders | None, *, checkpointed: bool
+    ) -> Iterator[_Started]:
         """Runs a batch; a GPU is still at work when it is given back, so that the next can be made ready.
 
-        A batch whose pass breaks as a whole is halved until the task that breaks it is found.
+        A batch whose pass breaks as a whole is halved until the task that breaks it is found. One with gradients that
+        has no memory left is tried once more ``checkpointed``.
         """
         tasks = batch.tasks
         try:
             if orders is not None:
                 orders.give(tasks)
-            started = self._executed(tasks, routes, around)
+            started = self._executed(tasks, routes, around, checkpointed=checkpointed)
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
+            saving = isinstance(error, torch.OutOfMemoryError) and batch.differentiated and not checkpointed
         else:
             yield started
             return
         self._free_memory()
+        if len(tasks) == 1 and saving:
+            yield from self._start(batch, routes, around, orders, checkpointed=True)
+            return
         if len(tasks) == 1:
             broken = TaskError(f"the model's pass failed: {failure}")
             yield _Started([], (), broken=Outcome(tasks[0].member.index, {}, broken))
@@ -230,7 +241,7 @@ class Engine:
             smaller = Batch()
             for task in half:
                 smaller.add(task)
-            yield from self._start(smaller, routes, around, orders)
+            yield from self._start(smaller, routes, around, orders, checkpointed=checkpointed)
 
     def _outcomes(self, batches: Sequence[_Started]) -> Iterator[Outcome]:
         for batch in batches:
@@ -248,10 +259,12 @@ class Engine:
             return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
         return str(error).splitlines()[0] if str(error) else type(error).__name__
 
-    def _executed(self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings) -> _Started:
+    def _executed(
+        self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings, *, checkpointed: bool
+    ) -> _Started:
         with torch.cuda.stream(self._stream), self._together():
             stopwatch = Stopwatch(self.model.device)
-            cohorts = self._execute(tasks, routes, around)
+            cohorts = self._execute(tasks, routes, around, checkpointed=checkpointed)
             stopwatch.stop()
             return _Started(cohorts, copies(), stopwatch)
 
@@ -268,7 +281,9 @@ class Engine:
         device = self.model.device
         return torch.cuda.Stream(device) if self.beside and device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def _execute(self, batch: Sequence[Prepared], routes: Routes, around: Surroundings) -> list[Cohort]:
+    def _execute(
+        self, batch: Sequence[Prepared], routes: Routes, around: Surroundings, *, checkpointed: bool
+    ) -> list[Cohort]:
         cohorts = [
             Cohort(members[0].program, [task.member for task in members], around) for members in by_program(batch)
         ]
@@ -280,7 +295,7 @@ class Engine:
                 for beside in list(side_by_side(cohorts, stage, packed=self.model.layout.packed)):
                     plan = plan_pass(beside, routes, stage, self.model.layout.moments, cache)
                     if plan is not None:
-                        ran = run_pass(self.model, plan, cache)
+                        ran = run_pass(self.model, plan, cache, checkpointed=checkpointed and plan.differentiated)
                         if plan.differentiated:
                             differentiate(beside, stage)
                         self.counters.passes += 1
@@ -333,7 +348,7 @@ def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iter
 
     A pass with gradients holds on to what each of its tokens makes on the way, so that others have passes of their own.
     """
-    kinds = [[c for c in cohorts if (stage < c.program.differentiated) is wanted] for wanted in (False, True)]
+    kinds = [[c for c in cohorts if (stage in c.program.differentiated) is wanted] for wanted in (False, True)]
     for own in kinds:
         if own:
             yield from _side_by_side(own, stage, packed=packed)

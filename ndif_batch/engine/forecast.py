@@ -20,6 +20,8 @@ from ndif_batch.engine.plan import PassPlan, plan_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.program import Program, at_sites, compile_task, rewritten
 from ndif_batch.engine.routes import Route, routes
+from ndif_batch.engine.schedule import TARGET
+from ndif_batch.engine.targets import BACKWARD
 from ndif_batch.engine.tasks import Surroundings
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.sweep.task import Task
@@ -41,8 +43,9 @@ class Effort:
 
     ``tokens`` go in, or begin on the way as branches; ``layers`` are the blocks that passes go into, each once a
     pass; ``token_blocks`` tokens times the blocks that each goes through; ``positions`` those for which the head is
-    computed. A model without blocks counts as one. ``bytes`` are of what blocks and head make on the way, added up;
-    ``nodes`` how often one of a graph's nodes is carried out.
+    computed. A model without blocks counts as one. ``backwards`` are the ways back that passes with gradients go, and
+    ``blocks_back`` the tokens times the blocks that these go through. ``bytes`` are of what blocks and head make on the
+    way, added up; ``nodes`` how often one of a graph's nodes is carried out.
     """
 
     passes: float = 0
@@ -52,6 +55,8 @@ class Effort:
     positions: float = 0
     bytes: float = 0
     nodes: float = 0
+    backwards: float = 0
+    blocks_back: float = 0
 
     def __add__(self, other: Effort) -> Effort:
         return Effort(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Effort)))
@@ -85,10 +90,15 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class PlannedPass:
-    """A pass as it will be, and as it would be if nothing but whole equal runs were shared."""
+    """A pass as it will be, and as it would be if nothing but whole equal runs were shared.
+
+    ``backwards`` times gradients go back through it, as far as the site at ``first``.
+    """
 
     plan: PassPlan
     shared: PassPlan
+    backwards: int = 0
+    first: int = ENDLESS
 
 
 class Forecaster:
@@ -99,7 +109,8 @@ class Forecaster:
         self._batch_tokens = batch_tokens
         self._moments = model.layout.moments
         paths = find_blocks(model.sites)
-        self._begins = np.array(births_of(paths, model.sites)[:-1] if paths else (-1,), np.int64)
+        births = births_of(paths, model.sites) if paths else (-1, ENDLESS)
+        self._begins, self._ends = np.array(births[:-1], np.int64), np.array(births[1:], np.int64)
         self._preparation = Preparation(model, solo=False, constants={})
         self._plain: dict[int, Sequence[Route]] = {}
         self._written: dict[int, tuple[Program, ...]] = {}
@@ -163,7 +174,7 @@ class Forecaster:
                 shared = plan_pass(beside, self._plain, stage, Moments())
                 plan = plan_pass(beside, self._preparation.routes, stage, self._moments)
                 if plan is not None and shared is not None:
-                    yield PlannedPass(plan, shared)
+                    yield PlannedPass(plan, shared, *_way_back([cohort.program for cohort in beside], stage))
 
     def _alone(self, tasks: Sequence[Prepared], rewriting: int) -> Effort:
         """Every run by itself and whole, as often as the program needs it after so many rewritings of its graph."""
@@ -174,8 +185,17 @@ class Forecaster:
             passes, tokens = len(program.visits), sum(lengths[visit.run] for visit in program.visits)
             head = 0 if self._model.sites.head is None else tokens
             effort = Effort(passes, tokens, passes * self.blocks, tokens * self.blocks, head, 0, len(program.entries))
-            total += self._with_bytes(effort) * count
+            total += self._with_bytes(replace(effort, **self._back(program, lengths))) * count
         return total
+
+    def _back(self, program: Program, lengths: Sequence[int]) -> dict[str, float]:
+        """Every scalar's gradients by themselves, from its run's depth to its first site."""
+        blocks_back = 0
+        for visit in program.visits:
+            backwards, first = _way_back([program], visit.stage)
+            through = (self._begins < visit.depth) & (self._ends > first)
+            blocks_back += backwards * lengths[visit.run] * int(through.sum())
+        return {"backwards": len(list(program.of(BACKWARD))), "blocks_back": blocks_back}
 
     def _efforts(self, tasks: Sequence[Prepared], part: float) -> dict[str, Effort]:
         """What the passes of a batch compute, of which only a ``part`` is there."""
@@ -183,16 +203,16 @@ class Forecaster:
         efforts = {step: Effort(nodes=alone[COMMON].nodes) for step in STEPS[len(alone) :]}
         for planned in self.passes(tasks):
             for step, effort in self._steps(planned):
-                efforts[step] += replace(effort, passes=part * effort.passes, layers=part * effort.layers)
+                efforts[step] += _parted(effort, part)
         carried_out = sum(len(group[0].program.entries) for group in by_program(tasks))
         return alone | efforts | {VECTORISE: replace(efforts[POSITIONS], nodes=part * carried_out)}
 
     def _steps(self, planned: PlannedPass) -> Iterator[tuple[str, Effort]]:
         plan, shared = planned.plan, planned.shared
-        yield SHARING, self._effort(shared, np.full_like(shared.exit, ENDLESS))
-        yield DEPTH, self._effort(shared, np.full_like(shared.exit, shared.depth))
-        yield LEAVE, self._effort(shared, shared.exit)
-        branches = self._effort(plan, plan.exit)
+        yield SHARING, self._effort(planned, shared, np.full_like(shared.exit, ENDLESS))
+        yield DEPTH, self._effort(planned, shared, np.full_like(shared.exit, shared.depth))
+        yield LEAVE, self._effort(planned, shared, shared.exit)
+        branches = self._effort(planned, plan, plan.exit)
         yield BRANCHES, branches
         kept = plan.kept.size if branches.positions and self._moments.narrow is not None else branches.positions
         yield POSITIONS, self._with_bytes(replace(branches, positions=kept))
@@ -201,7 +221,7 @@ class Forecaster:
         footprint = self._model.footprint
         return replace(effort, bytes=footprint.token * effort.token_blocks + footprint.position * effort.positions)
 
-    def _effort(self, plan: PassPlan, exits: np.ndarray[Any, np.dtype[np.int64]]) -> Effort:
+    def _effort(self, planned: PlannedPass, plan: PassPlan, exits: np.ndarray[Any, np.dtype[np.int64]]) -> Effort:
         """A pass whose lanes leave at ``exits``; it ends when the last has left."""
         own = plan.lanes.length - plan.lanes.start
         deepest = int(exits.max())
@@ -218,9 +238,24 @@ class Forecaster:
                 tokens=int(own.sum()),
                 layers=int((deepest > self._begins).sum()),
                 token_blocks=int(own @ inside.sum(1)),
+                backwards=planned.backwards,
+                blocks_back=planned.backwards * int(own @ (inside & (self._ends > planned.first)).sum(1)),
                 positions=int(own[reaching].sum()),
             )
         )
+
+
+def _parted(effort: Effort, part: float) -> Effort:
+    """What a pass takes that is filled up by others: its own tokens, and a part of what is done once for all."""
+    return replace(effort, passes=part * effort.passes, layers=part * effort.layers, backwards=part * effort.backwards)
+
+
+def _way_back(programs: Sequence[Program], stage: int) -> tuple[int, int]:
+    """How often gradients go back through a pass of some programs, and to which order."""
+    through = [program for program in programs if stage in program.differentiated]
+    backwards = (sum(entry.stage >= stage for entry in program.of(BACKWARD)) for program in through)
+    targets = (entry.order for program in programs for entry in program.of(TARGET) if entry.stage == stage)
+    return max(backwards, default=0), min(targets, default=ENDLESS)
 
 
 def _nothing(*_: Any) -> Any:

@@ -51,7 +51,7 @@ def stories(program: Program, visit: Visit, sites: SiteMap) -> Stories:
     Empty if nobody can have the same: with random numbers in it, or if the pass changes another run of the task, too,
     since equal runs are changed in step. Nor if the pass is for gradients: a task's own are those of a run of its own.
     """
-    if visit.stage < program.differentiated:
+    if visit.stage in program.differentiated:
         return ()
     beside = (other for other in program.visits if other.stage == visit.stage and other.run != visit.run)
     if any(other.writes for other in beside):

@@ -20,11 +20,16 @@ from ndif_batch.models.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that a pass takes beside the weights: in any case, for a token in blocks, for a position in the head."""
+    """Bytes that a pass takes beside the weights: in any case, for a token in blocks, for a position in the head.
+
+    With gradients each block keeps ``kept`` for a token until the way back, of which ``entering`` is what goes in.
+    """
 
     fixed: float = 0
     token: float = 0
     position: float = 0
+    kept: float = 0
+    entering: float = 0
 
 
 class Outline(Protocol):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
+from ndif_batch.engine.blocks import find_blocks
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Footprint, LoadedModel, Outline
 from ndif_batch.engine.pack import Lanes
@@ -28,34 +30,36 @@ USABLE = 0.85
 """Share of the free memory that a pass may be planned for: allocators waste some."""
 WIDE_TENSORS, HIDDEN_TENSORS = 3, 8
 """Where nothing was measured: how many of a block's widest tensors, and of its hidden states, live at once."""
+NOTED = 3
+"""What a site at which gradients are taken is held so often: noted, handed on as a copy, and as the gradient."""
 
 
 def measure_footprint(model: LoadedModel) -> Footprint:
     """What a pass of the model takes beside its weights."""
+    shapes = footprint_by_shapes(model)
+    kept = shapes.kept if model.split is not None else _kept(model)
     if model.device.type != "cuda":
-        return footprint_by_shapes(model)
+        return replace(shapes, kept=kept)
     short, long = (_peak(model, tokens) for tokens in TRIAL_TOKENS)
     token = max(long - short, 0) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0])
-    head = _bytes_a_token(model.sites, f"{model.sites.head}.output")
-    return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head)
+    head = bytes_a_token(model.sites, f"{model.sites.head}.output")
+    return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head, kept, shapes.entering)
 
 
 def most(footprints: Sequence[Footprint]) -> Footprint:
     """What the ranks need that need most."""
-    fixed, token, position = ([getattr(one, name) for one in footprints] for name in ("fixed", "token", "position"))
-    return Footprint(max(fixed), max(token), max(position))
+    return Footprint(*(max(getattr(one, own.name) for one in footprints) for own in fields(Footprint)))
 
 
 def footprint_by_shapes(model: Outline) -> Footprint:
     """The same where nothing can be measured."""
-    paths: Sequence[str] = [block.path for block in model.layout.blocks] or [""]
-    widths = [
-        _bytes_a_token(model.sites, path)
-        for path in model.sites.sites
-        if any(path.startswith(block) for block in paths[:1]) and path != f"{model.sites.head}.output"
-    ]
-    token = WIDE_TENSORS * max(widths, default=0) + HIDDEN_TENSORS * _bytes_a_token(model.sites, f"{paths[0]}.output")
-    return Footprint(0, token, _bytes_a_token(model.sites, f"{model.sites.head}.output"))
+    sites, head = model.sites, f"{model.sites.head}.output"
+    first = next(iter(find_blocks(sites)), "")
+    inside = [path for path in sites.sites if path.startswith(first) and path != head]
+    widest, hidden = max((bytes_a_token(sites, path) for path in inside), default=0), f"{first}.output"
+    kept = sum(bytes_a_token(sites, path) for path in inside if path.endswith(".output"))
+    token = WIDE_TENSORS * widest + HIDDEN_TENSORS * bytes_a_token(sites, hidden)
+    return Footprint(0, token, bytes_a_token(sites, head), kept, bytes_a_token(sites, hidden) if first else kept)
 
 
 def free_here(model: LoadedModel) -> int:
@@ -139,19 +143,49 @@ def peak_of(*devices: torch.device) -> Iterator[list[int]]:
 
 
 def _peak(model: LoadedModel, tokens: int) -> int:
-    """Of a pass through all blocks that ends before the head."""
-    births = model.layout.moments.births
-    ends = [site.order for site in model.sites.sites.values() if site.refused is None]
     length = min(TRIAL_LENGTH, model.sites.max_tokens)
-    lanes = Lanes.of([range(length)] * (1 if model.layout.arrangement is Arrangement.ALONE else tokens // length))
-    count = np.full(len(lanes.prompts), births[-1] if births else max(ends))
-    plan = PassPlan(0, lanes, np.full_like(count, -1), count, np.arange(lanes.positions), int(count[0]), {})
+    rows = 1 if model.layout.arrangement is Arrangement.ALONE else tokens // length
     with peak_of(*model.devices) as found:
-        run_pass(model, plan)
+        run_pass(model, _trial(model, [range(length)] * rows))
     return found[0]
 
 
-def _bytes_a_token(sites: SiteMap, path: str) -> int:
+def _trial(model: LoadedModel, prompts: Sequence[Sequence[int]], *, differentiated: bool = False) -> PassPlan:
+    """A pass through all blocks that ends before the head."""
+    births = model.layout.moments.births
+    ends = [site.order for site in model.sites.sites.values() if site.refused is None]
+    lanes = Lanes.of(prompts)
+    exits = np.full(len(lanes.prompts), births[-1] if births else max(ends))
+    everything = np.arange(lanes.positions)
+    return PassPlan(0, lanes, np.full_like(exits, -1), exits, everything, int(exits[0]), {}, differentiated)
+
+
+def _kept(model: LoadedModel) -> float:
+    """Bytes that autograd keeps of a block for a token, weights aside."""
+    length = min(TRIAL_LENGTH, model.sites.max_tokens)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.module.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def differentiable(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.detach().requires_grad_().clone()
+
+    handle = model.module.get_input_embeddings().register_forward_hook(differentiable)
+    try:
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            run_pass(model, _trial(model, [range(length)], differentiated=True))
+    finally:
+        handle.remove()
+    return sum(kept.values()) / (length * max(len(find_blocks(model.sites)), 1))
+
+
+def bytes_a_token(sites: SiteMap, path: str) -> int:
+    """What a site holds for one token."""
     return _site_bytes(sites.sites[path].value) if path in sites.sites else 0
 
 

@@ -39,11 +39,13 @@ class Lanes:
     region: Numbers
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]]) -> Lanes:
-        """Runs side by side, none of them a branch."""
+    def of(cls, prompts: Sequence[Sequence[int]], start: Numbers | None = None, trunk: Numbers | None = None) -> Lanes:
+        """Runs side by side without a past, none of them a branch unless ``start`` and ``trunk`` say so."""
         whole = tuple(tuple(prompt) for prompt in prompts)
         none = np.zeros(len(whole), np.int64)
-        return cls(whole, none, np.arange(len(whole)), none, np.full(len(whole), NOWHERE))
+        start = none if start is None else start
+        trunk = np.arange(len(whole)) if trunk is None else trunk
+        return cls(whole, start, trunk, none, np.full(len(whole), NOWHERE))
 
     @cached_property
     def length(self) -> Numbers:

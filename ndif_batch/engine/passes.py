@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from ndif_batch.engine.access import SiteAccess
-from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Block, along_tokens
+from ndif_batch.engine.attention import attending
+from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Block, along_tokens, find_blocks
 from ndif_batch.engine.bounds import check_places
 from ndif_batch.engine.cache import Cache
+from ndif_batch.engine.checkpoints import Checkpoints
 from ndif_batch.engine.layout import forward
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
@@ -25,7 +27,7 @@ from ndif_batch.engine.saves import in_main_memory
 from ndif_batch.engine.schedule import END
 from ndif_batch.engine.vectorised import uploaded
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
-from ndif_batch.models.probe import first_argument
+from ndif_batch.models.probe import first_argument, with_first_argument
 
 
 class _PassEnd(Exception):  # noqa: N818  not an error: nobody needs what comes after
@@ -42,11 +44,13 @@ class Ran:
     unsound: torch.Tensor | None = None
 
 
-def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None) -> Ran:
-    """One forward pass; the cohorts have their values and saves afterwards. ``cache`` has the keys and values of runs
-    that generate.
+def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None, *, checkpointed: bool = False) -> Ran:
+    """One forward pass; the cohorts have their values and saves afterwards.
+
+    ``cache`` has the keys and values of runs that generate. ``checkpointed`` is for gradients: blocks keep less, and
+    are computed again on the way back.
     """
-    going = _Pass(model, plan)
+    going = _Pass(model, plan, checkpointed=checkpointed)
     with going.hooks(), torch.set_grad_enabled(plan.differentiated), suppress(_PassEnd):
         region = None if not plan.pasts or plan.pasts[0] is None else plan.pasts[0].region
         output = forward(
@@ -86,7 +90,7 @@ _applying: ContextVar[bool] = ContextVar("applying", default=False)
 class _Pass:
     """The hooks of one pass, and the pack as it is at each moment."""
 
-    def __init__(self, model: LoadedModel, plan: PassPlan) -> None:
+    def __init__(self, model: LoadedModel, plan: PassPlan, *, checkpointed: bool) -> None:
         self._model = model
         self._plan = plan
         self._moments = model.layout.moments
@@ -97,6 +101,7 @@ class _Pass:
         self._arguments: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._aside: Any = None
         self.unsound: torch.Tensor | None = None
+        self._checkpoints = Checkpoints(self._whole_blocks() if checkpointed else (), model.submodule, self._again)
 
     def watch(self, pack: Pack, values: torch.Tensor) -> None:
         """Remembers which branches hold what is not finite: attention multiplies it by 0 where it is not looked at.
@@ -118,10 +123,21 @@ class _Pass:
             handles.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leaving(path)))
         try:
-            yield
+            with self._checkpoints.in_place():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _whole_blocks(self) -> list[str]:
+        """Paths of the blocks in which the pass does not end."""
+        ends = {path: self._sites[f"{path}.output"].order for path in find_blocks(self._model.sites)}
+        return [path for path, order in ends.items() if order <= self._plan.depth]
+
+    def _again(self) -> Callable[[], AbstractContextManager[None]]:
+        """Attention as it is now, for a block that is computed again later."""
+        pack = self.pack
+        return (lambda: attending(lambda: pack)) if self._model.layout.packed else nullcontext
 
     def _paths(self) -> list[str]:
         """Every module at which there is something to do."""
@@ -149,7 +165,7 @@ class _Pass:
             value = self._visited(site, value)
             if path in self._blocks and self.pack.origin is not None:
                 return self._with_rest(self._blocks[path], value, args, kwargs)
-            return None if value is given else _with_first(args, kwargs, value)
+            return None if value is given else with_first_argument(args, kwargs, value)
 
         return hook
 
@@ -182,6 +198,13 @@ class _Pass:
 
     def _visited(self, site: Site, value: Any) -> Any:
         if site.order in self._plan.due:
+            value = self._touched(site, value)
+        if site.order == self._plan.depth:
+            raise _PassEnd
+        return value
+
+    def _touched(self, site: Site, value: Any) -> Any:
+        with self._checkpoints.beside():
             tokens, rows = self.pack.tokens, self.pack.rows
             split = self._model.split
             whole = value if split is None else split.whole(site.path, value)
@@ -190,8 +213,7 @@ class _Pass:
             if access.written:
                 value = in_rows(access.value, whole, site.value, tokens, rows)
                 value = value if split is None else split.own(site.path, value)
-        if site.order == self._plan.depth:
-            raise _PassEnd
+                self._checkpoints.hand_on(site.path, value)
         return value
 
     def _born(self, site: Site, value: Any) -> Any:
@@ -230,7 +252,7 @@ class _Pass:
     def _with_rest(self, block: Block, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block's arguments for the tokens that are there now."""
         by_position = bool(args)
-        args, kwargs = _with_first(args, kwargs, value)
+        args, kwargs = with_first_argument(args, kwargs, value)
         rest = args[1:] if by_position else ()
         named = kwargs if by_position else dict(list(kwargs.items())[1:])
         first = {} if by_position else dict(list(kwargs.items())[:1])
@@ -252,9 +274,3 @@ def _selected(value: Any, shape: SiteValue, index: torch.Tensor) -> Any:
     if isinstance(shape, SiteTensor) and shape.token_axes:
         return value.index_select(shape.token_axes[0], index.to(value.device))
     return value
-
-
-def _with_first(args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if args:
-        return (value, *args[1:]), kwargs
-    return args, {**kwargs, next(iter(kwargs)): value}

@@ -23,7 +23,7 @@ from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One pass; ``differentiated`` if it is for gradients.
+    """One pass, for gradients if it is ``differentiated``.
 
     ``birth`` and ``exit`` are by lane, as are ``pasts``: what is kept of it for a next step. ``kept`` are the positions
     needed where the pass is narrow, numbered over all lanes; ``due`` says at which order which cohorts have something
@@ -83,7 +83,7 @@ def plan_pass(
         kept=np.array(list(_kept(lanes, made, moments)), np.int64),
         depth=max(lane.exit for lane in lanes),
         due=due,
-        differentiated=any(stage < cohort.program.differentiated for cohort in well),
+        differentiated=any(stage in cohort.program.differentiated for cohort in well),
         pasts=tuple(pasts),
     )
 

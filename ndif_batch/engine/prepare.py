@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ndif_batch.engine.batches import Need, Prepared
+from ndif_batch.engine.batches import Need, Prepared, WayBack
+from ndif_batch.engine.blocks import Moments, births_of, find_blocks
 from ndif_batch.engine.forms import Filled, Forms
 from ndif_batch.engine.histories import exact
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
-from ndif_batch.engine.memory import Live, live_bytes
+from ndif_batch.engine.memory import NOTED, Live, bytes_a_token, live_bytes
 from ndif_batch.engine.program import Program, touched
 from ndif_batch.engine.routes import Reaches, Route, routes
+from ndif_batch.engine.schedule import order_of
 from ndif_batch.engine.skeletons import Skeleton, Skeletons
 from ndif_batch.engine.tasks import Member
 from ndif_batch.errors import GraphError, NdifBatchError
@@ -52,6 +54,8 @@ class Preparation:
         self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
         self._lives: dict[Hashable, Live] = {}
         self._reaches: Reaches = {}
+        paths = find_blocks(model.sites)
+        self._blocks = Moments(births_of(paths, model.sites) if paths else ())
         self.routes: dict[int, tuple[Route, ...]] = {}
 
     def task(self, index: int, task: Task) -> Prepared:
@@ -137,7 +141,23 @@ class Preparation:
                     shares.append((route.history.of(member), own))
             if not changed or reach.start:
                 shares.append((prompt, len(prompt)))
-        return Need(tokens, frozenset(shares), positions, self._live(made, member))
+        return Need(tokens, frozenset(shares), positions, self._live(made, member), self._back(made.program, member))
+
+    def _back(self, program: Program, member: Member) -> WayBack:
+        """What the gradients of a task need on their way back through the runs that are its own."""
+        found, sites = WayBack(), self._model.sites
+        for route in self.routes[id(program)] if program.differentiated else ():
+            visit = route.visit
+            if visit.apart and visit.stage in program.differentiated:
+                length = member.length(visit.run)
+                touched = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
+                first = min(order_of(node, sites) for node in touched)
+                through = self._blocks.through(visit.depth) - max(self._blocks.birth(first), 0)
+                reach = route.reach(member)
+                noted = sum(bytes_a_token(sites, str(program.graph.nodes[i].site)) for i in visit.targets)
+                own = length - reach.start
+                found += WayBack(own * through, own, len(reach.kept), NOTED * noted * length)
+        return found
 
     def _live(self, made: _Made, member: Member) -> Live:
         """Bytes of the values of a task: taken to be equal at sites of equal kinds, for prompts of about one length."""

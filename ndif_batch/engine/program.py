@@ -85,11 +85,14 @@ class Program:
         return max((visit.stage for visit in self.visits), default=-1) + 1
 
     @cached_property
-    def differentiated(self) -> int:
-        """So many passes, from the first on, are for gradients."""
-        return max(
-            (entry.stage + 1 for entry in self.entries if self.graph.nodes[entry.node].op == BACKWARD), default=0
-        )
+    def differentiated(self) -> frozenset[int]:
+        """The passes through which gradients go."""
+        last = max((entry.stage for entry in self.of(BACKWARD)), default=BEFORE[0] - 1)
+        return frozenset(visit.stage for visit in self.visits if visit.apart and visit.stage <= last)
+
+    def of(self, op: str) -> Iterator[Entry]:
+        """When the nodes of an operation are carried out."""
+        return (entry for entry in self.entries if self.graph.nodes[entry.node].op == op)
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:

@@ -49,8 +49,12 @@ def before(graph: Graph, run: int | None) -> int | None:
 
 
 def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bool) -> list[Time]:
-    """The time of each node. ``GraphError`` names the nodes of a cycle."""
+    """The time of each node. ``GraphError`` names the nodes of a cycle.
+
+    Where gradients are taken, runs that are only read come one pass before: nothing of them is kept for a way back.
+    """
     known: dict[int, Time] = {}
+    plain = _only_read(graph)
     needed = [needs(graph, sites, i) for i in range(len(graph.nodes))]
     for start in range(len(graph.nodes)):
         path = [start]
@@ -58,13 +62,22 @@ def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bo
             node = path[-1]
             missing = next((other for other in needed[node] if other not in known), None)
             if missing is None:
-                known[node] = _time(graph, sites, node, needed[node], known, together)
+                stage, order = _time(graph, sites, node, needed[node], known, together)
+                run = graph.nodes[node].run if graph.nodes[node].site is not None else None
+                known[node] = max(stage, int(bool(plain) and run is not None and run not in plain)), order
                 path.pop()
             elif missing in path:
                 raise _cycle(graph, origin, path[path.index(missing) :])
             else:
                 path.append(missing)
     return [known[i] for i in range(len(graph.nodes))]
+
+
+def _only_read(graph: Graph) -> frozenset[int | None]:
+    """Of a graph with gradients the runs that are only read."""
+    changed = {node.run for node in graph.nodes if node.op in ("write", TARGET)}
+    differentiated = any(node.op == TARGET for node in graph.nodes)
+    return frozenset(node.run for node in graph.nodes if differentiated and reads(node) and node.run not in changed)
 
 
 def _cycle(graph: Graph, origin: tuple[int, ...], nodes: list[int]) -> GraphError:

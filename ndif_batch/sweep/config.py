@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ndif_batch.sweep.distributions import CELL, Cell, Drawn, Row, Strict, is_drawn
+from ndif_batch.sweep.distributions import AT, CELL, Cell, Drawn, Row, Strict, is_drawn
 from ndif_batch.sweep.resources import Resources, Schedule
 
 SCHEMA_ID = "urn:ndif-batch:sweep:v1"
@@ -168,14 +168,21 @@ class SweepConfig(Strict):
     @model_validator(mode="after")
     def _one_experiment(self) -> SweepConfig:
         if (self.job is None) == (self.graph is None):
-            raise PydanticCustomError("experiment", "give either job: FILE.py or graph: FILE.json")
+            where = {} if self.job is None else {AT: "graph"}
+            raise PydanticCustomError("experiment", "give either job: FILE.py or graph: FILE.json", where)
         if (self.method is Method.LIST) != isinstance(self.parameters, list):
             want = "a list of points" if self.method is Method.LIST else "a mapping of names"
             raise PydanticCustomError(
-                "points", "with method {method}, parameters is {want}", {"method": self.method.value, "want": want}
+                "points",
+                "with method {method}, parameters is {want}",
+                {"method": self.method.value, "want": want, AT: "parameters"},
             )
         if (self.method is Method.RANDOM) != (self.samples is not None):
-            raise PydanticCustomError("samples", "method: random and samples: N go together; one of them is missing")
+            raise PydanticCustomError(
+                "samples",
+                "method: random and samples: N go together; one of them is missing",
+                {AT: "method" if self.samples is None else "samples"},
+            )
         return self
 
 

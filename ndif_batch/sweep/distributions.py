@@ -9,6 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from ndif_batch.sweep.rows import cell
 
+AT = "at"
+"""In the context of an error that concerns several keys: which of them to point at."""
+
 
 class Strict(BaseModel):
     """A part of a sweep file: unknown keys are errors, and so are numbers written as text."""
@@ -36,7 +39,7 @@ class _Between(Strict):
     def _in_order(self) -> _Between:
         low, high = getattr(self, "min"), getattr(self, "max")  # noqa: B009 -- fields of the classes below
         if low > high:
-            raise PydanticCustomError("order", "min is {low} and max is {high}", {"low": low, "high": high})
+            raise PydanticCustomError("order", "min is {low} and max is {high}", {"low": low, "high": high, AT: "max"})
         return self
 
 
@@ -86,7 +89,7 @@ class Choice(Strict):
             raise PydanticCustomError(
                 "probabilities",
                 "probabilities must be one for each of the {values} values and sum up to 1, not {sum}",
-                {"values": len(self.values), "sum": f"{sum(given):g} in {len(given)}"},
+                {"values": len(self.values), "sum": f"{sum(given):g} in {len(given)}", AT: "probabilities"},
             )
         return self
 

@@ -15,7 +15,7 @@ from ndif_batch.errors import NotFoundError, SweepError, nearest
 from ndif_batch.graph.nodes import ParamType
 from ndif_batch.sweep.axes import space_of
 from ndif_batch.sweep.config import FileAxis, Method, RangeAxis, SomeRange, SweepConfig, ValuesAxis, split_names
-from ndif_batch.sweep.distributions import KINDS, keys_of
+from ndif_batch.sweep.distributions import AT, KINDS, keys_of
 from ndif_batch.sweep.marked import Document, Location, load_yaml
 from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
@@ -156,7 +156,7 @@ def _validated(document: Document) -> SweepConfig:
 
 def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
     """The first error in the order of lines; a missing key comes last, as it may be one that is misspelt."""
-    placed = [(_location(document.data, error["loc"]), error) for error in errors]
+    placed = [(_location(document.data, _places(error)), error) for error in errors]
     at, error = min(placed, key=lambda pair: (pair[1]["type"] == "missing", document.line(pair[0])))
     match error["type"]:
         case "extra_forbidden":
@@ -179,6 +179,12 @@ def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
             key = next(iter(error["input"]))
             return document.error(error["msg"], (*at, key), hint=nearest(key, _keys(document, at)))
     return document.error(_plainly(error["msg"]), at)
+
+
+def _places(error: ErrorDetails) -> tuple[str | int, ...]:
+    """pydantic's location, with the key to point at where an error concerns several of a mapping."""
+    key = error.get("ctx", {}).get(AT)
+    return error["loc"] if key is None else (*error["loc"], key)
 
 
 def _plainly(message: str) -> str:

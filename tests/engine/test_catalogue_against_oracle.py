@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from ndif_batch.engine.engine import Engine
-from ndif_batch.models.info import ModelInfo
 from ndif_batch.sweep.task import Task
-from ndif_batch.trace import LanguageModel
-from tests.families import FAMILIES, VOCABULARY, Subject, family
+from tests.families import FAMILIES, VOCABULARY, family
 from tests.oracle import assert_equal, oracle
+from tests.recording import recorder
 
 LAYERS = 3
 
@@ -49,6 +48,16 @@ def reading(rng: random.Random) -> dict[str, object]:
     return {name: prompt(rng, rng.randint(1, 9)) for name in ("positive", "negative", "prompt")}
 
 
+def attributing(rng: random.Random) -> dict[str, object]:
+    tokens = rng.randint(2, 9)
+    return {"clean": prompt(rng, tokens), "corrupted": prompt(rng, tokens), "answer": 5, "distractor": 9}
+
+
+def integrating(rng: random.Random) -> dict[str, object]:
+    tokens = rng.randint(2, 9)
+    return {"prompt": prompt(rng, tokens), "baseline": prompt(rng, tokens), "answer": 5, "distractor": 9}
+
+
 METHODS: dict[str, Callable[[random.Random], dict[str, object]]] = {
     "activation_patching": patching,
     "logit_lens": lens,
@@ -56,6 +65,8 @@ METHODS: dict[str, Callable[[random.Random], dict[str, object]]] = {
     "cache_residuals": caching,
     "patchscopes": patchscopes,
     "representation_reading": reading,
+    "attribution_patching": attributing,
+    "integrated_gradients": integrating,
 }
 
 
@@ -65,13 +76,13 @@ def test_every_method_of_the_catalogue_is_here() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("seed", range(3))
-def test_all_methods_together_equal_the_oracle(name: str, seed: int, tmp_path: Path) -> None:
+def test_all_methods_together_equal_the_oracle(name: str, seed: int) -> None:
     subject = family(name)
     rng = random.Random(seed)
     tasks = [
-        Task(graph, {**draw(rng), "layer": layer}, seed=layer)  # type: ignore[dict-item]
+        Task(graph, {**draw(rng), **({"layer": layer} if "layer" in graph.params else {})}, seed=layer)
         for method, draw in METHODS.items()
-        for graph in [importlib.import_module(f"jobs.{method}").build(recorder(subject, tmp_path)).graph]
+        for graph in [importlib.import_module(f"jobs.{method}").build(recorder(subject)).graph]
         for layer in range(LAYERS)
         for _ in range(2)
     ]
@@ -82,8 +93,3 @@ def test_all_methods_together_equal_the_oracle(name: str, seed: int, tmp_path: P
         assert outcome.error is None, outcome.error
         for save, value in oracle(subject, tasks[outcome.index]).items():
             assert_equal(save, outcome.saves[save], value)
-
-
-def recorder(subject: Subject, folder: Path) -> LanguageModel:
-    info = ModelInfo("random", "random", folder, folder, "0", "0", "float32", subject.loaded.sites)
-    return LanguageModel(info)

@@ -70,6 +70,18 @@ def logit_lens() -> list[Task]:
     return distinct(Graph({"layer": ParamType.INT, "prompt": ParamType.PROMPT}, (Run("r", ParamRef("prompt")),), nodes))
 
 
+def differentiating() -> list[Task]:
+    nodes = (
+        Node("read", run=0, site=SITE),
+        Node("read", run=0, site="lm_head.output"),
+        Node("getitem", (NodeRef(1), (0, -1, 3))),
+        Node("backward", (NodeRef(2),)),
+        Node("grad", (NodeRef(0), NodeRef(3))),
+        Node("save", (NodeRef(4),), name="gradient"),
+    )
+    return distinct(Graph({"layer": ParamType.INT, "prompt": ParamType.PROMPT}, (Run("r", ParamRef("prompt")),), nodes))
+
+
 def caching() -> list[Task]:
     nodes = tuple(
         node
@@ -111,6 +123,17 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(method: object) -
     assert 0.75 * found[0] <= estimated <= 1.25 * found[0], f"estimated {estimated}, measured {found[0]}"
 
 
+def test_what_gradients_take_is_estimated_and_not_less_than_measured() -> None:
+    tasks = differentiating()
+    engine = Engine(model())
+    list(Engine(model()).run(tasks[:2]))
+    with peak_of(model().device) as found:
+        outcomes = list(engine.run(tasks))
+    assert not any(outcome.error for outcome in outcomes)
+    estimated = engine.counters.estimated_bytes
+    assert 0.9 * found[0] <= estimated <= 3 * found[0], f"estimated {estimated}, measured {found[0]}"
+
+
 @pytest.fixture
 def little_memory() -> Iterator[None]:
     """A process that may have 120 MiB more than the model."""
@@ -123,6 +146,13 @@ def little_memory() -> Iterator[None]:
 def test_what_does_not_fit_together_runs_in_several_passes(little_memory: None) -> None:
     engine = Engine(model())
     outcomes = list(engine.run(logit_lens()))
+    assert not any(outcome.error for outcome in outcomes)
+    assert engine.counters.passes > 1
+
+
+def test_gradients_that_do_not_fit_are_computed_in_pieces(little_memory: None) -> None:
+    engine = Engine(model())
+    outcomes = list(engine.run(differentiating()))
     assert not any(outcome.error for outcome in outcomes)
     assert engine.counters.passes > 1
 

@@ -171,3 +171,26 @@ def test_what_cannot_be_run_with_its_dead_nodes_counts_as_without_them() -> None
     ids = Node("write", (1,), run=1, site="model.embed_tokens.input")
     found = steps(graph(read(0), ids, save(0), runs=2))
     assert found[ALONE] == found[DEAD] == found[COMMON]
+
+
+def test_gradients_go_back_to_the_first_of_their_sites_once_for_all_tasks() -> None:
+    """Alone every task goes back by itself; together each token goes back through the blocks after the first site."""
+    loaded = family("llama").loaded
+    nodes = (
+        Node("read", run=0, site="model.layers.{layer}.output"),
+        Node("read", run=0, site="lm_head.output"),
+        Node("getitem", (NodeRef(1), (0, -1, 3))),
+        Node("backward", (NodeRef(2),)),
+        Node("grad", (NodeRef(0), NodeRef(3))),
+        Node("save", (NodeRef(4),), name="gradient"),
+    )
+    graph = Graph({"layer": ParamType.INT}, (Run("r", PROMPT),), nodes)
+    planner = Forecaster(AssumedModel(loaded.sites, loaded.layout, footprint=loaded.footprint), 2048)
+    efforts = planner.forecast([Task(graph, {"layer": n % LAYERS}, id=n) for n in range(2 * LAYERS)]).efforts
+    assert (efforts[ALONE].backwards, efforts[ALONE].blocks_back) == (2 * LAYERS, 2 * (2 + 1 + 0) * TOKENS)
+    assert (efforts[LEAVE].backwards, efforts[LEAVE].blocks_back) == (1, 2 * LAYERS * 2 * TOKENS)
+    trunk = 1
+    assert efforts[BRANCHES].blocks_back == (2 * (2 + 1) + trunk * 2) * TOKENS
+    assert efforts[VECTORISE].backwards == 1
+    plain = planner.forecast([Task(graph, {"layer": 0})]).efforts[VECTORISE]
+    assert (plain.passes, plain.backwards) == (1, 1)

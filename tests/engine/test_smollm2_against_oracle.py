@@ -28,6 +28,7 @@ TASKS: list[tuple[str, dict[str, Value]]] = [
         "steering",
         {"positive": "Love", "negative": "Hate", "prompt": "I think dogs are", "layer": 6, "scale": 4.0, **NAMES},
     ),
+    ("attribution_patching", {"clean": CLEAN, "corrupted": CORRUPTED, **NAMES}),
     ("cache_residuals", {"prompt": "Attention is all you need", "layer": 14}),
 ]
 

@@ -159,6 +159,21 @@ def what_is_not_whole_anywhere_is_refused_by_name(found: Subject) -> None:
     assert_equal("x", well.saves["x"], oracle(found, Task(read(sites[1])))["x"])
 
 
+def gradients_are_refused_and_their_neighbours_are_well(found: Subject) -> None:
+    site = f"{BLOCK}.output"
+    nodes = (
+        Node("read", run=0, site=site),
+        Node("read", run=0, site="lm_head.output"),
+        Node("getitem", (NodeRef(1), (0, -1, 3))),
+        Node("backward", (NodeRef(2),)),
+        Node("grad", (NodeRef(0), NodeRef(3))),
+        Node("save", (NodeRef(4),), name="x"),
+    )
+    refused, well = outcomes(found, [Task(Graph({}, RUN, nodes)), Task(read(site))])
+    assert "split over processes computes no gradients" in str(refused.error)
+    assert_equal("x", well.saves["x"], oracle(found, Task(read(site)))["x"])
+
+
 def a_pass_that_breaks_on_one_rank_is_halved_by_all(found: Subject) -> None:
     """See :func:`scarce`: the second rank has memory for few tokens; the task that is too long alone fails alone."""
     graph = Graph(
@@ -221,6 +236,7 @@ CASES: dict[str, tuple[str, Case, Callable[[Subject, int], None] | None]] = {
             a_lens_over_many_tasks,
             nan_in_one_rank_s_heads_is_seen_by_all,
             an_error_is_its_task_s_own,
+            gradients_are_refused_and_their_neighbours_are_well,
         )
     },
     what_is_not_whole_anywhere_is_refused_by_name.__name__: (

@@ -26,7 +26,9 @@ FREEZE = "NDIF_BATCH_FREEZE"
 SMALL_LLAMA = llama(layers=3, width=8, mlp=16, keys=4, vocabulary=50)
 SHAPES = {
     "activation_patching": {"logit_diff": ()},
+    "attribution_patching": {"attribution": (3, 4), "clean_logit_diff": (), "corrupted_logit_diff": ()},
     "cache_residuals": {"residual": (4, 8)},
+    "integrated_gradients": {"attribution": (4,), "logit_diff": (), "baseline_logit_diff": ()},
     "logit_lens": {"target_log_prob": (), "top_tokens": (5,), "top_log_probs": (5,)},
     "patchscopes": {"answer_log_prob": (), "top_tokens": (5,), "top_log_probs": (5,)},
     "representation_reading": {"score": (4,)},

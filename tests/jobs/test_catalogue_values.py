@@ -136,3 +136,55 @@ def test_representation_reading_measures_each_token_along_the_direction_between_
 def test_cache_residuals_saves_the_residual_stream_of_every_token() -> None:
     found = saved("cache_residuals", prompt=PROMPT, layer=LAYER)["residual"]
     torch.testing.assert_close(found, residual(PROMPT)[0], rtol=0, atol=1e-4)
+
+
+PAIR = {"answer": ANSWER, "distractor": DISTRACTOR}
+
+
+def gradient(prompt: tuple[int, ...], layer: int, change: Callable[[Tensor], Tensor] = lambda output: output) -> Tensor:
+    """Of the logit difference by what block ``layer`` puts out, once that is changed."""
+    seen: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        seen.append(change(output).detach().requires_grad_())
+        return seen[0]
+
+    with changed(layer, keep):
+        last = native()(torch.tensor([prompt])).logits[0, -1]
+    return torch.autograd.grad(last[ANSWER] - last[DISTRACTOR], seen[0])[0]
+
+
+def test_attribution_patching_is_the_change_of_each_vector_times_its_gradient() -> None:
+    found = saved("attribution_patching", clean=CLEAN, corrupted=CORRUPTED, **PAIR)
+    expected = [
+        ((residual(CLEAN, layer) - residual(CORRUPTED, layer)) * gradient(CORRUPTED, layer))[0].sum(-1)
+        for layer in range(3)
+    ]
+    torch.testing.assert_close(found["attribution"], torch.stack(expected), rtol=0, atol=1e-4)
+    assert float(found["clean_logit_diff"]) == pytest.approx(difference(logits(CLEAN)), abs=1e-4)
+    assert float(found["corrupted_logit_diff"]) == pytest.approx(difference(logits(CORRUPTED)), abs=1e-4)
+    assert found["attribution"].abs().max() > 1e-2
+
+
+def test_attribution_patching_after_the_last_block_sees_the_last_token_alone() -> None:
+    estimate = saved("attribution_patching", clean=CLEAN, corrupted=CORRUPTED, **PAIR)["attribution"][2]
+    assert not estimate[:-1].any()
+    assert estimate[-1].abs() > 1e-3
+
+
+def test_integrated_gradients_are_the_mean_gradient_on_the_way_times_the_way() -> None:
+    """What goes into block 2 is what block 1 puts out."""
+    found = saved("integrated_gradients", prompt=CLEAN, baseline=CORRUPTED, layer=2, **PAIR)
+    start, way = residual(CORRUPTED, 1), residual(CLEAN, 1) - residual(CORRUPTED, 1)
+    steps = [(step + 0.5) / 16 for step in range(16)]
+    mean = torch.stack([gradient(CLEAN, 1, lambda output, a=a: start + a * way) for a in steps]).mean(0)
+    torch.testing.assert_close(found["attribution"], (mean * way)[0].sum(-1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_integrated_gradients_add_up_to_the_change_of_the_logit_difference(layer: int) -> None:
+    found = saved("integrated_gradients", prompt=CLEAN, baseline=CORRUPTED, layer=layer, **PAIR)
+    change = float(found["logit_diff"] - found["baseline_logit_diff"])
+    assert float(found["logit_diff"]) == pytest.approx(difference(logits(CLEAN)), abs=1e-4)
+    assert abs(change) > 1e-2
+    assert float(found["attribution"].sum()) == pytest.approx(change, rel=0.1)

@@ -14,11 +14,11 @@ def test_a_backward_and_a_grad_become_nodes(lm: LanguageModel) -> None:
         lm.lm_head.output[0, -1, 7].backward()
         residual.grad.save("gradient")
     assert t.graph.nodes == (
-        Node("read", run=0, site="lm_head.output"),
-        Node("getitem", (NodeRef(0), (0, -1, 7))),
-        Node("backward", (NodeRef(1),)),
         Node("read", run=0, site="model.layers.1.output"),
-        Node("grad", (NodeRef(3), NodeRef(2))),
+        Node("read", run=0, site="lm_head.output"),
+        Node("getitem", (NodeRef(1), (0, -1, 7))),
+        Node("backward", (NodeRef(2),)),
+        Node("grad", (NodeRef(0), NodeRef(3))),
         Node("save", (NodeRef(4),), name="gradient"),
     )
 
