@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from ndif_batch.errors import ModelError, ShapeError, nearest
+from ndif_batch.errors import ModelError, ShapeError, UsageError, nearest
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.indexes import OutsideError, select
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, Run, SliceArg, TensorRef, map_arg
@@ -23,6 +23,13 @@ def infer(graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor] 
     ``ModelError`` a site, module or weight that the model does not have.
     """
     return _Inference(graph, sites, constants or {}).values()
+
+
+def infer_stopped(
+    graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor] | None = None, *, steps: int
+) -> list[Abstract]:
+    """As :func:`infer`, if every run that may stop early takes so many steps; ``None`` for what is not known then."""
+    return _Inference(graph, sites, constants or {}, steps).values_known()
 
 
 def total_cost(graph: Graph, values: list[Abstract]) -> int:
@@ -45,12 +52,15 @@ _Axes: TypeAlias = "list[Run | None] | tuple[_Axes, ...] | None"
 
 
 class _Inference:
-    def __init__(self, graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor]) -> None:
+    def __init__(
+        self, graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor], stopped: int | None = None
+    ) -> None:
         self.graph = graph
         self.sites = sites
         self.constants = constants
         self.known: list[Abstract] = []
         self.generations = generations(graph)
+        self.stopped = stopped
 
     def values(self) -> list[Abstract]:
         for i, node in enumerate(self.graph.nodes):
@@ -66,6 +76,19 @@ class _Inference:
                 raise ModelError(f"node {i} ({node.op}): {error.message}", hint=error.hint) from None
         return self.known
 
+    def values_known(self) -> list[Abstract]:
+        for node in self.graph.nodes:
+            try:
+                self.known.append(self._value(node))
+            except (UsageError, ValueError, OverflowError):
+                self.known.append(None)
+        return self.known
+
+    def _taken(self, run: int) -> int:
+        """How many steps a run takes."""
+        own = self.generations[run]
+        return own.count if self.stopped is None or not own.stop else min(self.stopped, own.count)
+
     def _value(self, node: Node) -> Abstract:
         if isinstance(node.step, SliceArg) and node.op in ("write", "skip"):
             return self._at_steps(node, node.step)
@@ -77,7 +100,7 @@ class _Inference:
         if node.site is not None:
             self._add_site(node, bound)
         elif node.op == "tokens":
-            bound["count"] = self.generations[node.run or 0].count
+            bound["count"] = self._taken(node.run or 0)
         return operation.shape(bound)
 
     def _at_steps(self, node: Node, step: SliceArg) -> Abstract:
@@ -145,7 +168,9 @@ class _Inference:
         length = len(run.prompt)
         if node.step is None:
             return length
-        return sum(1 if step else length for step in steps_of(node.step, self.generations[node.run].count))
+        taken = self._taken(node.run) if isinstance(node.step, SliceArg) else self.generations[node.run].count
+        steps = steps_of(node.step, self.generations[node.run].count)
+        return sum(1 if step else length for step in steps if step < taken)
 
     def _outside(self, node: Node, error: OutsideError) -> str:
         axes = self._site_axes(node) if node.op == "write" else self._axes(node.args[0])
