@@ -321,6 +321,15 @@ class Cohort:
         if earlier is not None:
             self.pasts.pop(self.program.graph.nodes[earlier].run or 0, None)
 
+    def assume(self, stage: int, pasts: Sequence[Past | None]) -> None:
+        """After a pass that was only planned: every run goes on, and with the same token."""
+        for run, choice in self.program.choices.items():
+            if (stage, run) in self.lanes and self.program.following.get(choice) is not None:
+                self.chosen[choice] = [0] * len(self.members)
+                self._stops[choice] = [frozenset()] * len(self.members)
+        for _ in self.stepped(stage, pasts):
+            raise AssertionError("nobody stops")
+
     def _steps_from(self, run: int | None) -> frozenset[int]:
         """A run of a step and those of all that would follow."""
         found = []

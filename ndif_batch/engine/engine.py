@@ -64,6 +64,10 @@ class Counters:
     busy_seconds: float = 0.0
 
 
+class _Interrupted(Exception):  # noqa: N818  not an error: a batch is given up
+    """Raised between the steps of a generation."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Started:
     """Tasks whose passes are on their way, and what to wait for; or the outcome of one that broke its pass."""
@@ -89,13 +93,15 @@ class Engine:
 
     A pass that holds several tasks has at most ``max_batch_tokens`` tokens (``None``: what the device is good for),
     and what it is estimated to need fits into the free memory. ``beside`` is for a second engine of one model: on CUDA
-    its passes do not wait for those of the first.
+    its passes do not wait for those of the first. A generation is given up, and the call ends without an outcome of
+    its tasks, once it is ``interrupted`` between two steps.
     """
 
     model: LoadedModel
     max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
     beside: bool = False
+    interrupted: Callable[[], bool] = lambda: False
     _over: list[int] = field(default_factory=list)
 
     @property
@@ -156,7 +162,10 @@ class Engine:
             checkpointed = batch.differentiated and batch.bytes(self.model.footprint) > free
             needed = batch.bytes(self.model.footprint, checkpointed=checkpointed)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
-            started += self._start(batch, preparation.routes, around, orders, checkpointed=checkpointed)
+            try:
+                started += self._start(batch, preparation.routes, around, orders, checkpointed=checkpointed)
+            except _Interrupted:
+                break
             while len(started) > self.in_flight:
                 yield from settled(self._outcomes([started.pop(0)]))
         yield from settled(self._outcomes(started))
@@ -223,6 +232,8 @@ class Engine:
             if orders is not None:
                 orders.give(tasks)
             started = self._executed(tasks, routes, around, checkpointed=checkpointed)
+        except _Interrupted:
+            raise
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
             saving = isinstance(error, torch.OutOfMemoryError) and batch.differentiated and not checkpointed
@@ -308,6 +319,8 @@ class Engine:
                 for cohort in cohorts:
                     if cohort.over:
                         cohort.finish(stage)
+                if any(cohort.pasts for cohort in cohorts) and self.interrupted():
+                    raise _Interrupted
             land(cohorts)
         return cohorts
 

@@ -31,6 +31,7 @@ from ndif_batch.graph.sites import SiteMap, SiteTensor
 TAKES_NUMBERS: Final = frozenset({"write", *ARITHMETIC})
 """Operations that go together for tasks of which each has another number."""
 
+CHOOSING: Final = "steps"
 KINDS: Final[Mapping[type, ParamType]] = {int: ParamType.INT, float: ParamType.FLOAT, TensorRef: ParamType.TENSOR}
 
 
@@ -64,6 +65,11 @@ class Filled:
     constants: Mapping[str, Value]
     params: tuple[tuple[str, str], ...]
     names: Mapping[str, str]
+
+    @property
+    def generates(self) -> bool:
+        """Whether one of its runs generates."""
+        return any(node.op == CHOOSING for node in self.form.graph.nodes)
 
 
 class Forms:

@@ -26,7 +26,7 @@ from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, Run, Value
 from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.probe import dtype_name
-from ndif_batch.models.tokenizer import resolve, token_ids
+from ndif_batch.models.tokenizer import check_room, resolve, token_ids
 from ndif_batch.sweep.task import Task
 
 
@@ -66,6 +66,8 @@ class Preparation:
         if str in map(type, bindings.values()):
             bindings = resolve(task.graph.params, bindings, self._model.tokenizer)
         prompts = tuple([self._prompt(run, bindings) for run in task.graph.runs])
+        if filled.generates:
+            check_room(task.graph, [*map(len, prompts)], self._model.sites)
         values = {**filled.constants, **{own: bindings[name] for name, own in filled.params}}
         made = self._made(filled, bindings, values, prompts)
         member = Member(index, task.seed, values, prompts, filled.names)
@@ -106,10 +108,9 @@ class Preparation:
         layout, form = self._model.layout, filled.form
         skeleton = self._skeletons.of(form, sites, together=layout.packed)
         program, told = skeleton.at(sites, values, self._model.sites)
-        generates = any(node.op == "steps" for node in form.graph.nodes)
-        if generates:
+        if filled.generates:
             self._check_generation()
-        alone = self._solo or layout.arrangement is Arrangement.ALONE or (generates and not layout.packed)
+        alone = self._solo or layout.arrangement is Arrangement.ALONE or (filled.generates and not layout.packed)
         if not alone and layout.alone:
             alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
         if alone and layout.packed:
@@ -167,9 +168,19 @@ class Preparation:
         if found is None:
             values = self._values(made, member, lengths) or self._values(made, member, [*map(len, member.prompts)])
             found = live_bytes(made.program, dict(zip(made.skeleton.form.origin, values, strict=False)))
+            found = replace(found, between=found.between + self._cached(made.program, lengths))
             if values:
                 self._lives[key] = found
         return found
+
+    def _cached(self, program: Program, lengths: Sequence[int]) -> int:
+        """Bytes of the keys and values of a task's runs that generate."""
+        tokens = sum(
+            lengths[route.visit.run] + route.further
+            for route in self.routes[id(program)]
+            if route.further and route.visit.run < len(lengths)
+        )
+        return int(tokens * self._model.footprint.cached)
 
     def _values(self, made: _Made, member: Member, lengths: Sequence[int]) -> list[Abstract]:
         """What the nodes of a task will be for prompts of some lengths; nothing if that is wrong."""

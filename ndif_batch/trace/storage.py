@@ -61,7 +61,10 @@ class Storage:
 
 
 class SiteStorage(Storage):
-    """The value of one site in one run, at some steps of it. Assigning into it writes the site; later looks at it read the site again."""
+    """The value of one site in one run, at some steps of it.
+
+    Assigning into it writes the site; later looks at it read the site again.
+    """
 
     __slots__ = ("run", "site", "step")
 
