@@ -103,7 +103,10 @@ class Oracle:
         cache: dict[str, Any] = {}
         seen, given = ids, ids
         for self.step in range(own.count):
-            out = self.model(input_ids=given, attention_mask=torch.ones_like(seen), use_cache=True, **cache)
+            mask = torch.ones_like(seen)
+            prepared: Any = self.model.prepare_inputs_for_generation
+            inputs = prepared(given, attention_mask=mask, use_cache=True, is_first_iteration=not cache, **cache)
+            out = self.model(**inputs)
             name = "cache_params" if "cache_params" in out else "past_key_values"
             cache = {name: out[name]}
             given = self.chosen(out.logits[0, -1], choice, own.node)[None]

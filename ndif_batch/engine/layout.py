@@ -98,7 +98,10 @@ def forward(
 
 def _with_own_cache(model: PreTrainedModel, region: Region, ids: torch.Tensor) -> Any:
     seen = {} if region.own is None else {_cache_name(model): region.own}
-    output = model(input_ids=ids, attention_mask=ids.new_ones(1, region.used), use_cache=True, **seen)
+    mask = ids.new_ones(1, region.used)
+    prepared: Any = model.prepare_inputs_for_generation
+    given = prepared(ids, attention_mask=mask, use_cache=True, is_first_iteration=not seen, **seen)
+    output = model(**given)
     region.own = output[_cache_name(model)]
     return output
 
