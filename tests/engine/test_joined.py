@@ -17,7 +17,7 @@ PROMPT = torch.arange(3, 12)[None]
 
 
 def test_a_model_on_a_cpu_stays_as_it_is() -> None:
-    model = deepcopy(family("llama").native)
+    model: Any = deepcopy(family("llama").native)
     kinds = [type(module) for module in model.modules()]
     join_norms(model)
     join_rotations(model)
@@ -46,7 +46,8 @@ def test_a_few_elements_rounded_to_their_neighbours_are_close_and_all_are_not(dt
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_on_a_gpu_a_model_gives_what_it_gave(name: str, dtype: torch.dtype) -> None:
-    plain: Any = deepcopy(family(name).native).to("cuda", dtype)
+    native: Any = family(name).native
+    plain = deepcopy(native).to("cuda", dtype)
     joined = deepcopy(plain)
     join_norms(joined)
     join_rotations(joined)
@@ -59,10 +60,11 @@ def test_on_a_gpu_a_model_gives_what_it_gave(name: str, dtype: torch.dtype) -> N
 
 @pytest.mark.gpu
 def test_norms_and_rotations_of_llama_are_joined_on_a_gpu() -> None:
-    model: Any = deepcopy(family("llama").native).to("cuda", torch.bfloat16)
+    native: Any = family("llama").native
+    model = deepcopy(native).to("cuda", torch.bfloat16)
     before = type(model.model.norm).forward, type(model.model.layers[0].self_attn).forward
     join_norms(model)
     join_rotations(model)
     attention: Any = type(model.model.layers[0].self_attn).forward
     assert type(model.model.norm).forward is not before[0]
-    assert attention.__globals__[NAME] is not before[1].__globals__[NAME]  # type: ignore[attr-defined]
+    assert attention.__globals__[NAME] is not before[1].__globals__[NAME]
