@@ -9,6 +9,8 @@ Conmy 2023, "Attribution Patching Outperforms Automated Circuit Discovery" (arXi
 "AtP*" (arXiv:2403.00745), on where it goes wrong.
 """
 
+from typing import Any
+
 import torch
 
 from ndif_batch.trace import LanguageModel, Trace, param
@@ -30,11 +32,12 @@ def build(lm: LanguageModel) -> Trace:
             corrupted = [block.residual for block in lm.blocks[:]]
             difference = _difference(lm).save("corrupted_logit_diff")
             difference.backward()
-            effects = [((a - b) * b.grad)[0].float().sum(-1) for a, b in zip(clean, corrupted, strict=True)]
-            torch.stack(effects).save("attribution", dims=("layer", "token"))
+            changes = [((a - b) * b.grad)[0].float().sum(-1) for a, b in zip(clean, corrupted, strict=True)]
+            attribution: Any = torch.stack(changes)
+            attribution.save("attribution", dims=("layer", "token"))
     return t
 
 
-def _difference(lm: LanguageModel) -> torch.Tensor:
-    logits: torch.Tensor = lm.unembedding.output[0, -1]
+def _difference(lm: LanguageModel) -> Any:
+    logits = lm.unembedding.output[0, -1]
     return logits[param("answer")] - logits[param("distractor")]

@@ -9,6 +9,8 @@ Sundararajan and Yan 2018, "How Important Is a Neuron?" (arXiv:1805.12233), for 
 "Sparse Feature Circuits" (arXiv:2403.19647), whose ends are two prompts.
 """
 
+from typing import Any
+
 import torch
 
 from ndif_batch.trace import LanguageModel, Trace, param
@@ -37,12 +39,13 @@ def build(lm: LanguageModel) -> Trace:
                 lm.blocks[param("layer")].input = start + (step + 0.5) / STEPS * way
                 steps.append(lm.blocks[param("layer")].input)
                 differences.append(_difference(lm))
-        torch.stack(differences).sum().backward()
-        gradient = torch.stack([step.grad for step in steps]).float().mean(0)
+        total: Any = torch.stack(differences).sum()
+        total.backward()
+        gradient: Any = torch.stack([step.grad for step in steps]).float().mean(0)
         (gradient * way)[0].float().sum(-1).save("attribution", dims=("token",))
     return t
 
 
-def _difference(lm: LanguageModel) -> torch.Tensor:
-    logits: torch.Tensor = lm.unembedding.output[0, -1]
+def _difference(lm: LanguageModel) -> Any:
+    logits = lm.unembedding.output[0, -1]
     return logits[param("answer")] - logits[param("distractor")]

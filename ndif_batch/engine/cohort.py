@@ -173,10 +173,10 @@ class Cohort:
         self._gradients = {key: gradient for key, gradient in found.items() if key in own}
 
     @property
-    def goes_back_again(self) -> bool:
-        """Whether there is another backward after the one that is waiting."""
-        later = self.program.entries[self._next + 1 :]
-        return any(self.program.graph.nodes[entry.node].op == BACKWARD for entry in later)
+    def backwards_left(self) -> int:
+        """How many there are yet to come, the one that is waiting included."""
+        later = self.program.entries[self._next :] if self.members else ()
+        return sum(self.program.graph.nodes[entry.node].op == BACKWARD for entry in later)
 
     def unsound_places(self) -> set[int]:
         """Places of the members of whom a run borrowed tokens and held what is not finite."""

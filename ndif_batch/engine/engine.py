@@ -308,7 +308,7 @@ class Engine:
                     if plan is not None:
                         ran = run_pass(self.model, plan, cache, checkpointed=checkpointed and plan.differentiated)
                         if plan.differentiated:
-                            differentiate(beside, stage)
+                            differentiate(beside, stage, cohorts)
                         self.counters.passes += 1
                         self.counters.tokens += ran.tokens
                         if ran.unsound is not None:

@@ -17,26 +17,25 @@ if TYPE_CHECKING:
     from ndif_batch.engine.cohort import Cohort
 
 
-def differentiate(cohorts: Sequence[Cohort], stage: int) -> None:
-    """Carries out what comes after a pass: the first ``backward`` of every program, then the second, and so on."""
+def differentiate(cohorts: Sequence[Cohort], stage: int, company: Sequence[Cohort]) -> None:
+    """Carries out what comes after a pass: the first ``backward`` of every program, then the second, and so on.
+
+    What the passes of a batch made on the way stays until nobody of the ``company`` goes back through it any more.
+    """
     with torch.enable_grad():
         waiting: Sequence[Cohort] = cohorts
         while waiting := [cohort for cohort in waiting if cohort.advance(stage, AFTER)]:
-            _backward(waiting)
+            left = sum(cohort.backwards_left for cohort in company)
+            _backward(waiting, again=left > len(waiting))
 
 
-def _backward(cohorts: Sequence[Cohort]) -> None:
+def _backward(cohorts: Sequence[Cohort], *, again: bool) -> None:
     scalars = [scalar for cohort in cohorts for scalar in cohort.scalars()]
     sites = _distinct(site for cohort in cohorts for site in cohort.differentiated())
     if not scalars or not sites:
         return
-    found = torch.autograd.grad(
-        scalars,
-        sites,
-        [torch.ones_like(scalar) for scalar in scalars],
-        retain_graph=any(cohort.goes_back_again for cohort in cohorts),
-        allow_unused=True,
-    )
+    ones = [torch.ones_like(scalar) for scalar in scalars]
+    found = torch.autograd.grad(scalars, sites, ones, retain_graph=again, allow_unused=True)
     by_site = {id(site): gradient for site, gradient in zip(sites, found, strict=True) if gradient is not None}
     for cohort in cohorts:
         cohort.take_gradients(by_site)

@@ -86,7 +86,7 @@ def test_all_methods_together_equal_the_oracle(name: str, seed: int) -> None:
     subject = family(name)
     rng = random.Random(seed)
     tasks = [
-        Task(graph, {**draw(rng), **({"layer": layer} if "layer" in graph.params else {})}, seed=layer)
+        Task(graph, {**draw(rng), **({"layer": layer} if "layer" in graph.params else {})}, seed=layer)  # type: ignore[dict-item]
         for method, draw in METHODS.items()
         for graph in [importlib.import_module(f"jobs.{method}").build(recorder(subject)).graph]
         for layer in range(LAYERS)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ndif_batch.engine.engine import Engine, LayoutChoice, Outcome
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, Run
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, Run, SliceArg
 from ndif_batch.sweep.task import Task
 from ndif_batch.trace import LanguageModel, param
 from tests.families import FAMILIES, Subject, family
@@ -265,6 +265,27 @@ def test_a_run_that_two_passes_go_through_has_the_gradient_of_both() -> None:
     engine = Engine(subject.loaded)
     assert all(outcome.saves["gradient"].any() for outcome in engine.run(tasks))
     assert engine.counters.passes == 2
+
+
+def test_programs_that_go_back_at_different_times_through_one_pass_do_not_hinder_each_other() -> None:
+    """In rows: the first runs of both go through one pass, the second runs, of other lengths, through one each."""
+    subject = family("gptj")
+    nodes = (
+        Node("read", run=0, site="transformer.h.0.mlp.output"),
+        Node("read", run=0, site="transformer.h.1.mlp.output"),
+        Node("getitem", (NodeRef(1), (SliceArg(), 0))),
+        Node("write", (NodeRef(2),), run=1, site="transformer.h.1.mlp.output", index=(SliceArg(), 0)),
+        Node("read", run=1, site="lm_head.output"),
+        Node("getitem", (NodeRef(4), (0, -1, 3))),
+        Node("backward", (NodeRef(5),)),
+        Node("grad", (NodeRef(0), NodeRef(6))),
+        Node("save", (NodeRef(7),), name="gradient"),
+    )
+    tasks = [Task(Graph({}, (Run("a", (5, 6, 7)), Run("b", second)), nodes)) for second in ((1, 2), (3, 4, 5, 6))]
+    engine = Engine(subject.loaded)
+    assert [outcome.error for outcome in engine.run(tasks)] == [None, None]
+    assert engine.counters.passes == 3
+    check(subject, tasks)
 
 
 def failing(subject: Subject, record: Callable[[LanguageModel], None]) -> str:

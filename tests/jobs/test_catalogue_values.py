@@ -176,8 +176,11 @@ def test_integrated_gradients_are_the_mean_gradient_on_the_way_times_the_way() -
     """What goes into block 2 is what block 1 puts out."""
     found = saved("integrated_gradients", prompt=CLEAN, baseline=CORRUPTED, layer=2, **PAIR)
     start, way = residual(CORRUPTED, 1), residual(CLEAN, 1) - residual(CORRUPTED, 1)
-    steps = [(step + 0.5) / 16 for step in range(16)]
-    mean = torch.stack([gradient(CLEAN, 1, lambda output, a=a: start + a * way) for a in steps]).mean(0)
+
+    def at(step: int) -> Callable[[Tensor], Tensor]:
+        return lambda output: start + (step + 0.5) / 16 * way
+
+    mean = torch.stack([gradient(CLEAN, 1, at(step)) for step in range(16)]).mean(0)
     torch.testing.assert_close(found["attribution"], (mean * way)[0].sum(-1), rtol=0, atol=1e-4)
 
 
