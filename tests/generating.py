@@ -92,7 +92,8 @@ class _Making:
         there, into, _ = self.rng.choice(alike)
         at = self.one_step(source)
         value = self.add("read", run=source, site=path, step=at)
-        part = self.add("getitem", (value, (*items, 0, -1)))
+        value = self.add("getitem", (value, items)) if items else value
+        part = self.add("getitem", (value, (0, -1)))
         later = self.one_step(target)
         if source == target and (later or 0) <= (at or 0):
             self.saved(part)

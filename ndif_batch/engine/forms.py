@@ -80,7 +80,7 @@ class Forms:
         self._known: dict[Hashable, Form] = {}
 
     def of(self, graph: Graph) -> Filled:
-        """The form of a graph. ``GraphError`` if it has an operation that this version does not run."""
+        """The form of a graph."""
         lifting = _Lifting(without_hints(graph), self._sites)
         nodes = tuple([lifting.node(node) for node in lifting.graph.nodes])
         kinds = {**{own: graph.params[name] for name, own in lifting.params.items()}, **lifting.kinds}

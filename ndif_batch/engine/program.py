@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ndif_batch.engine.runnable import require_runnable
 from ndif_batch.engine.schedule import AFTER, BEFORE, CHOOSE, TARGET, Time, before, reads, times
 from ndif_batch.engine.takes import reads_as_takes
 from ndif_batch.engine.targets import BACKWARD, check_gradients, grads_with_targets
@@ -96,17 +95,13 @@ class Program:
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
-    """The graph without what is not needed or done twice, parameters still in it, and the submitted id of each node.
-
-    ``GraphError`` if it has an operation that this version does not run.
-    """
+    """The graph without what is not needed or done twice, parameters still in it, and the submitted id of each node."""
     *_, (optimised, origin) = rewritten(graph)
     return optimised, origin
 
 
 def rewritten(graph: Graph) -> Iterator[tuple[Graph, tuple[int, ...]]]:
     """The graph as it was submitted, then without dead nodes, then without common ones, too; each as above."""
-    require_runnable(graph)
     graph = without_hints(graph)
     origin = tuple(range(len(graph.nodes)))
     yield graph, origin
