@@ -63,6 +63,7 @@ bench: setup model postgres $(PEERS)/.installed ## measure the engine against ra
 	$(BIN)/python benchmarks/patching.py
 	$(BIN)/python benchmarks/patching.py --shape gpt2-small
 	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/mixed_users.py
 	$(BIN)/python benchmarks/queue_load.py
 	$(BIN)/python benchmarks/archive.py

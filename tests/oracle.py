@@ -15,11 +15,12 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
+from ndif_batch.graph.steps import Choice, choice_of, generations, steps_of
 from ndif_batch.models.tokenizer import concrete
 from ndif_batch.sweep.task import Task
 from tests.families import Subject
@@ -27,6 +28,10 @@ from tests.families import Subject
 
 class Unknown(Exception):  # noqa: N818  not an error
     """A value is not known yet; a later round will have it."""
+
+
+class Restless(AssertionError):  # noqa: N818
+    """Runs that depend on each other in a circle."""
 
 
 class Oracle:
@@ -38,6 +43,13 @@ class Oracle:
         self.seed = seed
         self.constants = constants
         self.reads: dict[int, Any] = {}
+        self.views: dict[int, dict[int, Any]] = {}
+        self.tokens: dict[int, list[int]] = {}
+        self.generations = generations(graph)
+        self.step = 0
+        self.skipped = False
+        self.nothing: dict[str, Any] = {}
+        self.writing: Node | None = None
         self.handed_on: dict[int, list[Any]] = {}
         self.differentiates = any(node.op == "grad" for node in graph.nodes)
         self.applying = False
@@ -45,13 +57,15 @@ class Oracle:
     def saves(self) -> dict[str, torch.Tensor]:
         """What the task saves."""
         for _ in range(len(self.graph.nodes) + 2):
-            before = dict(self.reads)
+            before, tokens = dict(self.reads), dict(self.tokens)
+            self.skipped = False
             for run in range(len(self.graph.runs)):
                 self.forward(run)
-            if before.keys() == self.reads.keys() and all(same(before[i], self.reads[i]) for i in before):
+            known = before.keys() == self.reads.keys() and tokens == self.tokens
+            if known and all(same(before[i], self.reads[i]) for i in before):
                 break
         else:
-            raise AssertionError("the graph has no meaning: its runs never come to rest")
+            raise Restless("the graph has no meaning: its runs never come to rest")
         saved = {}
         for node in self.graph.nodes:
             if node.op == "save":
@@ -72,10 +86,57 @@ class Oracle:
         try:
             with torch.set_grad_enabled(self.differentiates):
                 ids = torch.tensor([self.graph.runs[run].prompt])
-                self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+                if run in self.generations:
+                    self.generate(run, ids)
+                else:
+                    self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
+
+    def generate(self, run: int, ids: torch.Tensor) -> None:
+        """A pass over the prompt, then one over each token that the pass before it has chosen."""
+        own = self.generations[run]
+        choice = choice_of(self.graph.nodes[own.node], {})
+        self.tokens[run] = []
+        self.views |= {i: {} for i, node in enumerate(self.graph.nodes) if node.op == "read" and node.run == run}
+        cache: dict[str, Any] = {}
+        seen, given = ids, ids
+        for self.step in range(own.count):
+            mask = torch.ones_like(seen)
+            prepared: Any = self.model.prepare_inputs_for_generation
+            inputs = prepared(given, attention_mask=mask, use_cache=True, is_first_iteration=not cache, **cache)
+            out = self.model(**inputs)
+            name = "cache_params" if "cache_params" in out else "past_key_values"
+            cache = {name: out[name]}
+            given = self.chosen(out.logits[0, -1], choice, own.node)[None]
+            seen = torch.cat([seen, given], 1)
+            self.tokens[run].append(int(given))
+            if int(given) in choice.stop:
+                break
+        self.step = 0
+        for i, node in enumerate(self.graph.nodes):
+            if node.op == "read" and node.run == run:
+                self.reads.pop(i, None)
+                views = [self.views[i][step] for step in steps_of(node.step, own.count) if step in self.views[i]]
+                if isinstance(node.step, SliceArg):
+                    self.reads[i] = side_by_side(views or [self.nothing[plain_site(node)]])
+                elif views:
+                    self.reads[i] = views[0]
+
+    def chosen(self, logits: torch.Tensor, choice: Choice, node: int) -> torch.Tensor:
+        if choice.greedy:
+            return logits.float().argmax(-1, keepdim=True)
+        scores = logits.float()[None]
+        warpers = [
+            TemperatureLogitsWarper(choice.temperature) if choice.temperature else None,
+            TopKLogitsWarper(choice.top_k) if choice.top_k else None,
+            TopPLogitsWarper(choice.top_p) if choice.top_p and choice.top_p < 1 else None,
+        ]
+        for warper in warpers:
+            scores = scores if warper is None else warper(None, scores)
+        seed = int.from_bytes(blake2b(f"{self.seed}/{node}/{self.step}".encode(), digest_size=7).digest())
+        return torch.multinomial(scores.softmax(-1), 1, generator=torch.Generator().manual_seed(seed))[0]
 
     def pre_hook(self, run: int, path: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -94,19 +155,30 @@ class Oracle:
         if self.applying:
             return value
         value = self.differentiable(value)
+        self.nothing[path] = no_tokens(value)
         for i, node in enumerate(self.graph.nodes):
-            if node.run != run or plain_site(node) != path:
+            if node.run != run or plain_site(node) != path or self.step not in self.steps(node):
                 continue
             if node.op == "read":
-                self.reads[i] = copied(value)
+                self.views.setdefault(i, {})[self.step] = copied(value)
+                if not isinstance(node.step, SliceArg):
+                    self.reads[i] = copied(value)
                 self.handed_on.setdefault(i, []).append(value)
             elif node.op in ("write", "skip"):
+                self.writing = node
                 try:
                     index = tuple(self.evaluate(part) for part in node.index or ())
                     value = self.differentiable(overwritten(value, index, self.evaluate(node.args[0])))
                 except Unknown:
+                    self.skipped = True
                     continue
+                finally:
+                    self.writing = None
         return copied(value) if self.differentiates else value  # some models change what a module gave
+
+    def steps(self, node: Node) -> range:
+        own = self.generations.get(-1 if node.run is None else node.run)
+        return steps_of(node.step, 1 if own is None else own.count)
 
     def differentiable(self, value: Any) -> Any:
         """A copy that belongs to this site alone, by which can be differentiated."""
@@ -153,7 +225,16 @@ class Oracle:
 
     def node_value(self, i: int) -> Any:
         node = self.graph.nodes[i]
+        if node.op == "tokens":
+            if node.run not in self.tokens:
+                raise Unknown
+            return torch.tensor(self.tokens[node.run])
         if node.op == "read":
+            writing = self.writing
+            if writing and isinstance(node.step, SliceArg) and (writing.run, writing.step) == (node.run, node.step):
+                if self.step not in self.views.get(i, {}):
+                    raise Unknown
+                return self.views[i][self.step]
             if i not in self.reads:
                 raise Unknown
             return self.reads[i]
@@ -197,6 +278,23 @@ def copied(value: Any) -> Any:
     return tuple(copied(item) for item in value) if isinstance(value, tuple | list) else value
 
 
+def side_by_side(values: list[Any]) -> Any:
+    """What the steps give, joined along the tokens: the axis that differs, or the last but one."""
+    if isinstance(values[0], tuple):
+        return tuple(side_by_side(list(items)) for items in zip(*values, strict=True))
+    first = values[0]
+    if not isinstance(first, torch.Tensor) or any(value.shape[-1] != first.shape[-1] for value in values):
+        return None
+    return torch.cat(values, -2)
+
+
+def no_tokens(value: Any) -> Any:
+    """What a site holds, without tokens."""
+    if isinstance(value, tuple | list):
+        return tuple(no_tokens(item) for item in value)
+    return value[..., :0, :] if isinstance(value, torch.Tensor) and value.ndim > 1 else None
+
+
 def summed(values: list[Any]) -> Any:
     if isinstance(values[0], tuple):
         return tuple(summed(list(items)) for items in zip(*values, strict=True))
@@ -213,8 +311,13 @@ def oracle(
     subject: Subject, task: Task, constants: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
     """What ``task`` would save alone."""
+    return oracle_of(subject, task, constants).saves()
+
+
+def oracle_of(subject: Subject, task: Task, constants: Mapping[str, torch.Tensor] | None = None) -> Oracle:
+    """What tells what ``task`` would save alone; ``skipped`` afterwards says that a write took an unknown step."""
     graph = concrete(task.graph, task.bindings, subject.loaded.tokenizer, subject.loaded.sites)
-    return Oracle(subject.native, graph, task.seed, constants or {}).saves()
+    return Oracle(subject.native, graph, task.seed, constants or {})
 
 
 def assert_equal(name: str, ours: torch.Tensor, truth: torch.Tensor, tolerance: float = 1e-4) -> None:

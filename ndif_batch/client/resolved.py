@@ -9,6 +9,7 @@ from typing import Any
 
 from ndif_batch.errors import ModelError, SweepError, nearest
 from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, TensorRef, Value
+from ndif_batch.graph.steps import generations
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.tokenizer import check_prompt, resolve
 from ndif_batch.sweep.space import Axis, Space
@@ -79,17 +80,22 @@ def resolve_space(graph: Graph, space: Space, model: ModelInfo) -> Space:
 
 
 def count_prompts(graph: Graph, space: Space, model: ModelInfo) -> Prompts:
-    """The prompts of all tasks of a resolved ``space`` that run; one that no axis varies is the same in each."""
+    """The prompts of all tasks of a resolved ``space`` that run; one that no axis varies is the same in each.
+
+    Tokens are those that go through the model: those of a generation count among them.
+    """
     uses, running = _uses(space)
     distinct: set[tuple[int, ...]] = set()
     tokens = 0
-    for run in graph.runs:
+    steps = generations(graph)
+    for number, run in enumerate(graph.runs):
+        further = steps[number].count - 1 if number in steps else 0
         name = run.prompt.param if isinstance(run.prompt, ParamRef) else None
         values = (run.prompt,) if name is None else dict(_columns(space))[name]
         for ids, tasks in zip(_ids(values, model), uses.get(name, (running,)), strict=True):
             if tasks:
                 distinct.add(ids)
-                tokens += len(ids) * tasks
+                tokens += (len(ids) + further) * tasks
     return Prompts(len(distinct), tokens, max(1, ceil(tokens / running)))
 
 

@@ -14,9 +14,10 @@ from ndif_batch.engine.program import compile_task, optimise
 from ndif_batch.errors import NdifBatchError, ShapeError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.bind import site_params
-from ndif_batch.graph.infer import infer, total_cost
+from ndif_batch.graph.infer import infer, infer_stopped, total_cost
 from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, Value, leaves
 from ndif_batch.graph.sites import SiteMap
+from ndif_batch.graph.steps import generations
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.tokenizer import concrete
 from ndif_batch.sweep.space import Axis, Excluded, Space
@@ -63,11 +64,19 @@ def shapes(
             values = infer(bound, model.sites, constants)
             compile_task(concrete(optimised, bindings, model.tokenizer, model.sites), origin, model.sites)
             found = _merge(found, graph, values)
+            for steps in _early_stops(graph):
+                found = _merge(found, graph, infer_stopped(bound, model.sites, constants, steps=steps))
         except NdifBatchError as error:
             error.message = f"{error.message} ({_describe(space, task)})"
             raise
         cost = max(cost, total_cost(bound, values))
     return Shapes(found, cost)
+
+
+def _early_stops(graph: Graph) -> set[int]:
+    """After how many steps runs may have stopped: enough of these to show which lengths that changes."""
+    counts = [own.count for own in generations(graph).values() if own.stop]
+    return {steps for count in counts for steps in (1, count - 2, count - 1) if steps > 0}
 
 
 def checked_tasks(graph: Graph, space: Space, sites: SiteMap) -> list[int]:
@@ -173,6 +182,8 @@ def _extremes(axis: Axis, numbers: list[str], group: list[int]) -> Iterator[int]
 def _merge(found: Mapping[str, Saved], graph: Graph, values: list[Abstract]) -> dict[str, Saved]:
     merged = dict(found)
     for name, node in graph.saves().items():
+        if name in found and values[node] is None:
+            continue
         tensor = _tensor(name, values[node])
         before = found.get(name, Saved(tensor.shape, (), tensor.dtype))
         if len(before.shape) != len(tensor.shape) or before.dtype != tensor.dtype:

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ndif_batch.engine import varlen
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.pack import Pack
 
 NAME = "ndif_batch_packed"
@@ -37,16 +38,17 @@ WITHOUT_MEANING = frozenset(
 
 Watch: TypeAlias = Callable[[Pack, torch.Tensor], None]
 
-_current: ContextVar[tuple[Callable[[], Pack], Watch | None] | None] = ContextVar("pack", default=None)
+_current: ContextVar[tuple[Callable[[], Pack], Watch | None, Cache | None] | None] = ContextVar("pack", default=None)
 
 
 @contextmanager
-def attending(pack: Callable[[], Pack], watch: Watch | None = None) -> Iterator[None]:
+def attending(pack: Callable[[], Pack], watch: Watch | None = None, cache: Cache | None = None) -> Iterator[None]:
     """Attention inside the block is over what ``pack`` gives at that moment.
 
     ``watch`` sees the values ``[1, heads, tokens, width]`` of each layer in which branches borrow from their trunks.
+    ``cache`` has what lanes with a past attend to, and takes what is kept.
     """
-    token = _current.set((pack, watch))
+    token = _current.set((pack, watch, cache))
     try:
         yield
     finally:
@@ -66,7 +68,7 @@ class Pattern:
         self._function = function
         self._device = device
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
-        self._last: dict[tuple[int, int], torch.Tensor] = {}
+        self._last: dict[tuple[int, int], torch.Tensor | None] = {}
         self._windows: dict[int, tuple[int, int] | None] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Pattern:
@@ -81,6 +83,8 @@ class Pattern:
 
     def last(self, queries: int, length: int) -> tuple[torch.Tensor | None, bool]:
         """The same for the last ``queries`` tokens of such runs: a mask ``[queries, length]``."""
+        if queries == 1 < length:
+            return self._last_row(length), False
         mask, causal = self.mask(length)
         if queries == length or (mask is None and not causal) or (causal and queries == 1):
             return mask, causal and queries == length
@@ -104,22 +108,32 @@ class Pattern:
                 self._windows[length] = (left, 0) if torch.equal(mask, band) else None
         return self._windows[length]
 
+    def _last_row(self, length: int) -> torch.Tensor | None:
+        if (1, length) not in self._last:
+            allowed = self._looked_at(length, 1)
+            self._last[1, length] = None if bool(allowed.all()) else allowed.to(self._device)
+        return self._last[1, length]
+
     def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
-        try:
-            allowed = self._allowed(length, torch.device("cpu"))
-        except RuntimeError:  # the function has tensors of its own, on the model's device
-            allowed = self._allowed(length, self._device).cpu()
+        allowed = self._looked_at(length, length)
         if bool(allowed.all()):
             return None, False
         if torch.equal(allowed, torch.ones_like(allowed).tril()):
             return None, True
         return allowed.to(self._device), False
 
-    def _allowed(self, length: int, device: torch.device) -> torch.Tensor:
+    def _looked_at(self, length: int, queries: int) -> torch.Tensor:
         """Looked at in main memory, so that a pass that begins does not wait for the end of the last."""
+        try:
+            return self._allowed(length, queries, torch.device("cpu"))
+        except RuntimeError:  # the function has tensors of its own, on the model's device
+            return self._allowed(length, queries, self._device).cpu()
+
+    def _allowed(self, length: int, queries: int, device: torch.device) -> torch.Tensor:
         place = torch.arange(length, device=device)
         zero = torch.zeros((), dtype=torch.long, device=device)
-        return self._function(zero, zero, place[:, None], place[None, :]).expand(length, length)
+        last = place[length - queries :]
+        return self._function(zero, zero, last[:, None], place[None, :]).expand(queries, length)
 
 
 def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device, **_: Any) -> Pattern:
@@ -151,16 +165,20 @@ def packed_attention(
     current = _current.get()
     if current is None:
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
-    pack, watch = current[0](), current[1]
+    pack, watch, cache = current[0](), current[1], current[2]
     if watch is not None and pack.borrows:
         watch(pack, value.detach())
+    held = None
+    if cache is not None and pack.is_kept:
+        cache.keep(module, pack, key, value)
+        held = cache.of(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
     if softcap is None and s_aux is None and not differentiated and varlen.is_faster(pack, query, key, value):
         window = attention_mask.window(max(group.length for group in pack.groups))
         if window is not None:
-            return varlen.attend(pack, query, key, value, scale, window), None
-    return _by_groups(pack, query, key, value, attention_mask, scale, softcap, s_aux), None
+            return varlen.attend(pack, query, key, value, held, scale, window), None
+    return _by_groups(pack, query, key, value, held, attention_mask, scale, softcap, s_aux), None
 
 
 def _by_groups(
@@ -168,6 +186,7 @@ def _by_groups(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    held: tuple[torch.Tensor, torch.Tensor] | None,
     pattern: Pattern,
     scale: float,
     softcap: float | None,
@@ -175,11 +194,17 @@ def _by_groups(
 ) -> torch.Tensor:
     lent = pack.keys(key.device) if pack.borrows else None
     lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
+    cached_key, cached_value = (None, None)
+    if held is not None and pack.fresh < pack.tokens:
+        slots = pack.slots(key.device)
+        cached_key, cached_value = (store.index_select(1, slots)[None] for store in held)
     parts = []
     for group in pack.groups:
         q = _rows(query, group.first, group.rows, group.queries)
         if group.keys is None:
             k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
+        elif group.cached:
+            k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (cached_key, cached_value))
         else:
             k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (lent_key, lent_value))
         mask, causal = pattern.last(group.queries, group.length)

@@ -6,19 +6,23 @@ What cannot be done for all at once is done task by task; what goes wrong in one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 
 from ndif_batch.engine import vectorised
 from ndif_batch.engine.access import Noted
+from ndif_batch.engine.cache import Past
+from ndif_batch.engine.choosing import drawn, generator_of, likeliest
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import landed, saved, shown
+from ndif_batch.engine.schedule import JOINED, before
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.targets import BACKWARD, GRAD
 from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
@@ -30,7 +34,9 @@ from ndif_batch.engine.values import (
     has_nan,
     is_scalar,
     joined,
+    joined_steps,
     leaves,
+    mapped,
     of_each,
     of_task,
     of_tasks,
@@ -41,7 +47,30 @@ from ndif_batch.engine.values import (
 from ndif_batch.errors import NdifBatchError, TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
+from ndif_batch.graph.steps import Choice
 
+Beginning: TypeAlias = "tuple[int, ...] | Next"
+"""What a run begins with: the tokens of a prompt, or one token after what was seen before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A token that was chosen after a past."""
+
+    past: Past
+    token: int
+
+
+def tokens_of(beginning: Beginning) -> tuple[int, ...]:
+    """The tokens that a run begins with."""
+    return (beginning.token,) if isinstance(beginning, Next) else beginning
+
+
+class _Absent:
+    """Stands for the value of a step that was never taken."""
+
+
+ABSENT: Final = _Absent()
 IN_STEP: Final = ("write", BACKWARD)
 
 
@@ -51,6 +80,8 @@ class Cohort:
 
     ``lanes`` has, for each stage and run, the lane of each member. ``errors`` are by the index of a task. ``unsound``
     has, for each stage in which lanes borrow, a number of each lane: 0 if it held nothing but finite values.
+    ``pasts`` has for each run that goes on what each member has seen, ``chosen`` by node the token of each, and
+    ``over`` are the runs of steps that are not taken, since all members have stopped before.
     """
 
     program: Program
@@ -59,6 +90,10 @@ class Cohort:
     lanes: dict[tuple[int, int], Numbers] = field(default_factory=dict)
     errors: dict[int, TaskError] = field(default_factory=dict)
     unsound: dict[int, torch.Tensor] = field(default_factory=dict)
+    pasts: dict[int, list[Past]] = field(default_factory=dict)
+    chosen: dict[int, list[int]] = field(default_factory=dict)
+    over: frozenset[int] = frozenset()
+    _parted: bool = False
     _saves: dict[str, Any] = field(default_factory=dict)
     _prints: list[tuple[str, Any]] = field(default_factory=list)
     _values: dict[int, Any] = field(default_factory=dict)
@@ -68,6 +103,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self._left = list(self.program.uses)
+        self._stops: dict[int, list[frozenset[int]]] = {}
         names = self.program.params
         self._columns = {name: column([member.bindings[name] for member in self.members]) for name in names}
 
@@ -102,8 +138,9 @@ class Cohort:
     def results(self) -> Iterator[tuple[Member, dict[str, torch.Tensor], tuple[tuple[str, str], ...]]]:
         """What each member that is well has saved and printed; no two share memory."""
         count = len(self.members)
+        alone = count == 1 and not self._parted
         saved = {
-            name: of_each(value, count) if varies(value) or count == 1 else [value.clone() for _ in self.members]
+            name: of_each(value, count) if varies(value) or alone else [value.clone() for _ in self.members]
             for name, value in self._saves.items()
         }
         for place, member in enumerate(self.members):
@@ -151,7 +188,15 @@ class Cohort:
 
     def _carry_out(self, i: int, stage: int, point: Touchpoint | None) -> None:
         node = self.program.graph.nodes[i]
-        value = self._compute(i, node, stage, point)
+        if node.run in self.over:
+            value: Any = ABSENT
+        elif node.op != JOINED and any(self._values.get(j) is ABSENT for j in inputs(node)):
+            value = ABSENT
+            if node.op in ("write", "save", "print"):
+                reason = ValueError("it takes a step that was not taken: the run has stopped before")
+                self._end(i, dict.fromkeys(range(len(self.members)), reason))
+        else:
+            value = self._compute(i, node, stage, point)
         if self.around.refuse_nan and self.members:
             value = self._without_nan(i, value)
         for j in inputs(node):
@@ -188,6 +233,15 @@ class Cohort:
                 )
             case "stop":
                 pass
+            case "choose":
+                assert point is not None
+                return self._choose(i, node, self.lanes[stage, node.run or 0], point)
+            case "joined":
+                return self._attempt(
+                    i,
+                    lambda: joined_steps(args[0], _taken(args[1:])),
+                    lambda place: joined_steps(args[0], of_task(_taken(args[1:]), place)),
+                )
             case _:
                 return self._operation(i, node, args)
         return None
@@ -205,6 +259,92 @@ class Cohort:
             lambda: point.take(lanes, index),
             lambda place: point.take_one(int(lanes[place]), of_task(index, place)),
         )
+
+    def _choose(self, i: int, node: Node, lanes: Numbers, point: Touchpoint) -> Any:
+        """The next token of each member; what is drawn is drawn for each with its own random numbers."""
+        logits = point.take(lanes, (0, -1))
+        given = {name: self._value(arg) for name, arg in node.kwargs}
+        step = given.pop("step")
+        stop = given.pop("stop", None)
+        greedy = all(value is None for value in given.values())
+
+        def alone(place: int) -> torch.Tensor:
+            choice = Choice(**{name: of_task(value, place) for name, value in given.items()})
+            choice.check()
+            numbers = generator_of(self.members[place].seed, self.program.origin[i], step)
+            return drawn(of_task(logits, place), choice, numbers)
+
+        def likeliest_of_all() -> Any:
+            return Each(likeliest(logits.stacked)) if isinstance(logits, Each) else likeliest(logits)
+
+        value = self._attempt(i, likeliest_of_all if greedy else None, alone)
+        if not self.members:
+            return value
+        self.chosen[i] = [int(token) for token in _tokens(value, len(self.members))]
+        self._stops[i] = [_ids(of_task(stop, place)) for place in range(len(self.members))]
+        return mapped(value, lambda one: _on(one, self.around.device))
+
+    def beginning(self, run: int, place: int) -> Beginning:
+        """What a run of a member begins with."""
+        choice = before(self.program.graph, run)
+        if choice is None:
+            return self.members[place].prompts[run]
+        parent = self.program.graph.nodes[choice].run
+        assert parent is not None
+        return Next(self.pasts[parent][place], self.chosen[choice][place])
+
+    def stepped(self, stage: int, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
+        """After a pass whose lanes have ``pasts``: remembers what members have seen that go on.
+
+        Gives the members that have stopped, as cohorts of their own.
+        """
+        for run, choice in self.program.choices.items():
+            if choice in self.chosen and (stage, run) in self.lanes and run not in self.over:
+                yield from self._gone_on(stage, run, choice, pasts)
+
+    def _gone_on(self, stage: int, run: int, choice: int, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
+        following = self.program.following.get(choice)
+        tokens, stops = self.chosen[choice], self._stops.pop(choice, None)
+        if following is None or stops is None:
+            return
+        stopped = [place for place, token in enumerate(tokens) if token in stops[place]]
+        if stopped and len(stopped) < len(self.members):
+            other = self._apart(stopped)
+            other.over |= self._steps_from(following)
+            yield other
+        elif stopped:
+            self.over |= self._steps_from(following)
+            return
+        seen = [pasts[lane] for lane in self.lanes[stage, run].tolist()]
+        self.pasts[run] = [past for past in seen if past is not None]
+        earlier = before(self.program.graph, run)
+        if earlier is not None:
+            self.pasts.pop(self.program.graph.nodes[earlier].run or 0, None)
+
+    def assume(self, stage: int, pasts: Sequence[Past | None]) -> None:
+        """After a pass that was only planned: every run goes on, and with the same token."""
+        for run, choice in self.program.choices.items():
+            if (stage, run) in self.lanes and self.program.following.get(choice) is not None:
+                self.chosen[choice] = [0] * len(self.members)
+                self._stops[choice] = [frozenset()] * len(self.members)
+        for _ in self.stepped(stage, pasts):
+            raise AssertionError("nobody stops")
+
+    def _steps_from(self, run: int | None) -> frozenset[int]:
+        """A run of a step and those of all that would follow."""
+        found = []
+        while run is not None:
+            found.append(run)
+            choice = self.program.choices.get(run)
+            run = None if choice is None else self.program.following.get(choice)
+        return frozenset(found)
+
+    def finish(self, stage: int) -> None:
+        """Carries out what is left of a stage when its pass is over, or there was none."""
+        entries = self.program.entries
+        while self.members and self._next < len(entries) and entries[self._next].stage <= stage:
+            entry = entries[self._next]
+            self.advance(entry.stage, entry.order)
 
     def _gradient(self, i: int, noted: tuple[tuple[tuple[int, int], Noted], ...], found: Mapping[int, Any]) -> Any:
         """By a site that a run met in several passes it is the sum over them."""
@@ -279,13 +419,28 @@ class Cohort:
             self.errors[self.members[place].index] = _task_error(
                 self.program.origin[i], self.program.graph.nodes[i], error
             )
-        well = [place for place in range(len(self.members)) if place not in errors]
-        self.members = [self.members[place] for place in well]
-        self.lanes = {key: lanes[well] for key, lanes in self.lanes.items()}
-        self._values = {key: of_tasks(value, well) for key, value in self._values.items()}
-        self._saves = {name: of_tasks(value, well) for name, value in self._saves.items()}
-        self._columns = {name: of_tasks(value, well) for name, value in self._columns.items()}
-        self._prints = [(name, of_tasks(value, well)) for name, value in self._prints]
+        self._keep([place for place in range(len(self.members)) if place not in errors])
+
+    def _keep(self, places: Sequence[int]) -> None:
+        """Those that are not in these places are not there any more."""
+        self.members = [self.members[place] for place in places]
+        self.lanes = {key: lanes[places] for key, lanes in self.lanes.items()}
+        self.pasts = {run: [pasts[place] for place in places] for run, pasts in self.pasts.items()}
+        self.chosen = {i: [tokens[place] for place in places] for i, tokens in self.chosen.items()}
+        self._stops = {i: [stops[place] for place in places] for i, stops in self._stops.items()}
+        self._values = {key: of_tasks(value, places) for key, value in self._values.items()}
+        self._saves = {name: of_tasks(value, places) for name, value in self._saves.items()}
+        self._columns = {name: of_tasks(value, places) for name, value in self._columns.items()}
+        self._prints = [(name, of_tasks(value, places)) for name, value in self._prints]
+
+    def _apart(self, places: Sequence[int]) -> Cohort:
+        """The members in these places as a cohort of their own, as far as this one has come."""
+        other = copy(self)
+        other.errors, other._left = {}, list(self._left)
+        self._parted = other._parted = True
+        other._keep(places)
+        self._keep([place for place in range(len(self.members)) if place not in set(places)])
+        return other
 
     def _value(self, arg: Arg) -> Any:
         match arg:
@@ -319,6 +474,26 @@ def land(cohorts: Sequence[Cohort]) -> None:
     arrived = iter(landed([value for cohort in cohorts for value in cohort._saves.values()]))
     for cohort in cohorts:
         cohort._saves = {name: next(arrived) for name in cohort._saves}
+
+
+def _taken(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([part for part in parts if part is not ABSENT])
+
+
+def _tokens(value: Any, tasks: int) -> list[int]:
+    if isinstance(value, torch.Tensor):
+        return value.tolist() * tasks
+    return [token for (token,) in value.stacked.tolist()]
+
+
+def _ids(stop: Any) -> frozenset[int]:
+    return frozenset() if stop is None else frozenset(stop if isinstance(stop, tuple) else (stop,))
+
+
+def _on(one: Any, device: torch.device) -> Any:
+    if isinstance(one, Each):
+        return Each(one.stacked.to(device))
+    return one.to(device) if isinstance(one, torch.Tensor) else one
 
 
 def _task_error(node: int, what: Node, error: Exception) -> TaskError:

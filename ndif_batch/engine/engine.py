@@ -14,6 +14,7 @@ import torch
 from ndif_batch.engine.again import Again
 from ndif_batch.engine.batches import Batch, Prepared, batches
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.cohort import Cohort, land
 from ndif_batch.engine.following import Orders
 from ndif_batch.engine.gradients import differentiate
@@ -63,6 +64,10 @@ class Counters:
     busy_seconds: float = 0.0
 
 
+class _Interrupted(Exception):  # noqa: N818  not an error: a batch is given up
+    """Raised between the steps of a generation."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Started:
     """Tasks whose passes are on their way, and what to wait for; or the outcome of one that broke its pass."""
@@ -88,13 +93,15 @@ class Engine:
 
     A pass that holds several tasks has at most ``max_batch_tokens`` tokens (``None``: what the device is good for),
     and what it is estimated to need fits into the free memory. ``beside`` is for a second engine of one model: on CUDA
-    its passes do not wait for those of the first.
+    its passes do not wait for those of the first. A generation is given up, and the call ends without an outcome of
+    its tasks, once it is ``interrupted`` between two steps.
     """
 
     model: LoadedModel
     max_batch_tokens: int | None = None
     counters: Counters = field(default_factory=Counters)
     beside: bool = False
+    interrupted: Callable[[], bool] = lambda: False
     _over: list[int] = field(default_factory=list)
 
     @property
@@ -155,7 +162,10 @@ class Engine:
             checkpointed = batch.differentiated and batch.bytes(self.model.footprint) > free
             needed = batch.bytes(self.model.footprint, checkpointed=checkpointed)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
-            started += self._start(batch, preparation.routes, around, orders, checkpointed=checkpointed)
+            try:
+                started += self._start(batch, preparation.routes, around, orders, checkpointed=checkpointed)
+            except _Interrupted:
+                break
             while len(started) > self.in_flight:
                 yield from settled(self._outcomes([started.pop(0)]))
         yield from settled(self._outcomes(started))
@@ -222,6 +232,8 @@ class Engine:
             if orders is not None:
                 orders.give(tasks)
             started = self._executed(tasks, routes, around, checkpointed=checkpointed)
+        except _Interrupted:
+            raise
         except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
             failure = self._told(error, batch)
             saving = isinstance(error, torch.OutOfMemoryError) and batch.differentiated and not checkpointed
@@ -289,11 +301,12 @@ class Engine:
         with torch.no_grad():
             for cohort in cohorts:
                 cohort.advance(*BEFORE)
+            cache = Cache()
             for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                for beside in side_by_side(cohorts, stage, packed=self.model.layout.packed):
-                    plan = plan_pass(beside, routes, stage, self.model.layout.moments)
+                for beside in list(side_by_side(cohorts, stage, packed=self.model.layout.packed)):
+                    plan = plan_pass(beside, routes, stage, self.model.layout.moments, cache)
                     if plan is not None:
-                        ran = run_pass(self.model, plan, checkpointed=checkpointed and plan.differentiated)
+                        ran = run_pass(self.model, plan, cache, checkpointed=checkpointed and plan.differentiated)
                         if plan.differentiated:
                             differentiate(beside, stage, cohorts)
                         self.counters.passes += 1
@@ -301,6 +314,13 @@ class Engine:
                         if ran.unsound is not None:
                             for cohort in beside:
                                 cohort.unsound[stage] = ran.unsound
+                        for cohort in beside:
+                            cohorts += cohort.stepped(stage, plan.pasts)
+                for cohort in cohorts:
+                    if cohort.over:
+                        cohort.finish(stage)
+                if any(cohort.pasts for cohort in cohorts) and self.interrupted():
+                    raise _Interrupted
             land(cohorts)
         return cohorts
 
@@ -354,8 +374,8 @@ def _side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Ite
     by_length: dict[int, list[Cohort]] = {}
     for cohort in cohorts:
         for visit in cohort.program.visits:
-            if visit.stage == stage and cohort.members:
-                by_length.setdefault(len(cohort.members[0].prompts[visit.run]), []).append(cohort)
+            if visit.stage == stage and cohort.members and visit.run not in cohort.over:
+                by_length.setdefault(cohort.members[0].length(visit.run), []).append(cohort)
     yield from by_length.values()
 
 

@@ -13,12 +13,13 @@ import torch
 
 from ndif_batch.engine.batches import Prepared, batches
 from ndif_batch.engine.blocks import Moments, births_of, find_blocks
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.engine import by_program, in_turn, side_by_side
 from ndif_batch.engine.outline import AssumedModel
 from ndif_batch.engine.plan import PassPlan, plan_pass
 from ndif_batch.engine.prepare import Preparation
-from ndif_batch.engine.program import Program, at_sites, compile_task, rewritten
+from ndif_batch.engine.program import Program, Visit, at_sites, compile_task, rewritten
 from ndif_batch.engine.routes import Route, routes
 from ndif_batch.engine.schedule import TARGET
 from ndif_batch.engine.targets import BACKWARD
@@ -169,12 +170,15 @@ class Forecaster:
             program = cohort.program
             if id(program) not in self._plain:
                 self._plain[id(program)] = routes(program, self._model.sites, Moments())
+        cache = Cache()
         for stage in range(max(cohort.program.stages for cohort in cohorts)):
             for beside in side_by_side(cohorts, stage, packed=packed):
                 shared = plan_pass(beside, self._plain, stage, Moments())
-                plan = plan_pass(beside, self._preparation.routes, stage, self._moments)
+                plan = plan_pass(beside, self._preparation.routes, stage, self._moments, cache)
                 if plan is not None and shared is not None:
                     yield PlannedPass(plan, shared, *_way_back([cohort.program for cohort in beside], stage))
+                    for cohort in beside:
+                        cohort.assume(stage, plan.pasts)
 
     def _alone(self, tasks: Sequence[Prepared], rewriting: int) -> Effort:
         """Every run by itself and whole, as often as the program needs it after so many rewritings of its graph."""
@@ -182,7 +186,7 @@ class Forecaster:
         total = Effort()
         for (program_id, lengths), count in alike.items():
             program = self._written[program_id][rewriting]
-            passes, tokens = len(program.visits), sum(lengths[visit.run] for visit in program.visits)
+            passes, tokens = len(program.visits), sum(_length(lengths, visit) for visit in program.visits)
             head = 0 if self._model.sites.head is None else tokens
             effort = Effort(passes, tokens, passes * self.blocks, tokens * self.blocks, head, 0, len(program.entries))
             total += self._with_bytes(replace(effort, **self._back(program, lengths))) * count
@@ -194,7 +198,7 @@ class Forecaster:
         for visit in program.visits:
             backwards, first = _way_back([program], visit.stage)
             through = (self._begins < visit.depth) & (self._ends > first)
-            blocks_back += backwards * lengths[visit.run] * int(through.sum())
+            blocks_back += backwards * _length(lengths, visit) * int(through.sum())
         return {"backwards": len(list(program.of(BACKWARD))), "blocks_back": blocks_back}
 
     def _efforts(self, tasks: Sequence[Prepared], part: float) -> dict[str, Effort]:
@@ -256,6 +260,11 @@ def _way_back(programs: Sequence[Program], stage: int) -> tuple[int, int]:
     backwards = (sum(entry.stage >= stage for entry in program.of(BACKWARD)) for program in through)
     targets = (entry.order for program in programs for entry in program.of(TARGET) if entry.stage == stage)
     return max(backwards, default=0), min(targets, default=ENDLESS)
+
+
+def _length(lengths: Sequence[int], visit: Visit) -> int:
+    """Tokens of a visit's run: those of its prompt, or the one of a step."""
+    return lengths[visit.run] if visit.run < len(lengths) else 1
 
 
 def _nothing(*_: Any) -> Any:

@@ -31,6 +31,7 @@ from ndif_batch.graph.sites import SiteMap, SiteTensor
 TAKES_NUMBERS: Final = frozenset({"write", *ARITHMETIC})
 """Operations that go together for tasks of which each has another number."""
 
+CHOOSING: Final = "steps"
 KINDS: Final[Mapping[type, ParamType]] = {int: ParamType.INT, float: ParamType.FLOAT, TensorRef: ParamType.TENSOR}
 
 
@@ -65,6 +66,11 @@ class Filled:
     params: tuple[tuple[str, str], ...]
     names: Mapping[str, str]
 
+    @property
+    def generates(self) -> bool:
+        """Whether one of its runs generates."""
+        return any(node.op == CHOOSING for node in self.form.graph.nodes)
+
 
 class Forms:
     """The forms of graphs for one model."""
@@ -74,7 +80,7 @@ class Forms:
         self._known: dict[Hashable, Form] = {}
 
     def of(self, graph: Graph) -> Filled:
-        """The form of a graph. ``GraphError`` if it has an operation that this version does not run."""
+        """The form of a graph."""
         lifting = _Lifting(without_hints(graph), self._sites)
         nodes = tuple([lifting.node(node) for node in lifting.graph.nodes])
         kinds = {**{own: graph.params[name] for name, own in lifting.params.items()}, **lifting.kinds}
@@ -137,7 +143,7 @@ class _Lifting:
         else:
             args = tuple([self._argument(arg, node.op in TAKES_NUMBERS) for arg in args])
         kwargs = tuple([(key, map_arg(arg, self._leaf)) for key, arg in node.kwargs])
-        return Node(node.op, args, kwargs, node.run, site, index, name)
+        return Node(node.op, args, kwargs, node.run, site, index, name, None, node.step)
 
     def _is_tensor(self, node: Node) -> bool:
         """Whether a node reads or writes at a site of one tensor: then a number in its index is a place in that."""

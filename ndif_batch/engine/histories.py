@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ndif_batch.engine.program import Program, Visit
-from ndif_batch.engine.schedule import needs, order_of
+from ndif_batch.engine.schedule import CHOOSE, before, needs, order_of
 from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, map_node
 from ndif_batch.graph.operations import RANDOM
@@ -37,7 +37,7 @@ class History:
             self.story,
             self.sites,
             tuple([exact(member.bindings[name]) for name in self.params]),
-            tuple([member.prompts[run] for run in self.runs]),
+            tuple([member.prompts[run] for run in self.runs if run < len(member.prompts)]),
         )
 
 
@@ -66,10 +66,10 @@ def stories(program: Program, visit: Visit, sites: SiteMap) -> Stories:
 
 def _history(program: Program, run: int, writes: Sequence[int], sites: SiteMap) -> History | None:
     nodes = program.graph.nodes
-    before = sorted(_behind(program, writes, sites))
-    if any(nodes[i].op in RANDOM for i in before):
+    behind = sorted(_behind(program, writes, sites))
+    if any(nodes[i].op in RANDOM or _is_of_another_step(program, run, nodes[i]) for i in behind):
         return None
-    place = {i: number for number, i in enumerate(before)}
+    place = {i: number for number, i in enumerate(behind)}
     params: dict[str, int] = {}
     runs = {run: 0}
     named: dict[str, str] = {}
@@ -84,20 +84,28 @@ def _history(program: Program, run: int, writes: Sequence[int], sites: SiteMap) 
         site = None if node.site is None else named.setdefault(node.site, str(len(named)))
         return replace(map_node(node, leaf), run=number, site=site)
 
-    story = repr([told(nodes[i]) for i in before])
+    story = repr([told(nodes[i]) for i in behind])
     return History(story, tuple(params), tuple(runs), tuple(named))
 
 
 def _behind(program: Program, writes: Sequence[int], sites: SiteMap) -> set[int]:
-    """Some writes, the nodes whose values they need, and the writes that show in what those read."""
+    """Some writes, the nodes whose values they need, and the writes that show in what those read.
+
+    What came before a step is known by what the run has seen, and is not among them.
+    """
     found: set[int] = set()
     waiting = list(writes)
     while waiting:
         i = waiting.pop()
         if i not in found:
             found.add(i)
-            waiting += needs(program.graph, sites, i)
+            waiting += [j for j in needs(program.graph, sites, i) if program.graph.nodes[j].op != CHOOSE]
     return found
+
+
+def _is_of_another_step(program: Program, run: int, node: Node) -> bool:
+    """Whether a node looks at a run that begins with a token: what that has seen is in no story but its own."""
+    return node.run is not None and node.run != run and before(program.graph, node.run) is not None
 
 
 def exact(value: object) -> Hashable:

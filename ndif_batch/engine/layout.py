@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from ndif_batch.engine import attention
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
+from ndif_batch.engine.cache import Cache, Region
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
@@ -70,19 +72,42 @@ class Layout:
 
 
 def forward(
-    model: PreTrainedModel, pack: Callable[[], Pack], *, packed: bool, watch: attention.Watch | None = None
+    model: PreTrainedModel,
+    pack: Callable[[], Pack],
+    *,
+    packed: bool,
+    watch: attention.Watch | None = None,
+    cache: Cache | None = None,
+    region: Region | None = None,
 ) -> Any:
     """One pass over a pack; ``packed`` says that attention is ours and positions start again with each run.
 
-    ``watch`` is as for :func:`~ndif_batch.engine.attention.attending`.
+    ``watch`` and ``cache`` are as for :func:`~ndif_batch.engine.attention.attending`. Where attention is the model's,
+    ``region`` has its own cache of what the one run of the pass has seen, and is given that which it has then.
     """
     device = entry_device(model)
     ids = pack().token_ids(device)
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    if region is not None and not packed:
+        return _with_own_cache(model, region, ids)
     if not packed:
         return model(**given)
-    with attention.attending(pack, watch):
+    with attention.attending(pack, watch, cache):
         return model(**given, position_ids=pack().position_ids(device))
+
+
+def _with_own_cache(model: PreTrainedModel, region: Region, ids: torch.Tensor) -> Any:
+    seen = {} if region.own is None else {_cache_name(model): region.own}
+    mask = ids.new_ones(1, region.used)
+    prepared: Any = model.prepare_inputs_for_generation
+    given = prepared(ids, attention_mask=mask, use_cache=True, is_first_iteration=not seen, **seen)
+    output = model(**given)
+    region.own = output[_cache_name(model)]
+    return output
+
+
+def _cache_name(model: PreTrainedModel) -> str:
+    return next(name for name in ("cache_params", "past_key_values") if name in signature(model.forward).parameters)
 
 
 def measure_layout(

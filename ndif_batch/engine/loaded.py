@@ -23,6 +23,7 @@ class Footprint:
     """Bytes that a pass takes beside the weights: in any case, for a token in blocks, for a position in the head.
 
     With gradients each block keeps ``kept`` for a token until the way back, of which ``entering`` is what goes in.
+    ``cached`` are a token's keys and values in all blocks, where a run generates.
     """
 
     fixed: float = 0
@@ -30,6 +31,7 @@ class Footprint:
     position: float = 0
     kept: float = 0
     entering: float = 0
+    cached: float = 0
 
 
 class Outline(Protocol):
@@ -42,6 +44,14 @@ class Outline(Protocol):
     @property
     def layout(self) -> Layout:
         """How its runs go together."""
+
+    @property
+    def footprint(self) -> Footprint:
+        """What its passes take."""
+
+    @property
+    def generates_not(self) -> str | None:
+        """Why it cannot generate, if so."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -78,6 +88,14 @@ class LoadedModel:
         """The GPUs that compute in this process, in the order in which a pass meets them; none on a CPU."""
         found = dict.fromkeys(parameter.device for parameter in self.module.parameters())
         return tuple(device for device in found if device.type == "cuda")
+
+    @property
+    def generates_not(self) -> str | None:
+        """Why it cannot generate, if so."""
+        if self.split is not None:
+            return "this version does not generate with weights that are split over processes"
+        causal = self.layout.moments.causal and self.module.can_generate()
+        return None if causal else "its tokens see those that come after them"
 
     @property
     def gpus(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -28,6 +29,9 @@ TRIAL_TOKENS = (1024, 4096)
 TRIAL_LENGTH = 16
 USABLE = 0.85
 """Share of the free memory that a pass may be planned for: allocators waste some."""
+KEYS = ".k_proj.output"
+SPARE = 1.5
+"""So much more than what lies in it may a cache that has just grown take."""
 WIDE_TENSORS, HIDDEN_TENSORS = 3, 8
 """Where nothing was measured: how many of a block's widest tensors, and of its hidden states, live at once."""
 NOTED = 3
@@ -43,7 +47,7 @@ def measure_footprint(model: LoadedModel) -> Footprint:
     short, long = (_peak(model, tokens) for tokens in TRIAL_TOKENS)
     token = max(long - short, 0) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0])
     head = bytes_a_token(model.sites, f"{model.sites.head}.output")
-    return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head, kept, shapes.entering)
+    return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head, kept, shapes.entering, shapes.cached)
 
 
 def most(footprints: Sequence[Footprint]) -> Footprint:
@@ -59,7 +63,14 @@ def footprint_by_shapes(model: Outline) -> Footprint:
     widest, hidden = max((bytes_a_token(sites, path) for path in inside), default=0), f"{first}.output"
     kept = sum(bytes_a_token(sites, path) for path in inside if path.endswith(".output"))
     token = WIDE_TENSORS * widest + HIDDEN_TENSORS * bytes_a_token(sites, hidden)
-    return Footprint(0, token, bytes_a_token(sites, head), kept, bytes_a_token(sites, hidden) if first else kept)
+    entering = bytes_a_token(sites, hidden) if first else kept
+    return Footprint(0, token, bytes_a_token(sites, head), kept, entering, _cached(sites, first))
+
+
+def _cached(sites: SiteMap, block: str) -> float:
+    """Bytes of a token's keys and values: as wide as what projects them, or as the hidden states at most."""
+    keys = [bytes_a_token(sites, path) for path in sites.sites if path.startswith(block) and path.endswith(KEYS)]
+    return SPARE * 2 * len(find_blocks(sites)) * min([*keys, bytes_a_token(sites, f"{block}.output")])
 
 
 def free_here(model: LoadedModel) -> int:
@@ -95,15 +106,17 @@ class Live:
 
 
 def live_bytes(program: Program, values: Mapping[int, Abstract]) -> Live:
-    """What a task's values take; ``values`` are by the submitted id of a node."""
+    """What a task's values take; ``values`` are by the submitted id of a node, of which several can have a part."""
     left = list(program.uses)
     live: dict[int, int] = {}
     between = within = 0
     entries = program.entries
+    parts = Counter(program.origin)
     for entry, following in zip(entries, (*entries[1:], None), strict=True):
         node = program.graph.nodes[entry.node]
         makes = node.op not in ("weight", "save", "print")
-        live[entry.node] = _bytes(values.get(program.origin[entry.node])) if makes else 0
+        origin = program.origin[entry.node]
+        live[entry.node] = _bytes(values.get(origin)) // parts[origin] if makes else 0
         within = max(within, sum(live.values()))
         for used in (*inputs(node), entry.node):
             left[used] -= used != entry.node

@@ -24,6 +24,11 @@ class AssumedModel:
     tokenizer: Tokenizer | None = None
     footprint: Footprint = field(default_factory=Footprint)
 
+    @property
+    def generates_not(self) -> str | None:
+        """Why it cannot generate, if so."""
+        return None if self.layout.moments.causal else "its tokens see those that come after them"
+
 
 def assume(info: ModelInfo) -> AssumedModel:
     """The model of an entry, from its site map and its configuration."""

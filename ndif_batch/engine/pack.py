@@ -28,17 +28,24 @@ class Lanes:
     """The lanes of a pass. Lane ``i`` runs ``prompts[i]`` and owns the positions from ``start[i]`` on.
 
     ``trunk[i]`` is the lane that has the rest, or whose own trunk has; ``i`` itself for a lane that is no branch.
+    Before its first position ``past[i]`` tokens lie in a cache. There its keys and values are kept from the slot
+    ``region[i]`` on, those of its past first; ``NOWHERE`` if they are not kept.
     """
 
     prompts: tuple[tuple[int, ...], ...]
     start: Numbers
     trunk: Numbers
+    past: Numbers
+    region: Numbers
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]]) -> Lanes:
-        """Runs side by side, none of them a branch."""
+    def of(cls, prompts: Sequence[Sequence[int]], start: Numbers | None = None, trunk: Numbers | None = None) -> Lanes:
+        """Runs side by side without a past, none of them a branch unless ``start`` and ``trunk`` say so."""
         whole = tuple(tuple(prompt) for prompt in prompts)
-        return cls(whole, np.zeros(len(whole), np.int64), np.arange(len(whole)))
+        none = np.zeros(len(whole), np.int64)
+        start = none if start is None else start
+        trunk = np.arange(len(whole)) if trunk is None else trunk
+        return cls(whole, start, trunk, none, np.full(len(whole), NOWHERE))
 
     @cached_property
     def length(self) -> Numbers:
@@ -82,9 +89,11 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``rows`` lanes of equal ``length`` that own their last ``queries`` tokens, one behind the other from ``first``.
+    """``rows`` lanes that own their last ``queries`` tokens, one behind the other from ``first``, and attend to
+    ``length`` tokens.
 
-    ``keys`` is where their rows begin among the pack's ``keys``; ``None`` if they own all that they attend to.
+    ``keys`` is where their rows begin among the pack's ``keys``; ``None`` if they own all that they attend to. Those
+    of lanes with a past are ``cached``: their rows are among the pack's ``slots``.
     """
 
     first: int
@@ -92,13 +101,14 @@ class Group:
     queries: int
     length: int
     keys: int | None = None
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """A pack lane by lane: where its queries and its keys begin (``[lanes + 1]``, int32), and the longest of both.
 
-    ``keys`` are the places of the keys, ``None`` if the pack is just these.
+    ``keys`` are the places of the keys, or their slots in a cache; ``None`` if the pack is just these.
     """
 
     queries_from: torch.Tensor
@@ -126,9 +136,11 @@ class Pack:
     origin: torch.Tensor | None = None
     kept: Numbers | None = None
     rows: int = 1
-    _lengths: dict[torch.device, Lengths] = field(default_factory=dict)
+    _lengths: dict[tuple[torch.device, bool], Lengths] = field(default_factory=dict)
     _lanes: dict[torch.device, torch.Tensor] = field(default_factory=dict)
     _keys: dict[torch.device, torch.Tensor] = field(default_factory=dict)
+    _slots: dict[torch.device, torch.Tensor] = field(default_factory=dict)
+    _kept_at: dict[torch.device, tuple[torch.Tensor | None, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lanes: Lanes, *, in_rows: bool = False) -> Pack:
@@ -137,7 +149,7 @@ class Pack:
         ``in_rows`` makes each a row of a batch; then all are of one length.
         """
         whole = np.flatnonzero(lanes.trunk == np.arange(len(lanes.prompts)))
-        whole = whole[np.argsort(lanes.length[whole], kind="stable")]
+        whole = whole[np.lexsort((lanes.length[whole], lanes.past[whole]))]
         at, tokens = _laid(lanes, whole)
         return cls(lanes, at, tokens, _groups(lanes, whole), whole, rows=whole.size if in_rows else 1)
 
@@ -153,16 +165,16 @@ class Pack:
 
     def positions(self, device: torch.device) -> torch.Tensor:
         """Where each token stands in its run, ``[tokens]``; of a pack of lanes."""
-        return _ranges(self.lanes.start[self.ordered], self._counts, device)
+        return _ranges((self.lanes.past + self.lanes.start)[self.ordered], self._counts, device)
 
     def run_lengths(self) -> Numbers:
         """How long each token's run is, ``[tokens]``; of a pack of lanes."""
-        return np.repeat(self.lanes.length[self.ordered], self._counts)
+        return np.repeat((self.lanes.past + self.lanes.length)[self.ordered], self._counts)
 
     @property
     def borrows(self) -> bool:
         """Whether a lane borrows tokens; of a pack of lanes."""
-        return any(group.keys is not None for group in self.groups)
+        return any(group.keys is not None and not group.cached for group in self.groups)
 
     @property
     def _counts(self) -> Numbers:
@@ -180,14 +192,54 @@ class Pack:
             self._keys[device] = self._runs(self.ordered[self.lanes.start[self.ordered] > 0], device)
         return self._keys[device]
 
-    def lengths(self, device: torch.device) -> Lengths:
-        """The pack as kernels for runs of any length have it."""
-        if device not in self._lengths:
-            self._lengths[device] = self._measured(device)
-        return self._lengths[device]
+    @property
+    def fresh(self) -> int:
+        """How many tokens are of lanes without a past: these come first."""
+        return int(self._counts[self.lanes.past[self.ordered] == 0].sum())
 
-    def _measured(self, device: torch.device) -> Lengths:
-        queries, keys = self._counts, self.lanes.length[self.ordered]
+    @property
+    def is_kept(self) -> bool:
+        """Whether keys and values of a lane that is there belong into a cache; of a pack of lanes."""
+        return bool(self._kept.size)
+
+    @property
+    def _kept(self) -> Numbers:
+        """The lanes with a region: those that are there, and branches to come whose trunk has their tokens."""
+        kept = np.flatnonzero(self.lanes.region != NOWHERE)
+        return kept[self.at[self._present(kept)] != NOWHERE] if kept.size else kept
+
+    def _present(self, lanes: Numbers) -> Numbers:
+        """For each lane itself, or the trunk that has its tokens as long as it is not there."""
+        return self._upwards(lanes, lambda lane: self.at[lane] == NOWHERE)
+
+    def slots(self, device: torch.device) -> torch.Tensor:
+        """The slots that lanes with a past attend to, row by row."""
+        if device not in self._slots:
+            cached = self.ordered[self.lanes.past[self.ordered] > 0]
+            counts = (self.lanes.past + self.lanes.length)[cached]
+            self._slots[device] = _ranges(self.lanes.region[cached], counts, device)
+        return self._slots[device]
+
+    def kept_at(self, device: torch.device) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Places of the tokens whose keys and values are kept (``None``: all, in order), and the slot of each."""
+        if device not in self._kept_at:
+            kept = self._kept
+            there = self._present(kept)
+            places = self._places_of(*self.lanes.pieces(there, np.zeros_like(kept)), device)
+            slots = _ranges((self.lanes.region + self.lanes.past)[kept], self.lanes.length[kept], device)
+            self._kept_at[device] = places, slots
+        return self._kept_at[device]
+
+    def lengths(self, device: torch.device, *, cached: bool = False) -> Lengths:
+        """The lanes without a past, or those that have one, as kernels for runs of any length have them."""
+        if (device, cached) not in self._lengths:
+            self._lengths[device, cached] = self._measured(device, cached)
+        return self._lengths[device, cached]
+
+    def _measured(self, device: torch.device, cached: bool) -> Lengths:
+        own = self.ordered[(self.lanes.past[self.ordered] > 0) == cached]
+        queries = (self.lanes.length - self.lanes.start)[own]
+        keys = (self.lanes.past + self.lanes.length)[own]
         ends = np.concatenate([[0], np.cumsum(queries), [0], np.cumsum(keys)])
         both = uploaded(ends, device).int()
         return Lengths(
@@ -195,7 +247,7 @@ class Pack:
             keys_from=both[len(queries) + 1 :],
             longest_queries=int(queries.max()),
             longest=int(keys.max()),
-            keys=self._runs(self.ordered, device) if self.borrows else None,
+            keys=self.slots(device) if cached else self._runs(own, device) if self.borrows else None,
         )
 
     def _runs(self, lanes: Numbers, device: torch.device) -> torch.Tensor:
@@ -219,9 +271,9 @@ class Pack:
         A branch that was not there yet takes its first tokens from its trunk.
         """
         lanes = self.lanes
-        ordered = present[np.lexsort((lanes.start[present], lanes.length[present]))]
+        ordered = present[np.lexsort((lanes.start[present], lanes.length[present], lanes.past[present]))]
         at, tokens = _laid(lanes, ordered)
-        there = self._upwards(ordered, lambda lane: self.at[lane] == NOWHERE)
+        there = self._present(ordered)
         index = self._places_of(*lanes.pieces(there, lanes.start[ordered]), device)
         return Pack(lanes, at, tokens, _groups(lanes, ordered), ordered, self._origin(index)), index
 
@@ -253,13 +305,17 @@ def _laid(lanes: Lanes, ordered: Numbers) -> tuple[Numbers, int]:
 
 def _groups(lanes: Lanes, ordered: Numbers) -> tuple[Group, ...]:
     groups = []
-    first = begun = 0
-    lengths, starts = lanes.length[ordered], lanes.start[ordered]
-    ends = np.flatnonzero((np.diff(lengths) != 0) | (np.diff(starts) != 0)) + 1
+    first = begun = slots = 0
+    lengths, starts, pasts = lanes.length[ordered], lanes.start[ordered], lanes.past[ordered]
+    ends = np.flatnonzero((np.diff(lengths) != 0) | (np.diff(starts) != 0) | (np.diff(pasts) != 0)) + 1
     for begin, end in pairwise([0, *ends.tolist(), ordered.size]):
-        rows, length, start = end - begin, int(lengths[begin]), int(starts[begin])
-        group = Group(first, rows, length - start, length, begun if start else None)
-        begun += rows * length if start else 0
+        rows, length, start, past = end - begin, int(lengths[begin]), int(starts[begin]), int(pasts[begin])
+        if past:
+            group = Group(first, rows, length - start, past + length, slots, cached=True)
+            slots += rows * group.length
+        else:
+            group = Group(first, rows, length - start, length, begun if start else None)
+            begun += rows * length if start else 0
         first += rows * group.queries
         groups.append(group)
     return tuple(groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.attention import attending
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Block, along_tokens, find_blocks
 from ndif_batch.engine.bounds import check_places
+from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.checkpoints import Checkpoints
-from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.layout import forward
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Pack
 from ndif_batch.engine.plan import PassPlan
 from ndif_batch.engine.rows import in_rows, on_one_axis
 from ndif_batch.engine.saves import in_main_memory
+from ndif_batch.engine.schedule import END
 from ndif_batch.engine.vectorised import uploaded
 from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument, with_first_argument
@@ -43,14 +44,24 @@ class Ran:
     unsound: torch.Tensor | None = None
 
 
-def run_pass(model: LoadedModel, plan: PassPlan, *, checkpointed: bool = False) -> Ran:
+def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None, *, checkpointed: bool = False) -> Ran:
     """One forward pass; the cohorts have their values and saves afterwards.
 
-    ``checkpointed`` is for gradients: blocks keep less, and are computed again on the way back.
+    ``cache`` has the keys and values of runs that generate. ``checkpointed`` is for gradients: blocks keep less, and
+    are computed again on the way back.
     """
     going = _Pass(model, plan, checkpointed=checkpointed)
     with going.hooks(), torch.set_grad_enabled(plan.differentiated), suppress(_PassEnd):
-        forward(model.module, lambda: going.pack, packed=model.layout.packed, watch=going.watch)
+        region = None if not plan.pasts or plan.pasts[0] is None else plan.pasts[0].region
+        output = forward(
+            model.module,
+            lambda: going.pack,
+            packed=model.layout.packed,
+            watch=going.watch,
+            cache=cache,
+            region=region,
+        )
+        going.end(output.logits)
     if going.unsound is None:
         return Ran(going.tokens)
     unsound = torch.isnan(going.unsound).int()
@@ -174,23 +185,31 @@ class _Pass:
 
         return hook
 
+    def end(self, logits: torch.Tensor) -> None:
+        """Where the whole model has run: tokens are chosen from what it gives."""
+        kind = SiteTensor((1, None, logits.shape[-1]), "float32")
+        access = SiteAccess(on_one_axis(logits, kind, self.pack.tokens, self.pack.rows), kind, self.pack)
+        self._advance(END, access)
+
+    def _advance(self, order: int, access: SiteAccess) -> None:
+        waiting = self._plan.due.get(order, ())
+        while waiting:
+            waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, order, access)]
+
     def _visited(self, site: Site, value: Any) -> Any:
-        cohorts = self._plan.due.get(site.order, ())
-        if cohorts:
-            value = self._touched(site, value, cohorts)
+        if site.order in self._plan.due:
+            value = self._touched(site, value)
         if site.order == self._plan.depth:
             raise _PassEnd
         return value
 
-    def _touched(self, site: Site, value: Any, cohorts: Sequence[Cohort]) -> Any:
+    def _touched(self, site: Site, value: Any) -> Any:
         with self._checkpoints.beside():
             tokens, rows = self.pack.tokens, self.pack.rows
             split = self._model.split
             whole = value if split is None else split.whole(site.path, value)
             access = SiteAccess(on_one_axis(whole, site.value, tokens, rows), site.value, self.pack)
-            waiting = cohorts
-            while waiting:
-                waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, site.order, access)]
+            self._advance(site.order, access)
             if access.written:
                 value = in_rows(access.value, whole, site.value, tokens, rows)
                 value = value if split is None else split.own(site.path, value)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ndif_batch.engine.blocks import Moments
-from ndif_batch.engine.cohort import Cohort
-from ndif_batch.engine.pack import Lanes, Numbers
+from ndif_batch.engine.cache import Cache, Past
+from ndif_batch.engine.cohort import Beginning, Cohort, Next
+from ndif_batch.engine.pack import NOWHERE, Lanes, Numbers
 from ndif_batch.engine.routes import Route
 from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
 
@@ -24,8 +25,9 @@ from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
 class PassPlan:
     """One pass, for gradients if it is ``differentiated``.
 
-    ``birth`` and ``exit`` are by lane; ``kept`` are the positions needed where the pass is narrow, numbered over all
-    lanes; ``due`` says at which order which cohorts have something to do.
+    ``birth`` and ``exit`` are by lane, as are ``pasts``: what is kept of it for a next step. ``kept`` are the positions
+    needed where the pass is narrow, numbered over all lanes; ``due`` says at which order which cohorts have something
+    to do.
     """
 
     stage: int
@@ -36,28 +38,42 @@ class PassPlan:
     depth: int
     due: dict[int, list[Cohort]]
     differentiated: bool = False
+    pasts: tuple[Past | None, ...] = ()
 
 
 def plan_pass(
-    cohorts: Sequence[Cohort], routes: Mapping[int, Sequence[Route]], stage: int, moments: Moments
+    cohorts: Sequence[Cohort],
+    routes: Mapping[int, Sequence[Route]],
+    stage: int,
+    moments: Moments,
+    cache: Cache | None = None,
 ) -> PassPlan | None:
     """The pass of ``stage``, or ``None`` if no task that is still well has a run in it.
 
-    ``routes`` are by the identity of a program. Tells the cohorts which lanes their runs have.
+    ``routes`` are by the identity of a program. Tells the cohorts which lanes their runs have. In ``cache`` those that
+    generate have regions.
     """
     well = [cohort for cohort in cohorts if cohort.members]
-    visits = [(cohort, route) for cohort in well for route in routes[id(cohort.program)] if route.visit.stage == stage]
+    visits = [
+        (cohort, route)
+        for cohort in well
+        for route in routes[id(cohort.program)]
+        if route.visit.stage == stage and route.visit.run not in cohort.over
+    ]
     if not visits:
         return None
     lanes = _assigned(visits, moments)
+    pasts = [None if cache is None else _kept_past(lane, cache) for lane in lanes]
     due: dict[int, list[Cohort]] = defaultdict(list)
     for cohort in well:
         for order in cohort.due(stage):
             due[order].append(cohort)
     made = Lanes(
-        prompts=tuple(lane.prompt for lane in lanes),
+        prompts=tuple(lane.tokens for lane in lanes),
         start=np.array([lane.start for lane in lanes], np.int64),
         trunk=np.array([i if lane.trunk is None else lane.trunk for i, lane in enumerate(lanes)], np.int64),
+        past=np.array([lane.prompt.past.tokens if isinstance(lane.prompt, Next) else 0 for lane in lanes], np.int64),
+        region=np.array([NOWHERE if past is None else past.region.begin for past in pasts], np.int64),
     )
     return PassPlan(
         stage=stage,
@@ -68,30 +84,45 @@ def plan_pass(
         depth=max(lane.exit for lane in lanes),
         due=due,
         differentiated=any(stage in cohort.program.differentiated for cohort in well),
+        pasts=tuple(pasts),
     )
+
+
+def _kept_past(lane: Lane, cache: Cache) -> Past | None:
+    """What a lane will have seen, if it follows a step or a step follows."""
+    if isinstance(lane.prompt, Next):
+        before = lane.prompt.past
+        region = cache.extended(before, before.tokens + 1 + lane.further)
+        region.used = before.tokens + 1
+    elif lane.further:
+        region = cache.region(len(lane.prompt) + lane.further)
+        region.used = len(lane.prompt)
+    else:
+        return None
+    return Past(region, region.used)
 
 
 def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[Lane]:
     lanes: list[Lane] = []
-    trunks: dict[tuple[int, ...], int] = {}
-    changed: dict[tuple[int, ...], dict[Hashable, Changed]] = defaultdict(dict)
+    trunks: dict[Beginning, int] = {}
+    changed: dict[Beginning, dict[Hashable, Changed]] = defaultdict(dict)
     for cohort, route in visits:
         visit = route.visit
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
         for place, member in enumerate(cohort.members):
-            prompt, reach = member.prompts[visit.run], route.reach(member)
+            prompt, reach = cohort.beginning(visit.run, place), route.reach(member)
             if visit.apart:
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)
                 if run is None:
                     run = changed[prompt][same] = Changed(changes_of(route, reach, member, same))
-                run.join(own, place, visit.depth, reach)
+                run.join(own, place, route, reach)
                 continue
             if prompt not in trunks:
                 trunks[prompt] = len(lanes)
                 lanes.append(Lane(prompt))
             own[place] = trunks[prompt]
-            lanes[trunks[prompt]].need(visit.depth, reach.kept)
+            lanes[trunks[prompt]].need(visit.depth, reach.kept, route.further)
     for prompt, runs in changed.items():
         branch(lanes, trunks.get(prompt), prompt, list(runs.values()), moments)
     lend(lanes, moments)

@@ -19,14 +19,14 @@ from ndif_batch.engine.routes import Reaches, Route, routes
 from ndif_batch.engine.schedule import order_of
 from ndif_batch.engine.skeletons import Skeleton, Skeletons
 from ndif_batch.engine.tasks import Member
-from ndif_batch.errors import NdifBatchError
+from ndif_batch.errors import GraphError, NdifBatchError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound
 from ndif_batch.graph.infer import infer
 from ndif_batch.graph.nodes import Graph, Run, Value
 from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.probe import dtype_name
-from ndif_batch.models.tokenizer import resolve, token_ids
+from ndif_batch.models.tokenizer import check_room, resolve, token_ids
 from ndif_batch.sweep.task import Task
 
 
@@ -66,6 +66,8 @@ class Preparation:
         if str in map(type, bindings.values()):
             bindings = resolve(task.graph.params, bindings, self._model.tokenizer)
         prompts = tuple([self._prompt(run, bindings) for run in task.graph.runs])
+        if filled.generates:
+            check_room(task.graph, [*map(len, prompts)], self._model.sites)
         values = {**filled.constants, **{own: bindings[name] for name, own in filled.params}}
         made = self._made(filled, bindings, values, prompts)
         member = Member(index, task.seed, values, prompts, filled.names)
@@ -106,7 +108,9 @@ class Preparation:
         layout, form = self._model.layout, filled.form
         skeleton = self._skeletons.of(form, sites, together=layout.packed)
         program, told = skeleton.at(sites, values, self._model.sites)
-        alone = self._solo or layout.arrangement is Arrangement.ALONE
+        if filled.generates:
+            self._check_generation()
+        alone = self._solo or layout.arrangement is Arrangement.ALONE or (filled.generates and not layout.packed)
         if not alone and layout.alone:
             alone = not layout.alone.isdisjoint(touched(program, self._model.sites))
         if alone and layout.packed:
@@ -115,11 +119,19 @@ class Preparation:
         self.routes[id(program)] = routes(program, self._model.sites, layout.moments, told, self._reaches)
         return _Made(program, skeleton, alone, tuple([values[name] for name in form.sizing]))
 
+    def _check_generation(self) -> None:
+        """``GraphError`` if this model cannot generate here."""
+        why = self._model.generates_not
+        if why is not None:
+            raise GraphError(f"the model cannot generate here: {why}", rule="not-in-this-version")
+
     def _need(self, made: _Made, member: Member) -> Need:
         births = self._model.layout.moments.births
         tokens = positions = 0
         shares: list[tuple[Hashable, int]] = []
         for route in self.routes[id(made.program)]:
+            if route.visit.run >= len(member.prompts):
+                continue
             prompt, reach, changed = member.prompts[route.visit.run], route.reach(member), route.visit.apart
             positions += len(reach.kept)
             if changed and (not births or route.birth != len(births) - 1):
@@ -130,15 +142,15 @@ class Preparation:
                     shares.append((route.history.of(member), own))
             if not changed or reach.start:
                 shares.append((prompt, len(prompt)))
-        live = self._live(made, member)
-        return Need(tokens, frozenset(shares), positions, live, self._back(made.program, member))
+        return Need(tokens, frozenset(shares), positions, self._live(made, member), self._back(made.program, member))
 
     def _back(self, program: Program, member: Member) -> WayBack:
         """What the gradients of a task need on their way back through the runs that are its own."""
         found, sites = WayBack(), self._model.sites
         for route in self.routes[id(program)] if program.differentiated else ():
-            visit, length = route.visit, len(member.prompts[route.visit.run])
+            visit = route.visit
             if visit.apart and visit.stage in program.differentiated:
+                length = member.length(visit.run)
                 touched = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
                 first = min(order_of(node, sites) for node in touched)
                 through = self._blocks.through(visit.depth) - max(self._blocks.birth(first), 0)
@@ -156,9 +168,19 @@ class Preparation:
         if found is None:
             values = self._values(made, member, lengths) or self._values(made, member, [*map(len, member.prompts)])
             found = live_bytes(made.program, dict(zip(made.skeleton.form.origin, values, strict=False)))
+            found = replace(found, between=found.between + self._cached(made.program, lengths))
             if values:
                 self._lives[key] = found
         return found
+
+    def _cached(self, program: Program, lengths: Sequence[int]) -> int:
+        """Bytes of the keys and values of a task's runs that generate."""
+        tokens = sum(
+            lengths[route.visit.run] + route.further
+            for route in self.routes[id(program)]
+            if route.further and route.visit.run < len(lengths)
+        )
+        return int(tokens * self._model.footprint.cached)
 
     def _values(self, made: _Made, member: Member, lengths: Sequence[int]) -> list[Abstract]:
         """What the nodes of a task will be for prompts of some lengths; nothing if that is wrong."""

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ndif_batch.engine.runnable import require_runnable
-from ndif_batch.engine.schedule import AFTER, BEFORE, TARGET, Time, reads, times
+from ndif_batch.engine.schedule import AFTER, BEFORE, CHOOSE, TARGET, Time, before, reads, times
 from ndif_batch.engine.takes import reads_as_takes
 from ndif_batch.engine.targets import BACKWARD, check_gradients, grads_with_targets
+from ndif_batch.engine.unroll import unrolled
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.bind import site_params
 from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, inputs, leaves
@@ -68,6 +68,17 @@ class Program:
         return tuple(dict.fromkeys([leaf.param for leaf in found if isinstance(leaf, ParamRef)]))
 
     @cached_property
+    def choices(self) -> dict[int, int]:
+        """By run the node that chooses its next token."""
+        return {node.run: i for i, node in enumerate(self.graph.nodes) if node.op == CHOOSE and node.run is not None}
+
+    @cached_property
+    def following(self) -> dict[int, int]:
+        """By a node that chooses a token the run that begins with that."""
+        chosen = ((before(self.graph, run), run) for run in range(len(self.graph.runs)))
+        return {choice: run for choice, run in chosen if choice is not None}
+
+    @cached_property
     def stages(self) -> int:
         """Number of passes."""
         return max((visit.stage for visit in self.visits), default=-1) + 1
@@ -84,17 +95,13 @@ class Program:
 
 
 def optimise(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
-    """The graph without what is not needed or done twice, parameters still in it, and the submitted id of each node.
-
-    ``GraphError`` if it has an operation that this version does not run.
-    """
+    """The graph without what is not needed or done twice, parameters still in it, and the submitted id of each node."""
     *_, (optimised, origin) = rewritten(graph)
     return optimised, origin
 
 
 def rewritten(graph: Graph) -> Iterator[tuple[Graph, tuple[int, ...]]]:
     """The graph as it was submitted, then without dead nodes, then without common ones, too; each as above."""
-    require_runnable(graph)
     graph = without_hints(graph)
     origin = tuple(range(len(graph.nodes)))
     yield graph, origin
@@ -131,6 +138,7 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
     site of the same pass. ``GraphError`` names the nodes of a cycle; ``ModelError`` a site that does not exist.
     """
     _check_writes(graph, origin, sites)
+    graph, origin = unrolled(graph, origin, sites)
     graph, origin = reads_as_takes(*grads_with_targets(graph, origin), sites)
     check_gradients(graph, origin, sites)
     at = times(graph, origin, sites, together=together)
@@ -144,7 +152,7 @@ def compile_task(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, toget
 def touched(program: Program, sites: SiteMap) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Every tensor that a program touches: its site, and the items of tuples that lead to it."""
     for node in program.graph.nodes:
-        if reads(node) or node.op in ("write", TARGET):
+        if node.site is not None and (reads(node) or node.op in ("write", TARGET)):
             items, value = _reached(sites.site(str(node.site)).value, node.index or ())
             yield from ((str(node.site), (*items, *deeper)) for deeper, _ in tensors_of(value))
 

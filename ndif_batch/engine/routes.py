@@ -10,7 +10,7 @@ from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
 from ndif_batch.engine.histories import History, Stories, stories
 from ndif_batch.engine.indices import plain_parts, positions
 from ndif_batch.engine.program import Program, Visit
-from ndif_batch.engine.schedule import order_of
+from ndif_batch.engine.schedule import CHOOSE, order_of
 from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, ParamRef, SliceArg, leaves
 from ndif_batch.graph.sites import SiteMap, SiteTensor
@@ -50,7 +50,7 @@ class Route:
     """A visit on one model: the changes of its run in the order of a pass; none if nothing is written to it.
 
     ``ends`` are the parts of indices, as in :class:`Change`, of what touches it where a pass is narrow. ``numbers`` are
-    the parameters in all of them.
+    the parameters in all of them. ``further`` is how many steps may come after the one of the visit.
     """
 
     visit: Visit
@@ -58,6 +58,7 @@ class Route:
     ends: tuple[Arg, ...]
     causal: bool
     numbers: tuple[str, ...]
+    further: int = 0
     _known: dict[tuple[Any, ...], Reach] = field(default_factory=dict, compare=False)
 
     @property
@@ -72,7 +73,7 @@ class Route:
 
     def reach(self, member: Member) -> Reach:
         """Of a task; the same for all whose prompts are equally long and whose indices are equal."""
-        length = len(member.prompts[self.visit.run])
+        length = member.length(self.visit.run)
         bound = [member.bindings[name] for name in self.numbers]
         key = (length, *bound, *map(type, bound))
         found = self._known.get(key)
@@ -104,10 +105,10 @@ def routes(
     reaches = {} if reaches is None else reaches
 
     def route(visit: Visit, story: Stories) -> Route:
-        nodes = [program.graph.nodes[i] for i in (*visit.reads, *visit.targets, *visit.writes)]
+        changing = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
+        nodes = [*changing, *[program.graph.nodes[i] for i in visit.reads]]
         late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
-        touching = nodes[len(visit.reads) :]
-        changes = tuple(_changes(program, touching, sites, moments, story))
+        changes = tuple(_changes(program, changing, sites, moments, story))
         if visit.stage in program.differentiated:
             changes = _at_once(changes)
         ends = tuple([_part(node, sites, program) for node in late])
@@ -115,7 +116,7 @@ def routes(
         named = dict.fromkeys([leaf.param for leaf in leaves(parts) if isinstance(leaf, ParamRef)])
         touched = tuple([(change.birth == FROM_THE_BEGINNING, change.starts) for change in changes])
         known = reaches.setdefault((moments.causal, touched, ends), {})
-        return Route(visit, changes, ends, moments.causal, tuple(named), known)
+        return Route(visit, changes, ends, moments.causal, tuple(named), further(program, visit), known)
 
     return tuple(map(route, program.visits, told))
 
@@ -138,8 +139,22 @@ def _at_once(changes: tuple[Change, ...]) -> tuple[Change, ...]:
     return (Change(changes[0].birth, starts, None),) if changes else ()
 
 
+def further(program: Program, visit: Visit) -> int:
+    """How many steps of a generation follow a visit at which a token is chosen."""
+    nodes = program.graph.nodes
+    choice = next((i for i in visit.reads if nodes[i].op == CHOOSE), None)
+    count = 0
+    while choice is not None:
+        run = program.following.get(choice)
+        choice = None if run is None else program.choices.get(run)
+        count += run is not None
+    return count
+
+
 def _part(node: Node, sites: SiteMap, program: Program) -> Arg | None:
     """The part of a node's index that is for the tokens' axis; ``None`` if that is not plain to see."""
+    if node.op == CHOOSE:
+        return -1
     value, index = sites.site(str(node.site)).value, node.index or ()
     while isinstance(value, tuple) and index:
         item = index[0]

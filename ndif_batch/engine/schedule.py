@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.errors import GraphError
-from ndif_batch.graph.nodes import Graph, Node, inputs
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, inputs
 from ndif_batch.graph.sites import SiteMap
 
 Time: TypeAlias = tuple[int, int]
@@ -21,17 +21,31 @@ BEFORE: Time = (0, -1)
 AFTER: Final = sys.maxsize
 """The place in a pass that comes after all of its sites: that of gradients."""
 TARGET: Final = "target"
+END: Final = AFTER - 1
+"""The place in a pass at which the model's logits are there."""
+CHOOSE: Final = "choose"
+"""The node that chooses a token from the logits of a run."""
+JOINED: Final = "joined"
+"""The node that joins what the steps of a generation have given."""
 
 
 def order_of(node: Node, sites: SiteMap) -> int:
     """Where in a pass a node that touches a site happens."""
+    if node.op == CHOOSE:
+        return END
     assert node.site is not None
     return sites.site(node.site).order
 
 
 def reads(node: Node) -> bool:
     """Whether a node looks at a run."""
-    return node.op in ("read", TAKE)
+    return node.op in ("read", TAKE, CHOOSE)
+
+
+def before(graph: Graph, run: int | None) -> int | None:
+    """The node that chooses the token which a run begins with; ``None`` for a run of a prompt."""
+    prompt = None if run is None else graph.runs[run].prompt
+    return prompt.node if isinstance(prompt, NodeRef) else None
 
 
 def times(graph: Graph, origin: tuple[int, ...], sites: SiteMap, *, together: bool) -> list[Time]:
@@ -82,6 +96,8 @@ def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
     needed = list(inputs(node))
     if reads(node) or node.op == TARGET:
         here = order_of(node, sites)
+        chosen = before(graph, node.run)
+        needed += [] if chosen is None else [chosen]
         for j, other in enumerate(graph.nodes):
             if other.op == "write" and other.run == node.run:
                 there = order_of(other, sites)
@@ -93,7 +109,9 @@ def needs(graph: Graph, sites: SiteMap, i: int) -> list[int]:
 def _time(graph: Graph, sites: SiteMap, i: int, needs: list[int], known: Mapping[int, Time], together: bool) -> Time:
     node = graph.nodes[i]
     if reads(node) or node.op == TARGET:
-        return max((known[j][0] for j in needs), default=0), order_of(node, sites)
+        chosen = before(graph, node.run)
+        begins = 0 if chosen is None else known[chosen][0] + 1
+        return max([begins, *(known[j][0] for j in needs)]), order_of(node, sites)
     stage, order = max((known[j] for j in needs), default=BEFORE)
     if node.op == "backward":
         return stage, AFTER

@@ -9,7 +9,7 @@ from functools import cached_property
 from ndif_batch.engine.forms import Form
 from ndif_batch.engine.histories import Stories, stories
 from ndif_batch.engine.program import Entry, Program, at_sites, compile_task
-from ndif_batch.engine.schedule import AFTER, BEFORE
+from ndif_batch.engine.schedule import AFTER, BEFORE, END
 from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, leaves, map_node
 from ndif_batch.graph.sites import SiteMap
 
@@ -37,7 +37,7 @@ class Skeleton:
         """The program at other sites, with the ``values`` of settled parameters, and its visits' stories."""
         names = dict(zip(self.sites, sites, strict=True))
         orders = {known.sites[old].order: known.sites[new].order for old, new in names.items() if old in known.sites}
-        orders |= {BEFORE[1]: BEFORE[1], AFTER: AFTER}
+        orders |= {outside: outside for outside in (BEFORE[1], END, AFTER)}
         settled = frozenset(self.form.settled)
 
         def leaf(arg: Arg) -> Arg:

@@ -61,3 +61,7 @@ class Member:
     bindings: Mapping[str, Value]
     prompts: tuple[tuple[int, ...], ...]
     names: Mapping[str, str] = field(default_factory=dict)
+
+    def length(self, run: int) -> int:
+        """How many tokens a run begins with: those of its prompt, or the one of a step."""
+        return len(self.prompts[run]) if run < len(self.prompts) else 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
+from ndif_batch.engine.cohort import Beginning, tokens_of
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.routes import Reach, Route
 from ndif_batch.engine.tasks import Member
@@ -19,19 +20,27 @@ from ndif_batch.engine.tasks import Member
 class Lane:
     """A lane while it is planned.
 
-    ``exit`` is the order of the last site at which it is needed; ``kept`` the positions needed where a pass is narrow.
+    ``exit`` is the order of the last site at which it is needed; ``kept`` the positions needed where a pass is narrow;
+    ``further`` how many steps of a generation may come after it.
     """
 
-    prompt: tuple[int, ...]
+    prompt: Beginning
     start: int = 0
     birth: int = FROM_THE_BEGINNING
     trunk: int | None = None
     exit: int = -1
     kept: frozenset[int] = frozenset()
+    further: int = 0
 
-    def need(self, until: int, positions: frozenset[int] = frozenset()) -> None:
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that are computed, if it is no branch."""
+        return tokens_of(self.prompt)
+
+    def need(self, until: int, positions: frozenset[int] = frozenset(), further: int = 0) -> None:
         """Somebody needs the lane up to the site at ``until``, and of it ``positions`` in the end."""
         self.exit = max(self.exit, until)
+        self.further = max(self.further, further)
         if not positions <= self.kept:
             self.kept |= positions
 
@@ -46,7 +55,7 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class Changed:
-    """A run that is written to: its changes, how far it goes, what it needs in the end.
+    """A run that is changed, or differentiated: its changes, how far it goes, what it needs in the end.
 
     ``owners`` are the tasks that have it: the lanes of a cohort, and the place there at which the lane is noted.
     """
@@ -54,12 +63,14 @@ class Changed:
     steps: tuple[Step, ...]
     exit: int = -1
     kept: frozenset[int] = frozenset()
+    further: int = 0
     owners: list[tuple[Numbers, int]] = field(default_factory=list)
 
-    def join(self, lanes: Numbers, place: int, depth: int, reach: Reach) -> None:
-        """A further task has this run, and needs it up to the site at ``depth``."""
+    def join(self, lanes: Numbers, place: int, route: Route, reach: Reach) -> None:
+        """A further task has this run, and needs it as far as its route goes."""
         self.owners.append((lanes, place))
-        self.exit = max(self.exit, depth)
+        self.exit = max(self.exit, route.visit.depth)
+        self.further = max(self.further, route.further)
         if not reach.kept <= self.kept:
             self.kept |= reach.kept
 
@@ -81,13 +92,12 @@ def changes_of(route: Route, reach: Reach, member: Member, same: Hashable) -> tu
     return tuple(map(Step, births, reach.starts, [*earlier, same]))
 
 
-def branch(
-    lanes: list[Lane], trunk: int | None, prompt: tuple[int, ...], runs: Sequence[Changed], moments: Moments
-) -> None:
+def branch(lanes: list[Lane], trunk: int | None, prompt: Beginning, runs: Sequence[Changed], moments: Moments) -> None:
     """Gives the changed runs of a prompt their lanes: branches of its trunk if that is less to compute."""
     branches = [run for run in runs if run.steps[0].birth != FROM_THE_BEGINNING]
     growing = _Growing(lanes, prompt, moments)
-    if branches and _gain(branches, len(prompt), None if trunk is None else lanes[trunk], moments) > 0:
+    length = len(tokens_of(prompt))
+    if branches and _gain(branches, length, None if trunk is None else lanes[trunk], moments) > 0:
         if trunk is None:
             trunk = len(lanes)
             lanes.append(Lane(prompt))
@@ -125,7 +135,7 @@ class _Growing:
     """The lanes of a pass while those of a prompt are added."""
 
     lanes: list[Lane]
-    prompt: tuple[int, ...]
+    prompt: Beginning
     moments: Moments
 
     def leave(self, trunk: int | None, runs: Sequence[Changed], done: int) -> None:
@@ -158,7 +168,7 @@ class _Growing:
         birth, start = _begin(trunk, like, done, end)
         lane = Lane(self.prompt, start, birth, trunk)
         for run in runs:
-            lane.need(run.exit, run.kept)
+            lane.need(run.exit, run.kept, run.further)
             for own, place in run.owners:
                 own[place] = len(self.lanes)
         self.lanes.append(lane)
@@ -180,7 +190,7 @@ class _Growing:
 
     def _tokens(self, birth: int, start: int, through: int) -> int:
         """Tokens that go through a block, for a lane up to block ``through``."""
-        return (len(self.prompt) - start) * (through - max(birth, 0))
+        return (len(tokens_of(self.prompt)) - start) * (through - max(birth, 0))
 
 
 def _by_change(runs: Sequence[Changed], number: int) -> list[list[Changed]]:

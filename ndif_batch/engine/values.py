@@ -95,6 +95,25 @@ def joined(values: Sequence[Any]) -> Any:
     return Rows(tuple(values))
 
 
+def joined_steps(kinds: Any, parts: Sequence[Any]) -> Any:
+    """What the steps of a generation have given, one behind the other along the tokens.
+
+    ``kinds`` has for each tensor its dtype, its shape (``None`` for the tokens) and the axis of these.
+    """
+    if kinds is None:
+        return None
+    if not isinstance(kinds[0], str):
+        return tuple(joined_steps(kind, [part[i] for part in parts]) for i, kind in enumerate(kinds))
+    dtype, shape, axis = kinds
+    if not parts:
+        return torch.zeros([size or 0 for size in shape], dtype=getattr(torch, dtype))
+    tasks = next((len(part.stacked) for part in parts if isinstance(part, Each)), None)
+    if tasks is None:
+        return torch.cat(list(parts), axis)
+    each = [part.stacked if isinstance(part, Each) else part.expand(tasks, *part.shape) for part in parts]
+    return Each(torch.cat(each, axis + 1))
+
+
 def column(values: Sequence[Any]) -> Any:
     """What the tasks bind to one parameter: the value itself if it is the same for all."""
     first = values[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ndif_batch.engine.pack import Pack
+from ndif_batch.engine.pack import Lengths, Pack
 
 flash: Any = getattr(torch.ops.aten, "_flash_attention_forward", None)
 """What ``torch.nn.attention.varlen`` calls; by way of that each call takes the host some 0.3 ms more."""
@@ -33,15 +33,39 @@ def is_faster(pack: Pack, query: torch.Tensor, key: torch.Tensor, value: torch.T
 
 
 def attend(
-    pack: Pack, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: tuple[int, int]
+    pack: Pack,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    held: tuple[torch.Tensor, torch.Tensor] | None,
+    scale: float,
+    window: tuple[int, int],
 ) -> torch.Tensor:
     """Attention of every run to itself alone, ``[1, tokens, heads, width]``; arguments as transformers gives them.
 
-    The kernel lays the last query of a run to its last key, which is what a branch needs, and takes fewer heads of
-    keys than of queries.
+    ``held`` are the keys and values of a cache, ``[heads, slots, width]``, to which lanes with a past attend. The
+    kernel lays the last query of a run to its last key, which is what a branch needs, and takes fewer heads of keys
+    than of queries.
     """
-    lengths = pack.lengths(query.device)
+    fresh, device = pack.fresh, query.device
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    parts = []
+    if fresh:
+        parts.append(_attended(pack.lengths(device), query[:fresh], key[:fresh], value[:fresh], scale, window))
+    if held is not None and fresh < pack.tokens:
+        keys, values = (store.transpose(0, 1) for store in held)
+        parts.append(_attended(pack.lengths(device, cached=True), query[fresh:], keys, values, scale, window))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+
+
+def _attended(
+    lengths: Lengths,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: tuple[int, int],
+) -> torch.Tensor:
     if lengths.keys is not None:
         key, value = (tensor.index_select(0, lengths.keys) for tensor in (key, value))
     result: torch.Tensor = flash(
@@ -59,4 +83,4 @@ def attend(
         window_size_left=window[0],
         window_size_right=window[1],
     )[0]
-    return result[None]
+    return result

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from ndif_batch.errors import ModelError, ShapeError, nearest
+from ndif_batch.errors import ModelError, ShapeError, UsageError, nearest
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.indexes import OutsideError, select
-from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, Run, TensorRef, map_arg
+from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, Run, SliceArg, TensorRef, map_arg
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
+from ndif_batch.graph.steps import generations, step_by_step, steps_of
 
 
 def infer(graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor] | None = None) -> list[Abstract]:
@@ -21,6 +23,13 @@ def infer(graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor] 
     ``ModelError`` a site, module or weight that the model does not have.
     """
     return _Inference(graph, sites, constants or {}).values()
+
+
+def infer_stopped(
+    graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor] | None = None, *, steps: int
+) -> list[Abstract]:
+    """As :func:`infer`, if every run that may stop early takes so many steps; ``None`` for what is not known then."""
+    return _Inference(graph, sites, constants or {}, steps).values_known()
 
 
 def total_cost(graph: Graph, values: list[Abstract]) -> int:
@@ -43,11 +52,15 @@ _Axes: TypeAlias = "list[Run | None] | tuple[_Axes, ...] | None"
 
 
 class _Inference:
-    def __init__(self, graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor]) -> None:
+    def __init__(
+        self, graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor], stopped: int | None = None
+    ) -> None:
         self.graph = graph
         self.sites = sites
         self.constants = constants
         self.known: list[Abstract] = []
+        self.generations = generations(graph)
+        self.stopped = stopped
 
     def values(self) -> list[Abstract]:
         for i, node in enumerate(self.graph.nodes):
@@ -63,7 +76,22 @@ class _Inference:
                 raise ModelError(f"node {i} ({node.op}): {error.message}", hint=error.hint) from None
         return self.known
 
+    def values_known(self) -> list[Abstract]:
+        for node in self.graph.nodes:
+            try:
+                self.known.append(self._value(node))
+            except (UsageError, ValueError, OverflowError):
+                self.known.append(None)
+        return self.known
+
+    def _taken(self, run: int) -> int:
+        """How many steps a run takes."""
+        own = self.generations[run]
+        return own.count if self.stopped is None or not own.stop else min(self.stopped, own.count)
+
     def _value(self, node: Node) -> Abstract:
+        if isinstance(node.step, SliceArg) and node.op in ("write", "skip"):
+            return self._at_steps(node, node.step)
         operation = OPERATIONS[node.op]
         bound = operation.arrange(node.args, node.kwargs)
         for name, arg in bound.items():
@@ -71,7 +99,23 @@ class _Inference:
         operation.check(bound)
         if node.site is not None:
             self._add_site(node, bound)
+        elif node.op == "tokens":
+            bound["count"] = self._taken(node.run or 0)
         return operation.shape(bound)
+
+    def _at_steps(self, node: Node, step: SliceArg) -> Abstract:
+        """A write is made at each step by itself: here at the prompt's, if it is one of them, and at a later one."""
+        steps = steps_of(step, self.generations[node.run or 0].count)
+        behind = step_by_step(self.graph, len(self.known))
+        joined = {i: self.known[i] for i in behind}
+        for one in {min(steps), max(steps)}:
+            for i in sorted(behind):
+                own = self.graph.nodes[i]
+                self.known[i] = self._value(replace(own, step=one) if own.op == "read" else own)
+            self._value(replace(node, step=one))
+            for i, value in joined.items():
+                self.known[i] = value
+        return None
 
     def _resolve(self, arg: Arg) -> Any:
         kind = type(arg)
@@ -121,7 +165,12 @@ class _Inference:
         run = self.graph.runs[node.run]
         if not isinstance(run.prompt, tuple):
             raise ShapeError(f"the prompt of run {run.name!r} is not given as token ids")
-        return len(run.prompt)
+        length = len(run.prompt)
+        if node.step is None:
+            return length
+        taken = self._taken(node.run) if isinstance(node.step, SliceArg) else self.generations[node.run].count
+        steps = steps_of(node.step, self.generations[node.run].count)
+        return sum(1 if step else length for step in steps if step < taken)
 
     def _outside(self, node: Node, error: OutsideError) -> str:
         axes = self._site_axes(node) if node.op == "write" else self._axes(node.args[0])

@@ -53,6 +53,9 @@ class SliceArg:
     step: Arg = None
 
 
+Step: TypeAlias = "int | SliceArg"
+"""Which steps of a generation: one, or a slice of them; negative ones count from the last."""
+
 Literal: TypeAlias = bool | int | float | str | None
 Arg: TypeAlias = "Literal | EllipsisType | NodeRef | ParamRef | TensorRef | SliceArg | tuple[Arg, ...]"
 Value: TypeAlias = bool | int | float | str | tuple[int, ...] | TensorRef
@@ -61,10 +64,13 @@ Value: TypeAlias = bool | int | float | str | tuple[int, ...] | TensorRef
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One forward pass over one prompt, as the graph sees it."""
+    """One forward pass over one prompt, as the graph sees it, or a generation that begins with that.
+
+    Where an engine has a pass for every step of a generation, the prompt of a step is the token of an earlier node.
+    """
 
     name: str
-    prompt: ParamRef | str | tuple[int, ...]
+    prompt: ParamRef | NodeRef | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Node:
 
     ``run`` and ``site`` are set on boundary operations; ``index`` only on ``write``; ``name`` on ``save`` and
     ``log``; ``dims`` (names of the saved value's own dimensions) optionally on ``save``. A site is a module path
-    and ``input`` or ``output``; ``{layer}`` inside it stands for a parameter.
+    and ``input`` or ``output``; ``{layer}`` inside it stands for a parameter. ``step`` says at which steps of a
+    generation the site is touched; ``None`` is step 0, the prompt's own pass.
     """
 
     op: str
@@ -84,6 +91,7 @@ class Node:
     index: tuple[Arg, ...] | None = None
     name: str | None = None
     dims: tuple[str, ...] | None = None
+    step: Step | None = None
 
     def arguments(self) -> Iterator[Arg]:
         """Every argument: the index, the positional and the keyword arguments."""
@@ -148,4 +156,4 @@ def map_node(node: Node, leaf: Callable[[Arg], Arg]) -> Node:
     args = tuple([map_arg(arg, leaf) for arg in node.args])
     kwargs = tuple([(key, map_arg(arg, leaf)) for key, arg in node.kwargs])
     index = None if node.index is None else tuple([map_arg(arg, leaf) for arg in node.index])
-    return Node(node.op, args, kwargs, node.run, node.site, index, node.name, node.dims)
+    return Node(node.op, args, kwargs, node.run, node.site, index, node.name, node.dims, node.step)

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from ndif_batch.errors import GraphError, nearest
 from ndif_batch.graph.limits import MAX_DEPTH
-from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, Step, TensorRef
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.syntax import shown
 
-_NODE_KEYS = ("op", "args", "kwargs", "run", "site", "index", "name", "dims")
+_NODE_KEYS = ("op", "args", "kwargs", "run", "site", "index", "name", "dims", "step")
 _ARG_KEYS = ("node", "param", "tensor", "slice", "float", "string")
 _FLOATS = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _WORDS = {bool: "true or false", int: "an integer", str: "a string", list: "a list", dict: "an object"}
@@ -41,7 +41,14 @@ class NodeReader:
             index=None if index is None else self._args(index),
             name=self._optional(node, "name", str),
             dims=None if dims is None else tuple(typed(dim, str, "a dimension's name", self.i) for dim in dims),
+            step=self._step(node["step"]) if "step" in node else None,
         )
+
+    def _step(self, data: Any) -> Step:
+        step = self._arg(data, 0)
+        if isinstance(step, bool) or not isinstance(step, int | SliceArg):
+            raise self._wrong(f"a step is a number or a slice, not {shown(data)}")
+        return step
 
     def _optional(self, node: Mapping[str, Any], key: str, kind: type[_T]) -> _T | None:
         return typed(node[key], kind, key, self.i) if key in node else None

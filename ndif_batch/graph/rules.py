@@ -35,6 +35,7 @@ class Rule(StrEnum):
     INDEX = "index"
     ARGUMENTS = "arguments"
     GRAD = "grad"
+    STEPS = "steps"
     SAVE_NAME = "save-name"
     DUPLICATE_SAVE = "duplicate-save"
     DIMS = "dims"

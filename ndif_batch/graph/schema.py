@@ -89,6 +89,9 @@ def _node(operations: list[str], fields: tuple[str, ...], touches: bool) -> Sche
         "dims": {"type": "array", "items": _text(DIM_NAME), "uniqueItems": True},
     }
     kwargs = {"type": "object", "additionalProperties": _ARG}
+    whole: Schema = {"type": "integer"}
+    bounds = {"type": "array", "items": {"anyOf": [whole, {"type": "null"}]}, "minItems": 3, "maxItems": 3}
+    kinds["step"] = {"anyOf": [whole, _object({"slice": bounds})]}
     return _object(
         {"op": {"enum": operations}} | {field: kinds[field] for field in fields if not field.endswith("?")},
         {"args": _ARGS, "kwargs": kwargs} | {field[:-1]: kinds[field[:-1]] for field in fields if field.endswith("?")},

@@ -85,6 +85,8 @@ def node_to_json(node: Node, i: int | None = None) -> dict[str, Any]:
         data["index"] = [_arg_to_json(arg, i) for arg in node.index]
     if node.dims is not None:
         data["dims"] = list(node.dims)
+    if node.step is not None:
+        data["step"] = _arg_to_json(node.step, i)
     return data
 
 

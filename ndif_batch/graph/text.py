@@ -56,6 +56,8 @@ def _parts(graph: Graph, node: Node) -> Iterator[str]:
         yield graph.runs[node.run].name
     if node.site is not None:
         yield node.site + ("" if node.index is None else f"[{', '.join(map(_arg, node.index))}]")
+    if node.step is not None:
+        yield f"step={_arg(node.step)}"
     if node.name is not None:
         yield node.name
     yield from map(_arg, node.args)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.limits import DEFAULT, Limits
-from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, Run, TensorRef, leaves
+from ndif_batch.graph.nodes import Graph, NodeRef, ParamRef, ParamType, Run, TensorRef, leaves
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.serialize import canonical
 from ndif_batch.graph.syntax import PARAM_NAME, RESERVED_SAVES, RUN_NAME, SAVE_NAME, is_storable, shown
@@ -73,6 +73,8 @@ def _check_prompt(run: Run, params: Mapping[str, ParamType], limits: Limits) -> 
         limits.check("prompt", len(run.prompt), where=where)
         if not is_storable(run.prompt):
             raise GraphError(f"{where}: the prompt holds a character that is not valid text", rule=Rule.TEXT)
+    elif isinstance(run.prompt, NodeRef):
+        raise GraphError(f"{where}: a node is no prompt", rule=Rule.PROMPT)
     else:
         limits.check("tokens", len(run.prompt), where=where)
         if not run.prompt:

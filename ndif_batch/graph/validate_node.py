@@ -13,6 +13,7 @@ from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamTyp
 from ndif_batch.graph.operations import OPERATIONS, Kind
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.signatures import ArgType, Parameter
+from ndif_batch.graph.steps import choice_of, counts_from_the_end, generations, steps_of
 from ndif_batch.graph.syntax import (
     DIGEST,
     DIM_NAME,
@@ -41,7 +42,7 @@ _BINDABLE: Mapping[ArgType, frozenset[ParamType]] = {
     ArgType.DTYPE: frozenset({ParamType.STR}),
 }
 _INDEX = Parameter("index", ArgType.INDEX)
-_FIELDS = ("run", "site", "index", "name", "dims")
+_FIELDS = ("run", "site", "index", "name", "dims", "step")
 
 
 def check_known(param: str, params: Mapping[str, ParamType], node: int | None = None) -> ParamType:
@@ -188,8 +189,10 @@ class NodeCheck:
             raise self._error(f"{shown(self.node.name)} cannot name what is printed", Rule.SAVE_NAME)
         if self.node.op == "grad":
             self._check_grad(bound)
-        if self.node.op == "steps" and isinstance(bound[0], int):
-            self.limits.check("steps", bound[0], node=self.i)
+        if self.node.op == "steps":
+            self._check_steps(bound)
+        if self.node.op == "tokens" or self.node.step is not None:
+            self._check_step()
 
     def _check_index(self, index: tuple[Arg, ...]) -> None:
         if not index or not _INDEX.accepts(index):
@@ -212,6 +215,42 @@ class NodeCheck:
         ops = [self.graph.nodes[arg.node].op if isinstance(arg, NodeRef) else None for arg in bound]
         if ops != ["read", "backward"]:
             raise self._error("grad takes a read and a backward", Rule.GRAD)
+
+    def _check_steps(self, bound: tuple[Arg, ...]) -> None:
+        if type(bound[0]) is not int:
+            raise self._error("the number of steps is not written in the graph", Rule.STEPS)
+        self.limits.check("steps", bound[0], node=self.i)
+        if any(isinstance(leaf, NodeRef) for leaf in leaves(bound)):
+            raise self._error("how tokens are chosen cannot depend on a node", Rule.STEPS, hint="use a parameter")
+        if any(other.op == "steps" and other.run == self.node.run for other in self.graph.nodes[: self.i]):
+            raise self._error(f"run {self._run!r} has a number of steps already", Rule.STEPS)
+        try:
+            choice_of(self.node, {}).check()
+        except ValueError as error:
+            raise self._error(str(error), Rule.STEPS) from None
+
+    def _check_step(self) -> None:
+        steps = generations(self.graph).get(-1 if self.node.run is None else self.node.run)
+        if steps is None:
+            raise self._error(
+                f"run {self._run!r} generates nothing, so it has no steps", Rule.STEPS, hint="say how many: steps"
+            )
+        try:
+            own = steps_of(self.node.step, steps.count)
+        except ValueError as error:
+            raise self._error(str(error), Rule.STEPS) from None
+        if steps.stop and self.node.step is not None and counts_from_the_end(self.node.step):
+            raise self._error(
+                "where a run may stop early it is not known before which step is the last",
+                Rule.STEPS,
+                hint="count steps from the first, or read all of them and take the last position",
+            )
+        if not own:
+            raise self._error(f"{shown(self.node.step)} names none of the {steps.count} steps", Rule.STEPS)
+
+    @property
+    def _run(self) -> str:
+        return self.graph.runs[self.node.run or 0].name
 
     def _error(self, message: str, rule: Rule, *, hint: str | None = None) -> GraphError:
         return GraphError(message, rule=rule, node=self.i, hint=hint)

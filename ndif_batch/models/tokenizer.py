@@ -13,6 +13,7 @@ from ndif_batch.errors import ModelError, NotFoundError
 from ndif_batch.graph.bind import bind, prompt_of
 from ndif_batch.graph.nodes import Graph, ParamType, Run, Value
 from ndif_batch.graph.sites import SiteMap
+from ndif_batch.graph.steps import generations
 
 FILE = "tokenizer.json"
 
@@ -76,8 +77,21 @@ def resolve(
 def concrete(graph: Graph, bindings: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> Graph:
     """The graph that one task runs: no parameters left, every prompt a checked tuple of token ids."""
     bound = bind(graph, resolve(graph.params, bindings, tokenizer))
-    runs = tuple(replace(run, prompt=token_ids(run, {}, tokenizer, sites)) for run in bound.runs)
+    prompts = [token_ids(run, {}, tokenizer, sites) for run in bound.runs]
+    check_room(graph, [len(prompt) for prompt in prompts], sites)
+    runs = tuple(replace(run, prompt=prompt) for run, prompt in zip(bound.runs, prompts, strict=True))
     return replace(bound, runs=runs)
+
+
+def check_room(graph: Graph, lengths: Sequence[int], sites: SiteMap) -> None:
+    """``ModelError`` if a run would generate more tokens than the model takes after a prompt of its length."""
+    for run, own in generations(graph).items():
+        if lengths[run] + own.count - 1 > sites.max_tokens:
+            raise ModelError(
+                f"run {graph.runs[run].name!r} has {lengths[run]} tokens and generates {own.count}; "
+                f"the model takes {sites.max_tokens}",
+                hint="take fewer steps, or a shorter prompt",
+            )
 
 
 def token_ids(run: Run, resolved: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from ndif_batch.trace import active
 from ndif_batch.trace.backend import Backend
 from ndif_batch.trace.bindings import Bindings
 from ndif_batch.trace.finish import finished
+from ndif_batch.trace.generation import Generates, Steps
 from ndif_batch.trace.look import look
 from ndif_batch.trace.parameters import RESERVED
 from ndif_batch.trace.place import refusal
@@ -26,10 +27,11 @@ from ndif_batch.trace.tree import Tree
 class Recording:
     """A block of code that is recorded, with the runs that it opens."""
 
-    def __init__(self, info: ModelInfo, tree: Tree, prompt: Any = None) -> None:
+    def __init__(self, info: ModelInfo, tree: Tree, prompt: Any = None, generates: Generates | None = None) -> None:
         self.info = info
         self._recorder = Recorder(tree)
         self._prompt = prompt
+        self._generates = generates
         self._state = "not begun"
 
     def __enter__(self) -> Self:
@@ -39,7 +41,7 @@ class Recording:
         self._state = "open"
         try:
             if self._prompt is not None:
-                self._recorder.open_run(self._prompt, None)
+                self._open(self._prompt, None)
         except BaseException:
             self._leave("left by an error")
             raise
@@ -62,11 +64,34 @@ class Recording:
         """
         if self._prompt is not None:
             raise refusal("this trace has its one prompt already", hint="lm.trace() without a prompt takes invokes")
-        self._recorder.open_run(prompt, name)
+        self._open(prompt, name)
         try:
             yield
         finally:
             self._recorder.close_run()
+
+    def _open(self, prompt: Any, name: str | None) -> None:
+        self._recorder.open_run(prompt, name)
+        if self._generates is not None:
+            self._recorder.generate(self._generates.count, self._generates.options(self.info.tokenizer))
+
+    @property
+    def iter(self) -> Steps:
+        """Steps of the open run: ``with t.iter[1:]:`` or ``for step in t.iter[1:4]:``.
+
+        Step 0 sees the prompt, each later one the token that the step before it has chosen. What is read at a slice of
+        steps is joined along the tokens; in what is written at the same slice it is each step's own.
+        """
+        return Steps(self._recorder)
+
+    def all(self) -> Steps:
+        """Every step: ``with t.all():``."""
+        return self.iter[:]
+
+    @property
+    def tokens(self) -> Any:
+        """The tokens that the open run generates, ``[steps]``; fewer if it stops early."""
+        return self._recorder.tokens()
 
     def stop(self) -> None:
         """Ends the pass of the open run after what was asked of it before."""
@@ -83,8 +108,10 @@ class Trace(Recording):
     An error inside the block leaves no graph behind.
     """
 
-    def __init__(self, info: ModelInfo, tree: Tree, prompt: Any, backend: Backend | None) -> None:
-        super().__init__(info, tree, prompt)
+    def __init__(
+        self, info: ModelInfo, tree: Tree, prompt: Any, backend: Backend | None, generates: Generates | None = None
+    ) -> None:
+        super().__init__(info, tree, prompt, generates)
         self._backend = backend
         self._graph: Graph | None = None
         self._places: tuple[str, ...] = ()

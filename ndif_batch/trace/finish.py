@@ -40,13 +40,17 @@ def finished(recorder: Recorder) -> tuple[Graph, tuple[str, ...]]:
 
 
 def _kept(nodes: list[Node]) -> list[int]:
-    """Ids of the nodes that do something or whose value is taken by one that does."""
+    """Ids of the nodes that do something or whose value is taken by one that does.
+
+    A run of which nobody needs more than the prompt's pass generates nothing.
+    """
     kept: set[int] = set()
     for i in reversed(range(len(nodes))):
         if i in kept or _acts(nodes[i]):
             kept.add(i)
             kept.update(inputs(nodes[i]))
-    return sorted(kept)
+    going_on = {nodes[i].run for i in kept if nodes[i].op == "tokens" or nodes[i].step is not None}
+    return sorted(i for i in kept if nodes[i].op != "steps" or nodes[i].run in going_on)
 
 
 def _acts(node: Node) -> bool:

@@ -8,6 +8,7 @@ from ndif_batch.errors import ModelError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace.backend import Backend
 from ndif_batch.trace.experiment import Scan, Trace
+from ndif_batch.trace.generation import Generates
 from ndif_batch.trace.modules import Module
 from ndif_batch.trace.tree import Tree
 
@@ -42,6 +43,32 @@ class LanguageModel(Module):
         ``prompt`` is text, token ids or a parameter; runs of a trace without one begin with ``t.invoke(prompt)``.
         """
         return Trace(self.info, self._tree, prompt, self.backend)
+
+    def generate(
+        self,
+        prompt: Any = None,
+        *,
+        max_new_tokens: int,
+        temperature: Any = None,
+        top_k: Any = None,
+        top_p: Any = None,
+        stop: Any = None,
+    ) -> Trace:
+        """Records an experiment whose runs generate: ``with lm.generate(prompt, max_new_tokens=20) as t:``.
+
+        The likeliest token is taken, or one is drawn if ``temperature``, ``top_k`` or ``top_p`` (numbers or parameters)
+        say how; what is drawn depends on the task's seed alone. A run ends after ``max_new_tokens`` tokens, or after
+        one of ``stop``: token ids, or the text of single tokens. Sites are touched at step 0, the prompt's own pass,
+        unless ``t.iter`` says otherwise; ``t.tokens`` is what was generated.
+        """
+        generates = Generates(max_new_tokens, temperature, top_k, top_p, stop)
+        return Trace(self.info, self._tree, prompt, self.backend, generates)
+
+    def decode(self, tokens: Any) -> str:
+        """The text of token ids, such as those that a run has generated."""
+        if self.info.tokenizer is None:
+            raise ModelError("the model has no tokenizer")
+        return self.info.tokenizer.decode([int(token) for token in tokens])
 
     def scan(self, prompt: Any = None) -> Scan:
         """Like :meth:`trace`, to look around: inside the block ``.shape`` and ``.dtype`` are known, nothing is kept."""

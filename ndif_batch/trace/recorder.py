@@ -8,8 +8,8 @@ from typing import Any
 
 from ndif_batch.errors import TraceError
 from ndif_batch.graph.abstract import Abstract
-from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, ParamType, Run
-from ndif_batch.graph.operations import Operation
+from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, ParamType, Run, Step
+from ndif_batch.graph.operations import OPERATIONS, Operation
 from ndif_batch.graph.syntax import RUN_NAME, SAVE_NAME
 from ndif_batch.trace import functions
 from ndif_batch.trace.arguments import Arguments
@@ -38,7 +38,9 @@ class Recorder:
         self.arguments = Arguments(self)
         self.look: Callable[[int], Abstract] | None = None
         self._run: int | None = None
-        self._sites: dict[tuple[int, str], SiteStorage] = {}
+        self.step: Step | None = None
+        self._counts: dict[int, int] = {}
+        self._sites: dict[tuple[int, str, Step | None], SiteStorage] = {}
         self._backward: int | None = None
         self._gradients: dict[tuple[int, int], int] = {}
 
@@ -55,6 +57,29 @@ class Recorder:
         self.runs.append(Run(self._run_name(prompt, name), self._prompt(prompt)))
         self._run = len(self.runs) - 1
 
+    def generate(self, count: int, options: Mapping[str, Any]) -> None:
+        """Has the open run generate ``count`` tokens."""
+        row = OPERATIONS["steps"]
+        given = {name: self.arguments.convert(value) for name, value in options.items()}
+        try:
+            bound = row.bind((count,), given)
+        except ValueError as error:
+            raise refusal(f"generate: {error}") from None
+        self.add(Node("steps", (count,), tuple(sorted(given.items())), run=self.run))
+        self.arguments.note(row, bound)
+        self._counts[self.run] = count
+
+    def tokens(self) -> Proxy:
+        """The tokens that the open run generates."""
+        return Proxy(Storage(self, self.add(Node("tokens", run=self.run)), locked="it is what the run has generated"))
+
+    @property
+    def count_of_steps(self) -> int:
+        """How many steps the open run takes."""
+        if self.run not in self._counts:
+            raise refusal("this run generates nothing, so it has no steps", hint="with lm.generate(prompt, …) as t:")
+        return self._counts[self.run]
+
     def close_run(self) -> None:
         """Ends the open run; its values stay usable."""
         self._run = None
@@ -69,23 +94,24 @@ class Recorder:
     def view(self, site: str) -> Proxy:
         """Reads a site of the open run."""
         self.tree.check_site(site)
-        storage = self._sites.setdefault((self.run, site), SiteStorage(self, self.run, site))
+        own = SiteStorage(self, self.run, site, self.step)
+        storage = self._sites.setdefault((self.run, site, self.step), own)
         storage.read()
         return Proxy(storage)
 
     def replace(self, site: str, value: Any) -> None:
         """``module.output = value``. What was read of the site before keeps its old value."""
         self.tree.check_site(site)
-        own = self._sites.get((self.run, site))
+        own = self._sites.get((self.run, site, self.step))
         if own is not None and isinstance(value, Proxy) and value.sees(own, ()):
             return
         alike = list(self._alike(self.run, site))
         for storage in alike:
             storage.read()
-        self.add(Node("write", (self.arguments.value(value),), run=self.run, site=site))
+        self.add(Node("write", (self.arguments.value(value),), run=self.run, site=site, step=self.step))
         for storage in alike:
             storage.locked = f"it was read before the site was replaced at {user_place()}"
-            del self._sites[storage.run, storage.site]
+            del self._sites[storage.run, storage.site, storage.step]
 
     def written(self, run: int, site: str) -> None:
         """Makes every view of the site read it again."""
@@ -104,7 +130,7 @@ class Recorder:
 
     def skip(self, path: str, value: Any) -> None:
         """Leaves a module out of the open run."""
-        self.add(Node("skip", (self.arguments.value(value),), run=self.run, site=path))
+        self.add(Node("skip", (self.arguments.value(value),), run=self.run, site=path, step=self.step))
         self.written(self.run, f"{path}.output")
 
     def backward(self, scalar: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef
+from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, Step
 from ndif_batch.graph.sites import SiteValue
 
 if TYPE_CHECKING:
@@ -61,19 +61,23 @@ class Storage:
 
 
 class SiteStorage(Storage):
-    """The value of one site in one run. Assigning into it writes the site; later looks at it read the site again."""
+    """The value of one site in one run, at some steps of it.
 
-    __slots__ = ("run", "site")
+    Assigning into it writes the site; later looks at it read the site again.
+    """
 
-    def __init__(self, recorder: Recorder, run: int, site: str) -> None:
+    __slots__ = ("run", "site", "step")
+
+    def __init__(self, recorder: Recorder, run: int, site: str, step: Step | None = None) -> None:
         super().__init__(recorder, None)
         self.run = run
         self.site = site
+        self.step = step
 
     def read(self) -> int:
         """The latest read of the site."""
         if self._node is None:
-            self._node = self.recorder.add(Node("read", run=self.run, site=self.site))
+            self._node = self.recorder.add(Node("read", run=self.run, site=self.site, step=self.step))
         return self._node
 
     def steps(self, chain: Chain) -> Chain:
@@ -97,7 +101,7 @@ class SiteStorage(Storage):
             for step in self.steps(chain[:1]):
                 region = self.item(region, step)
             value = self._rebuilt(region, chain[1:], value)
-        self.recorder.add(Node("write", (value,), run=self.run, site=self.site, index=index))
+        self.recorder.add(Node("write", (value,), run=self.run, site=self.site, index=index, step=self.step))
         self.recorder.written(self.run, self.site)
 
     def stale(self) -> None:

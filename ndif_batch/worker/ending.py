@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
+from time import monotonic
 
 from ndif_batch.worker.walltime import Walltime
 
 DRAIN_SECONDS = 2.0
 """How long a draining worker goes on taking outcomes after the first that it gets: those of the same pass."""
+
+GENERATION_SECONDS = 8.0
+"""How long a draining worker waits for a generation to end; its tasks go back to the queue if it takes longer."""
+
+WALLTIME = "the end of its walltime is near"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +30,22 @@ class Until:
 class Asked:
     """Whether a worker is to end in good order, and why: the first ``reason`` stays. Threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.reason = ""
+        self._clock = clock
+        self._since = float("inf")
         self._event = Event()
 
     def ask(self, reason: str) -> None:
         """From now on it is."""
         self.reason = self.reason or reason
+        self._since = min(self._since, self._clock())
         self._event.set()
+
+    @property
+    def seconds(self) -> float:
+        """For how long it is; negative if it is not."""
+        return self._clock() - self._since
 
     def is_set(self) -> bool:
         """Whether it is."""
@@ -40,6 +54,20 @@ class Asked:
     def wait(self, seconds: float) -> bool:
         """Returns after so long, or at once when it is; whether it is."""
         return self._event.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Pressing:
+    """Whether a generation that is under way is to be given up: it is long since the worker was ``asked`` to end."""
+
+    asked: Asked
+    walltime: Walltime
+
+    def __call__(self) -> bool:
+        """Whether it is."""
+        if self.walltime.over:
+            self.asked.ask(WALLTIME)
+        return self.asked.seconds >= GENERATION_SECONDS
 
 
 class Draining:
@@ -55,7 +83,7 @@ class Draining:
     def begun(self) -> bool:
         """Whether nothing new may begin."""
         if self._walltime.over:
-            self._asked.ask("the end of its walltime is near")
+            self._asked.ask(WALLTIME)
         return self._asked.is_set()
 
     def begin(self, reason: str) -> None:

@@ -32,7 +32,7 @@ from ndif_batch.queue.protocol import LEASE_PASSES, WorkerQueue
 from ndif_batch.queue.records import ModelRecord
 from ndif_batch.queue.telemetry import Gauge
 from ndif_batch.worker.busy import Busy
-from ndif_batch.worker.ending import Until
+from ndif_batch.worker.ending import Pressing, Until
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
 from ndif_batch.worker.logs import configure_logs
@@ -96,6 +96,7 @@ def run(
                 every_seconds=settings.heartbeat_seconds,
                 device=partial(_reading, engine.model, Busy(meter), meter.gauge),
             )
+            engine.interrupted = Pressing(heart.draining, end)
             worker = Worker(
                 queue,
                 engine,

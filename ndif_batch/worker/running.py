@@ -131,6 +131,8 @@ class Runner:
         except _CallFailedError as failure:
             self._after_failure(call.works, failure.error)
             return
+        if self._draining.begun:
+            return
         for work in self._unfinished(call.works):
             missing = NdifBatchError(f"the engine gave no outcome for {work.missing} tasks")
             self._committer.fail(work.lease, missing, retryable=True)

@@ -200,3 +200,23 @@ def test_axes_of_a_space_are_those_of_the_archive(client: Client) -> None:
     logit = job.refresh().results().xarray()["logit"]
     assert logit.dims == ("scale", "layer")
     assert np.allclose(logit.sel(scale=2.0), 4 * logit.sel(scale=0.5), rtol=1e-4)
+
+
+def test_generations_that_stop_early_come_through_queue_and_archive_with_their_lengths(client: Client) -> None:
+    lm = LanguageModel("tiny", client)
+    with lm.generate(param("prompt"), max_new_tokens=8, stop=list(range(0, 50, 4))) as t:
+        t.tokens.save("tokens", dims=("step",))
+        with t.iter[:]:
+            lm.model.layers[1].output[0].save("states", dims=("position", "width"))
+    prompts = [f"the {word} sat on" for word in ("cat", "dog", "mat", "Paris", "Rome", "far")]
+    job = t.submit(grid={"prompt": prompts})
+    drain(client)
+    results = job.wait(timeout=0).results()
+    assert results.verify() == []
+    lengths = results.xarray()["tokens_length"].values.tolist()
+    assert len(set(lengths)) > 1
+    assert lm.decode([0, 1]) == "the cat"
+    for place, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        alone = t.run(prompt=prompt)
+        assert results["tokens"][place, :length].tolist() == alone["tokens"].tolist()
+        np.testing.assert_allclose(results["states"][place, : 4 + length - 1], alone["states"], atol=1e-5)

@@ -36,7 +36,7 @@ SITES: dict[str, SiteValue] = {
 }
 
 TRUNKS = Lanes.of([(1, 2, 3), (4,), (5, 6, 7, 8), (9, 1, 1)])
-BRANCHED = Lanes(
+BRANCHED = Lanes.of(
     ((1, 2, 3), (1, 2, 3), (4, 5, 6, 7), (1, 2, 3), (4, 5, 6, 7)),
     np.array([0, 1, 0, 0, 3]),
     np.array([0, 0, 2, 0, 2]),

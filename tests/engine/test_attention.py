@@ -51,7 +51,7 @@ def test_each_run_attends_as_if_it_were_alone(function: object) -> None:
 def test_a_branch_attends_to_its_trunk_as_if_it_had_all_tokens_itself(
     function: object, options: dict[str, object]
 ) -> None:
-    lanes = Lanes(((1, 2, 3, 4, 5),) * 4, np.array([0, 2, 4, 2]), np.array([0, 0, 0, 0]))
+    lanes = Lanes.of(((1, 2, 3, 4, 5),) * 4, np.array([0, 2, 4, 2]), np.array([0, 0, 0, 0]))
     pack, _ = Pack.of(lanes).with_lanes(np.arange(4), CPU)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, pack.tokens, 8) for heads in (4, 2, 2))

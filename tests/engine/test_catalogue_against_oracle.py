@@ -35,6 +35,11 @@ def steering(rng: random.Random) -> dict[str, object]:
     return {**prompts, "scale": rng.choice([0.0, 1.5, -3.0]), "answer": 5, "distractor": 9}
 
 
+def steered(rng: random.Random) -> dict[str, object]:
+    prompts = {name: prompt(rng, rng.randint(1, 9)) for name in ("positive", "negative", "prompt")}
+    return {**prompts, "scale": rng.choice([0.0, 1.5]), "temperature": rng.choice([0.5, 2.0])}
+
+
 def caching(rng: random.Random) -> dict[str, object]:
     return {"prompt": prompt(rng, rng.randint(1, 9))}
 
@@ -62,6 +67,7 @@ METHODS: dict[str, Callable[[random.Random], dict[str, object]]] = {
     "activation_patching": patching,
     "logit_lens": lens,
     "steering": steering,
+    "steering_generation": steered,
     "cache_residuals": caching,
     "patchscopes": patchscopes,
     "representation_reading": reading,

@@ -88,7 +88,7 @@ def some_lanes(draw: st.DrawFn) -> Lanes:
         run = kinds[trunk][0]
         kinds.append((run, draw(st.integers(0, len(runs[run]) - 1)), trunk))
     order = draw(st.permutations(range(len(kinds))))
-    return Lanes(
+    return Lanes.of(
         tuple(tuple(runs[kinds[kind][0]]) for kind in order),
         np.array([kinds[kind][1] for kind in order], np.int64),
         np.array([order.index(kinds[kind][2]) for kind in order], np.int64),
@@ -169,7 +169,7 @@ def test_branches_come_and_lanes_go_as_in_the_plain_model(lanes: Lanes, data: st
 
 
 def test_a_branch_that_comes_has_the_values_of_its_trunk_and_attends_to_its_first_tokens() -> None:
-    lanes = Lanes(((5, 6, 7), (5, 6, 7), (8,)), np.array([0, 2, 0]), np.array([0, 0, 2]))
+    lanes = Lanes.of(((5, 6, 7), (5, 6, 7), (8,)), np.array([0, 2, 0]), np.array([0, 0, 2]))
     pack, index = Pack.of(lanes).with_lanes(np.array([0, 1, 2]), CPU)
     assert index.tolist() == [0, 1, 2, 3, 3]
     which, positions = np.array([0, 0, 0, 1, 1, 1, 2]), np.array([0, 1, 2, 0, 1, 2, 0])

@@ -22,7 +22,7 @@ from ndif_batch.graph.signatures import ArgType, parse_signature
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 DESIGN = {
-    Kind.BOUNDARY: {"read", "write", "grad", "weight"},
+    Kind.BOUNDARY: {"read", "write", "grad", "weight", "tokens"},
     Kind.APPLY: {"call"},
     Kind.CONTROL: {"skip", "stop", "steps", "backward"},
     Kind.OUT: {"save", "print"},

@@ -33,6 +33,7 @@ SHAPES = {
     "patchscopes": {"answer_log_prob": (), "top_tokens": (5,), "top_log_probs": (5,)},
     "representation_reading": {"score": (4,)},
     "steering": {"logit_diff": (), "top_tokens": (5,), "top_log_probs": (5,)},
+    "steering_generation": {"tokens": (24,), "along": (27,)},
 }
 
 
@@ -50,7 +51,7 @@ def frozen_text(graph: dict[str, Any]) -> str:
 
 def values(trace: Trace) -> dict[str, Any]:
     places = {"layer": 1, "position": 2, "target_layer": 0, "target_position": 3}
-    others = {**places, "scale": 0.5, "answer": 7, "distractor": 9, "target": 7}
+    others = {**places, "scale": 0.5, "temperature": 0.7, "answer": 7, "distractor": 9, "target": 7}
     params = trace.graph.params
     return {name: [1, 2, 3, 4] if params[name] is ParamType.PROMPT else others[name] for name in params}
 

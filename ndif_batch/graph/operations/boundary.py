@@ -94,10 +94,14 @@ def _stop() -> Abstract:
     return None
 
 
-def _steps(n: int) -> Abstract:
+def _steps(n: int, temperature: Abstract, top_k: Abstract, top_p: Abstract, stop: Abstract) -> Abstract:
     if n < 1:
         raise ShapeError(f"a generation takes at least one step, not {n}")
     return None
+
+
+def _tokens(count: int) -> Abstract:
+    return Tensor((count,), "int64")
 
 
 def _saved(value: Abstract) -> Abstract:
@@ -121,7 +125,13 @@ def _rows() -> tuple[Operation, ...]:
     boundary, control = Kind.BOUNDARY, Kind.CONTROL
     return (
         _row(
-            boundary, "read()", _site, "What a module of a run takes or gives, earlier writes included", "run", "site"
+            boundary,
+            "read()",
+            _site,
+            "What a module of a run takes or gives, earlier writes included",
+            "run",
+            "site",
+            "step?",
         ),
         _row(
             boundary,
@@ -131,8 +141,10 @@ def _rows() -> tuple[Operation, ...]:
             "run",
             "site",
             "index?",
+            "step?",
             price=_write_price,
         ),
+        _row(boundary, "tokens()", _tokens, "The tokens that a run generates, as many as it takes steps", "run"),
         _row(boundary, "weight()", _site, "A parameter of the model", "site"),
         _row(boundary, "grad(value: value, backward: value = None)", _grad, "Gradient of a scalar by a read value"),
         _row(
@@ -150,10 +162,17 @@ def _rows() -> tuple[Operation, ...]:
             "Does not run a module; `value` is its output",
             "run",
             "site",
+            "step?",
             price=_write_price,
         ),
         _row(control, "stop()", _stop, "Ends a run after what was asked of it before", "run"),
-        _row(control, "steps(n: int)", _steps, "Generates `n` tokens", "run"),
+        _row(
+            control,
+            "steps(n: int, *, temperature: number = None, top_k: int = None, top_p: number = None, stop: ints = None)",
+            _steps,
+            "Generates `n` tokens, fewer if one of `stop` comes; the likeliest each, or drawn if a number says how",
+            "run",
+        ),
         _row(control, "backward(input: tensor)", _backward, "Computes gradients of a scalar"),
         _row(Kind.OUT, "save(value: value)", _saved, "Names an array of the job", "name", "dims?"),
         _row(Kind.OUT, "print(value: value)", _print, "Puts a value into the log of the task", "name"),

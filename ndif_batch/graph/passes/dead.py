@@ -15,7 +15,7 @@ def drop_dead(graph: Graph) -> tuple[Graph, tuple[int, ...]]:
     """
     changes: dict[int, list[int]] = {}
     for i, node in enumerate(graph.nodes):
-        if node.run is not None and node.op != "read":
+        if node.run is not None and node.op not in ("read", "tokens"):
             changes.setdefault(node.run, []).append(i)
     pending = [i for i, node in enumerate(graph.nodes) if OPERATIONS[node.op].kind is Kind.OUT]
     live: set[int] = set()
