@@ -29,7 +29,7 @@ CHROMIUM = $(shell command -v chromium)
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
 # A module's tests stay in one process; a third process keeps the cores busy while another waits for Slurm.
-SIDE_BY_SIDE := -n 3 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 
 # A folder with nnsight for that Python; what is not there is not measured.
 GPU_PEERS ?= $(PEERS)/bin/python

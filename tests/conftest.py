@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,11 +21,19 @@ def slurm() -> Iterator[DevCluster]:
         yield cluster
 
 
-ONE_GROUP = ("dashboard",)
-"""Rooms whose tests share what takes long to make: a browser, and a cluster to look at."""
-
 SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
 """Whether other processes run other tests of this run at the same time."""
+
+TOGETHER = {
+    "slurm": (
+        "tests/slurm/",
+        "tests/launcher/",
+        "tests/scheduler/test_scheduler_processes.py",
+        "tests/test_admin_page.py",
+    ),
+    "dashboard": ("tests/dashboard/",),
+}
+"""Tests that share what takes long to make, and so a process: a Slurm, for which they mostly wait; a browser."""
 
 
 def pytest_configure() -> None:
@@ -38,17 +46,20 @@ def pytest_configure() -> None:
         hypothesis.settings.load_profile("side by side")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests stay together; those of Slurm, which mostly wait, are one group and begin."""
+    """What mostly waits begins."""
     if SIDE_BY_SIDE:
-        items.sort(key=lambda item: not waits_for_slurm(item))
-        for item in items:
-            room, module = item.path.parent.name, f"{item.path.parent.name}-{item.path.stem}"
-            group = "slurm" if waits_for_slurm(item) else room if room in ONE_GROUP else module
-            item.add_marker(pytest.mark.xdist_group(group))
+        items.sort(key=lambda item: not item.nodeid.startswith(TOGETHER["slurm"]))
 
 
-def waits_for_slurm(item: pytest.Item) -> bool:
-    """Whether a test lets a Slurm work, the one that the tests share or its own."""
-    return "slurm" in (item.path.parent.name, *getattr(item, "fixturenames", ()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module's tests stay in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return next((name for name, places in TOGETHER.items() if module.startswith(places)), module)
+
+    return ByModule(config, log)

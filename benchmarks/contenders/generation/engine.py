@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -24,7 +25,8 @@ def saving(subject: Subject, lm: LanguageModel, work: Generating) -> Graph:
         block = blocks(subject, lm)[work.layer]
         first = block.output[0, -1:]
         with t.iter[1:]:
-            torch.cat((first, block.output[0])).save(STATES)
+            joined: Any = torch.cat((first, block.output[0]))
+            joined.save(STATES)
     return t.graph
 
 
