@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ndif_batch.client import Client, JobHandle, LanguageModel, LocalWorker, Plan, TaskResult, as_completed
     from ndif_batch.config import Settings
     from ndif_batch.errors import (
+        BusyError,
         ConflictError,
         GraphError,
         IntegrityError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ndif_batch.trace import param
 
 __all__ = [
+    "BusyError",
     "Client",
     "ConflictError",
     "GraphError",

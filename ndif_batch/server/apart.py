@@ -42,8 +42,8 @@ class Apart:
 def _call(what: str, settings: Settings, arguments: Mapping[str, Any]) -> Any:
     command = [sys.executable, "-m", "ndif_batch.server.apart"]
     environment = os.environ | settings.environment()
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
+    pipe, reply = subprocess.PIPE, b""
+    with suppress(BrokenPipeError), subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):

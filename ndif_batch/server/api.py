@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -11,6 +12,8 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Body, Header, Path, Query
+from pydantic import TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -64,11 +67,33 @@ def _parameters(endpoint: Endpoint) -> list[Parameter]:
     found += [_parameter(one, Path()) for one in endpoint.at(Where.PATH)]
     found += [_parameter(one, Query()) for one in endpoint.at(Where.QUERY)]
     if endpoint.body_type is not None:
-        found.append(Parameter(BODY, Parameter.KEYWORD_ONLY, annotation=Annotated[endpoint.body_type, Body()]))
+        found.append(Parameter(BODY, Parameter.KEYWORD_ONLY, annotation=_body(endpoint.body_type)))
     if endpoint.body_type is Submission:
         kind = Annotated[str | None, Header(description="The same as `key` in the body.", max_length=200)]
         found.append(Parameter(KEY, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
     return found
+
+
+def _body(kind: Any) -> Any:
+    """A body as the document has it: no text is a number, and no number true or false.
+
+    A submission may be too large to be read twice; graph and space, which are most of it, have checks of their own.
+    """
+    annotated: Any = Annotated
+    if kind is Submission:
+        return annotated[kind, Body()]
+    adapter = TypeAdapter[Any](kind)
+
+    def strictly(data: Any, lenient: ValidatorFunctionWrapHandler) -> Any:
+        lenient(data)
+        try:
+            return adapter.validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise PydanticCustomError("strict", "{what}", {"what": f"{where}: {first['msg']}"}) from None
+
+    return annotated[kind, WrapValidator(strictly), Body()]
 
 
 def _parameter(argument: Argument, where: Any) -> Parameter:

@@ -156,13 +156,6 @@ def test_tasks_that_cannot_be_prepared_fail_alone(subject: Subject) -> None:
     assert "10000" in str(messages[3])
 
 
-def test_operations_of_later_versions_are_refused_by_name(subject: Subject) -> None:
-    generation = Task(graph(*LAST[:2], Node("steps", (3,), run=0), save(1)))
-    error = outcomes(subject, [generation])[0].error
-    assert error is not None
-    assert "generation (steps)" in error.message
-
-
 def test_a_pass_that_breaks_is_halved_until_the_task_that_breaks_it_is_found(subject: Subject) -> None:
     poison = Task(Graph({}, (Run("r", (1, 96, 2)),), LAST))
     with refusing(subject, token=96):

@@ -81,6 +81,7 @@ WORDS: list[tuple[str, Rule, int | None, Change]] = [
     ("unknown operation", Rule.UNKNOWN_OPERATION, 7, change(7, op="subtract")),
     ("attribute as operation", Rule.UNKNOWN_OPERATION, 7, change(7, op="__getattribute__")),
     ("a read without run", Rule.MISSING_FIELD, 0, change(0, run=None)),
+    ("a step of a run that generates nothing", Rule.STEPS, 0, change(0, step=1)),
     ("a save without name", Rule.MISSING_FIELD, 8, change(8, name=None)),
     ("a site on arithmetic", Rule.STRAY_FIELD, 7, change(7, site="lm_head.output")),
     ("an index on a read", Rule.STRAY_FIELD, 0, change(0, index=[0])),

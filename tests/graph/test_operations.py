@@ -94,13 +94,14 @@ def test_random_operations_are_marked() -> None:
 def test_read_and_its_like_say_which_fields_their_nodes_have() -> None:
     fields = {name: operation.fields for name, operation in OPERATIONS.items() if operation.fields}
     assert fields == {
-        "read": ("run", "site"),
-        "write": ("run", "site", "index?"),
+        "read": ("run", "site", "step?"),
+        "write": ("run", "site", "index?", "step?"),
         "weight": ("site",),
         "call": ("site",),
-        "skip": ("run", "site"),
+        "skip": ("run", "site", "step?"),
         "stop": ("run",),
         "steps": ("run",),
+        "tokens": ("run",),
         "save": ("name", "dims?"),
         "print": ("name",),
     }

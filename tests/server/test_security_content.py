@@ -21,6 +21,7 @@ from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import Task
 from tests import toy
 from tests.server.serving import Served, serving
+from tests.waiting import until
 from tests.worker.toy_engine import ToyEngine
 from tests.worker.working import working
 
@@ -143,9 +144,13 @@ def test_the_metrics_and_the_log_of_a_server_hold_no_line_of_a_user(scene: Scene
         assert "<script>" not in http.get("/metrics").text
         http.post(f"/v1/jobs/{quote(LINES, safe='')}/cancel")
         answered = http.post(f"/v1/jobs/{scene.job}/cancel")
-    told = [entry for entry in scene.served.logs if entry["event"] == "request"]
-    assert all(str(entry["path"]).isprintable() for entry in told)
-    assert (told[-1]["job"], told[-1]["status"], answered.status_code) == (scene.job, 409, 409)
+
+    def told() -> list[Any]:
+        return [entry for entry in scene.served.logs if entry["event"] == "request"]
+
+    until(lambda: any(entry.get("job") == scene.job for entry in told()), "what is told of the last request")
+    assert all(str(entry["path"]).isprintable() for entry in told())
+    assert [entry["status"] for entry in told() if entry.get("job") == scene.job] == [answered.status_code] == [409]
     assert "x-request-id" in answered.headers
 
 
