@@ -183,6 +183,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with toy.client(folder / "server") as behind, serving(behind.queue, behind.settings) as served:
         here = Scene(served, behind, folder, count(1))
         assert here.ended() == 1
+        assert here.made("held")  # and stays: no model goes away while one of its jobs is not done
         behind.queue.create_user("zoe", Role.USER, actor="test")
         yield here
     structlog.reset_defaults()
