@@ -81,7 +81,6 @@ WORDS: list[tuple[str, Rule, int | None, Change]] = [
     ("unknown operation", Rule.UNKNOWN_OPERATION, 7, change(7, op="subtract")),
     ("attribute as operation", Rule.UNKNOWN_OPERATION, 7, change(7, op="__getattribute__")),
     ("a read without run", Rule.MISSING_FIELD, 0, change(0, run=None)),
-    ("a step of a run that generates nothing", Rule.STEPS, 0, change(0, step=1)),
     ("a save without name", Rule.MISSING_FIELD, 8, change(8, name=None)),
     ("a site on arithmetic", Rule.STRAY_FIELD, 7, change(7, site="lm_head.output")),
     ("an index on a read", Rule.STRAY_FIELD, 0, change(0, index=[0])),
@@ -105,6 +104,7 @@ WORDS: list[tuple[str, Rule, int | None, Change]] = [
 """Broken words and fields: a JSON Schema can tell these too."""
 
 MEANING: list[tuple[str, Rule, int | None, Change]] = [
+    ("a step of a run that generates nothing", Rule.STEPS, 0, change(0, step=1)),
     ("a run that is not there", Rule.RUN_RANGE, 3, change(3, run=2)),
     ("two runs of one name", Rule.DUPLICATE_RUN, None, lambda g: g["runs"][1].update(name="clean")),
     ("a prompt that is no prompt", Rule.PARAMETER_TYPE, None, lambda g: g["runs"][0].update(prompt={"param": "layer"})),
