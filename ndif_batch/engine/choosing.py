@@ -27,7 +27,7 @@ def drawn(logits: torch.Tensor, choice: Choice, generator: torch.Generator) -> t
     return torch.multinomial(torch.softmax(scores, -1), 1, generator=generator)[0]
 
 
-def generator_of(seed: int, node: int, step: int) -> torch.Generator:
-    """The random numbers of one step: they depend on the task's seed, the ``steps`` node and the step alone."""
-    name = f"{seed}/{node}/{step}".encode()
+def generator_of(seed: int, *places: int) -> torch.Generator:
+    """Random numbers by a task's seed, its node and, in a generation, the step: never by a neighbour or the device."""
+    name = "/".join(map(str, (seed, *places))).encode()
     return torch.Generator().manual_seed(int.from_bytes(blake2b(name, digest_size=7).digest()))

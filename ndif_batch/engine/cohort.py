@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -365,7 +364,7 @@ class Cohort:
         def alone(place: int) -> Any:
             own = {name: of_task(value, place) for name, value in kwargs.items()}
             if OPERATIONS[node.op].random:
-                own["generator"] = self._generator(i, self.members[place].seed)
+                own["generator"] = generator_of(self.members[place].seed, self.program.origin[i])
             return KERNELS[node.op](*of_task(args, place), device=device, **own)
 
         def together() -> Any:
@@ -462,11 +461,6 @@ class Cohort:
         if isinstance(value, Rows) and isinstance(value.values[0], TensorRef):
             return joined([self.around.constant(one.digest) for one in value.values])
         return value
-
-    def _generator(self, i: int, seed: int) -> torch.Generator:
-        """Random numbers depend on the task's seed and the node alone, never on the neighbours or the device."""
-        name = f"{seed}/{self.program.origin[i]}".encode()
-        return torch.Generator().manual_seed(int.from_bytes(blake2b(name, digest_size=7).digest()))
 
 
 def land(cohorts: Sequence[Cohort]) -> None:

@@ -46,9 +46,8 @@ def _call(what: str, settings: Settings, arguments: Mapping[str, Any]) -> Any:
     with suppress(BrokenPipeError), subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps({"call": what, **arguments}).encode() + b"\n")
-            process.stdin.flush()  # and stays open: when this end is gone, the other ends
+        process.stdin.write(json.dumps({"call": what, **arguments}).encode() + b"\n")
+        process.stdin.flush()  # and stays open: when this end is gone, the other ends
         reply = process.stdout.read()
     if not reply:
         raise UnavailableError(f"the process that was to {what} has died", hint="the server's log may say why")
