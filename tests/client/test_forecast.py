@@ -18,9 +18,9 @@ def test_a_million_tasks_are_planned_from_a_sample_in_two_seconds(tmp_path: Path
     plan = prepare(toy.reading(), space, info, {}, tmp_path)
     whole = prepare(toy.reading(), Space(axes, space.constants), info, {}, tmp_path)
     assert forecast(whole, None).planned_tasks == 12
-    started = time.perf_counter()
+    started = time.process_time()
     found = forecast(plan, None)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert found.planned_tasks <= PLANNED_TASKS
     assert found.efforts[ALONE].passes == plan.tasks == 1_200_000
     assert found.efforts[ALONE].token_blocks == 3 * 4 * plan.tasks

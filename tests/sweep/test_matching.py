@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import nan
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,9 @@ def test_spaces_of_different_parameters_match_nowhere() -> None:
 def test_a_million_tasks_are_matched_in_less_than_two_seconds() -> None:
     old = space({"a": range(1000), "b": range(1000)}, c=0)
     new = space({"b": range(999, -1, -1), "a": range(1, 1001)}, c=0)
-    began = perf_counter()
+    began = process_time()
     found = Matching(PLAIN, new, old).old_tasks(np.arange(new.size))
-    assert perf_counter() - began < 2
+    assert process_time() - began < 2
     assert (found[:3].tolist(), int((found == NONE).sum())) == ([1999, 2999, 3999], 1000)
 
 
