@@ -194,7 +194,7 @@ class _Pass:
     def _advance(self, order: int, access: SiteAccess) -> None:
         waiting = self._plan.due.get(order, ())
         while waiting:
-            waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, order, access)]
+            waiting = [cohort for cohort in waiting if cohort.advance(cohort.stage, order, access)]
 
     def _visited(self, site: Site, value: Any) -> Any:
         if site.order in self._plan.due:

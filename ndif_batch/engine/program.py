@@ -5,7 +5,8 @@ A program is for all tasks of a graph that touch the same sites; what else they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -52,7 +53,8 @@ class Visit:
 class Program:
     """A graph of concrete sites with its schedule. ``origin[i]`` is the submitted id of node ``i``.
 
-    ``entries`` are in the order of execution; ``uses[i]`` says how often node ``i``'s value is asked for.
+    ``entries`` are in the order of execution, ``visits`` in that of passes; ``uses[i]`` says how often node ``i``'s
+    value is asked for.
     """
 
     graph: Graph
@@ -66,6 +68,31 @@ class Program:
         """The parameters whose values its nodes take."""
         found = (leaf for node in self.graph.nodes for arg in node.arguments() for leaf in leaves(arg))
         return tuple(dict.fromkeys([leaf.param for leaf in found if isinstance(leaf, ParamRef)]))
+
+    @cached_property
+    def due(self) -> Mapping[int, frozenset[int]]:
+        """By pass where in it there is something to do."""
+        found: dict[int, set[int]] = {}
+        for entry in self.entries:
+            if entry.order >= 0:
+                found.setdefault(entry.stage, set()).add(entry.order)
+        return {stage: frozenset(orders) for stage, orders in found.items()}
+
+    @cached_property
+    def visits_at(self) -> Mapping[int, slice]:
+        """By pass which of the visits are in it."""
+        stages = [visit.stage for visit in self.visits]
+        return {stage: slice(bisect_left(stages, stage), bisect_right(stages, stage)) for stage in set(stages)}
+
+    @property
+    def generates(self) -> bool:
+        """Whether a run begins with a token that another has chosen."""
+        return bool(self.following)
+
+    def most_after_first(self, length: Callable[[int], int]) -> int:
+        """The most tokens of a pass after the first, of runs of such lengths that share nothing."""
+        later = [self.visits[part] for stage, part in self.visits_at.items() if stage]
+        return max((sum(length(visit.run) for visit in visits) for visits in later), default=0)
 
     @cached_property
     def choices(self) -> dict[int, int]:
