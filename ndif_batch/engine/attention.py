@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ndif_batch.engine import varlen
+from ndif_batch.engine import decoding, varlen
 from ndif_batch.engine.cache import Cache
+from ndif_batch.engine.decoding import Rows
 from ndif_batch.engine.pack import Pack
 
 NAME = "ndif_batch_packed"
@@ -69,6 +70,7 @@ class Pattern:
         self._device = device
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
         self._last: dict[tuple[int, int], torch.Tensor | None] = {}
+        self._rows: dict[tuple[Rows, torch.device], torch.Tensor | None] = {}
         self._windows: dict[int, tuple[int, int] | None] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Pattern:
@@ -92,6 +94,22 @@ class Pattern:
             whole = torch.ones(length, length, dtype=torch.bool, device=self._device).tril() if mask is None else mask
             self._last[queries, length] = whole[length - queries :]
         return self._last[queries, length], False
+
+    def of_rows(self, rows: Rows, device: torch.device) -> torch.Tensor | None:
+        """For the last token of each row: a mask ``[rows, 1, 1, longest]``, ``None`` if all may be attended to."""
+        if (rows, device) not in self._rows:
+            self._rows[rows, device] = self._mask_of(rows, device)
+        return self._rows[rows, device]
+
+    def _mask_of(self, rows: Rows, device: torch.device) -> torch.Tensor | None:
+        if rows.equal:
+            allowed = self._last_row(rows.longest)
+            return None if allowed is None else allowed.to(device)[None, None]
+        lengths = rows.lengths.to(self._device)
+        place = torch.arange(rows.longest, device=self._device)
+        zero = torch.zeros((), dtype=torch.long, device=self._device)
+        allowed = self._function(zero, zero, lengths - 1, place[None]) & (place < lengths)
+        return allowed[:, None, None].to(device)
 
     def window(self, length: int) -> tuple[int, int] | None:
         """How many tokens to the left and to the right of its own place a token of such runs may attend to.
@@ -194,17 +212,13 @@ def _by_groups(
 ) -> torch.Tensor:
     lent = pack.keys(key.device) if pack.borrows else None
     lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
-    cached_key, cached_value = (None, None)
-    if held is not None and pack.fresh < pack.tokens:
-        slots = pack.slots(key.device)
-        cached_key, cached_value = (store.index_select(1, slots)[None] for store in held)
     parts = []
     for group in pack.groups:
+        if group.cached:
+            break
         q = _rows(query, group.first, group.rows, group.queries)
         if group.keys is None:
             k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
-        elif group.cached:
-            k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (cached_key, cached_value))
         else:
             k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (lent_key, lent_value))
         mask, causal = pattern.last(group.queries, group.length)
@@ -216,7 +230,28 @@ def _by_groups(
         else:
             part = _explicit(q, k, v, mask, causal, scale, softcap, sinks)
         parts.append(part.transpose(1, 2).reshape(1, group.rows * group.queries, part.shape[1], part.shape[3]))
+    if held is not None and pack.fresh < pack.tokens:
+        parts += _decoded(pack, query, held, pattern, scale, softcap, sinks)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _decoded(
+    pack: Pack,
+    query: torch.Tensor,
+    held: tuple[torch.Tensor, torch.Tensor],
+    pattern: Pattern,
+    scale: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> Iterator[torch.Tensor]:
+    """The lanes with a past."""
+
+    def explicit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return _explicit(q, k, v, mask, False, scale, softcap, sinks)
+
+    own = None if softcap is None and sinks is None else explicit
+    for rows in pack.decoded(query.device):
+        yield decoding.attend(rows, query, held, pattern, scale, own)
 
 
 def _rows(tensor: Any, first: int, rows: int, length: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ndif_batch.engine.decoding import EMPTY
 from ndif_batch.engine.pack import Pack
 
 SMALLEST = 1024
@@ -43,11 +44,14 @@ class Past:
 
 @dataclass
 class Cache:
-    """The stores of a model's layers. A region is free again when nobody holds it any more."""
+    """The stores of a model's layers. A region is free again when nobody holds it any more.
+
+    The slot :data:`~ndif_batch.engine.decoding.EMPTY` is in no region.
+    """
 
     _layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     _free: list[tuple[int, int]] = field(default_factory=list)
-    _slots: int = 0
+    _slots: int = EMPTY + 1
 
     @property
     def bytes(self) -> int:
