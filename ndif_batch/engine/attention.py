@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import nn
@@ -38,6 +38,9 @@ WITHOUT_MEANING = frozenset(
 """Keywords that say nothing which the mask pattern does not say already."""
 
 Watch: TypeAlias = Callable[[Pack, torch.Tensor], None]
+Window: TypeAlias = tuple[int, int]
+"""How many tokens to the left and to the right of its own place a token may attend to; -1 is any number."""
+EVERYTHING: Final[Window] = (-1, 0)
 
 _current: ContextVar[tuple[Callable[[], Pack], Watch | None, Cache | None] | None] = ContextVar("pack", default=None)
 
@@ -71,7 +74,8 @@ class Pattern:
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
         self._last: dict[tuple[int, int], torch.Tensor | None] = {}
         self._rows: dict[tuple[Rows, torch.device], torch.Tensor | None] = {}
-        self._windows: dict[int, tuple[int, int] | None] = {}
+        self._windows: dict[int, Window | None] = {}
+        self._windows_of_last: dict[tuple[int, ...], Window | None] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Pattern:
         """The same pattern: a model that is spread over devices moves what it hands from block to block."""
@@ -105,17 +109,32 @@ class Pattern:
         if rows.equal:
             allowed = self._last_row(rows.longest)
             return None if allowed is None else allowed.to(device)[None, None]
-        lengths = rows.lengths.to(self._device)
-        place = torch.arange(rows.longest, device=self._device)
-        zero = torch.zeros((), dtype=torch.long, device=self._device)
-        allowed = self._function(zero, zero, lengths - 1, place[None]) & (place < lengths)
+        lengths, place = rows.lengths.to(self._device), torch.arange(rows.longest, device=self._device)
+        allowed = self._allowed(lengths - 1, place) & (place < lengths)
         return allowed[:, None, None].to(device)
 
-    def window(self, length: int) -> tuple[int, int] | None:
-        """How many tokens to the left and to the right of its own place a token of such runs may attend to.
+    def windows(self, pack: Pack) -> tuple[Window, Window] | None:
+        """What the tokens of a pack may attend to: those of lanes without a past, and of those that have one."""
+        fresh = max((group.length for group in pack.groups if not group.cached), default=None)
+        own = EVERYTHING if fresh is None else self.window(fresh)
+        later = EVERYTHING if pack.fresh == pack.tokens else self._window_of_last(pack)
+        return None if own is None or later is None else (own, later)
 
-        -1 is any number; ``None`` if the pattern is of another kind.
-        """
+    def _window_of_last(self, pack: Pack) -> Window | None:
+        lengths = tuple([group.length for group in pack.groups if group.cached])
+        if lengths not in self._windows_of_last:
+            place, ends = torch.arange(max(lengths)), torch.tensor(lengths)[:, None]
+            allowed = self._looked_at(ends - 1, place) & (place < ends)
+            left = allowed.sum(1, keepdim=True) - 1
+            widest = int(left.max())
+            band = (place < ends) & (place >= ends - 1 - left)
+            regular = torch.equal(allowed, band) and torch.equal(left, (ends - 1).clamp(max=widest))
+            window = (-1 if widest == max(lengths) - 1 else widest, 0)
+            self._windows_of_last[lengths] = window if regular else None
+        return self._windows_of_last[lengths]
+
+    def window(self, length: int) -> Window | None:
+        """What a token of such runs may attend to; ``None`` if the pattern is of another kind."""
         if length not in self._windows:
             mask, causal = self.mask(length)
             if mask is None:
@@ -128,30 +147,30 @@ class Pattern:
 
     def _last_row(self, length: int) -> torch.Tensor | None:
         if (1, length) not in self._last:
-            allowed = self._looked_at(length, 1)
+            allowed = self._looked_at(torch.tensor([[length - 1]]), torch.arange(length))
             self._last[1, length] = None if bool(allowed.all()) else allowed.to(self._device)
         return self._last[1, length]
 
     def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
-        allowed = self._looked_at(length, length)
+        place = torch.arange(length)
+        allowed = self._looked_at(place[:, None], place)
         if bool(allowed.all()):
             return None, False
         if torch.equal(allowed, torch.ones_like(allowed).tril()):
             return None, True
         return allowed.to(self._device), False
 
-    def _looked_at(self, length: int, queries: int) -> torch.Tensor:
+    def _looked_at(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """Looked at in main memory, so that a pass that begins does not wait for the end of the last."""
         try:
-            return self._allowed(length, queries, torch.device("cpu"))
+            return self._allowed(query, key)
         except RuntimeError:  # the function has tensors of its own, on the model's device
-            return self._allowed(length, queries, self._device).cpu()
+            return self._allowed(query.to(self._device), key.to(self._device)).cpu()
 
-    def _allowed(self, length: int, queries: int, device: torch.device) -> torch.Tensor:
-        place = torch.arange(length, device=device)
-        zero = torch.zeros((), dtype=torch.long, device=device)
-        last = place[length - queries :]
-        return self._function(zero, zero, last[:, None], place[None, :]).expand(queries, length)
+    def _allowed(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Whether tokens at places ``[queries, 1]`` may attend to those at ``[keys]``: ``[queries, keys]``."""
+        zero = torch.zeros((), dtype=torch.long, device=query.device)
+        return self._function(zero, zero, query, key[None]).expand(query.shape[0], key.shape[0])
 
 
 def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device, **_: Any) -> Pattern:
@@ -193,9 +212,9 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
     if softcap is None and s_aux is None and not differentiated and varlen.is_faster(pack, query, key, value):
-        window = attention_mask.window(max(group.length for group in pack.groups))
-        if window is not None:
-            return varlen.attend(pack, query, key, value, held, scale, window), None
+        windows = attention_mask.windows(pack)
+        if windows is not None:
+            return varlen.attend(pack, query, key, value, held, scale, windows), None
     return _by_groups(pack, query, key, value, held, attention_mask, scale, softcap, s_aux), None
 
 

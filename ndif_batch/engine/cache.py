@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -34,8 +34,7 @@ class Region:
     own: Any = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Past:
+class Past(NamedTuple):
     """What a run has seen: the first ``tokens`` tokens of a region."""
 
     region: Region

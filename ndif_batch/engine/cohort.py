@@ -22,10 +22,10 @@ from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import landed, saved, shown
 from ndif_batch.engine.schedule import JOINED
-from ndif_batch.engine.stepping import Beginning, Steps, drawn_alone, likeliest_of_each, on_device
+from ndif_batch.engine.stepping import ABSENT, Beginning, Steps, drawn_alone, likeliest_of_each, on_device, taken
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.targets import BACKWARD, GRAD
-from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
+from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint, task_error
 from ndif_batch.engine.values import (
     Each,
     Rows,
@@ -43,16 +43,10 @@ from ndif_batch.engine.values import (
     total,
     varies,
 )
-from ndif_batch.errors import NdifBatchError, TaskError
+from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
 
-
-class _Absent:
-    """Stands for the value of a step that was never taken."""
-
-
-ABSENT: Final = _Absent()
 IN_STEP: Final = ("write", BACKWARD)
 
 
@@ -231,8 +225,8 @@ class Cohort:
             case "joined":
                 return self._attempt(
                     i,
-                    lambda: joined_steps(args[0], _taken(args[1:])),
-                    lambda place: joined_steps(args[0], of_task(_taken(args[1:]), place)),
+                    lambda: joined_steps(args[0], taken(args[1:])),
+                    lambda place: joined_steps(args[0], of_task(taken(args[1:]), place)),
                 )
             case _:
                 return self._operation(i, node, args)
@@ -254,10 +248,11 @@ class Cohort:
 
     def _choose(self, i: int, node: Node, lanes: Numbers, point: Touchpoint) -> Any:
         """The next token of each member; what is drawn is drawn for each with its own random numbers."""
-        logits = point.take(lanes, (0, -1))
         given = {name: self._value(arg) for name, arg in node.kwargs}
         step, stop = given.pop("step"), given.pop("stop", None)
         greedy = all(value is None for value in given.values())
+        logits = point.take(lanes, (0, -1))
+        logits = logits if greedy else on_device(logits, torch.device("cpu"))
         origin = self.program.origin[i]
         value = self._attempt(
             i,
@@ -268,16 +263,16 @@ class Cohort:
             self._steps.choose(i, value, stop, len(self.members))
         return on_device(value, self.around.device)
 
-    def beginning(self, run: int, place: int) -> Beginning:
-        """What a run of a member begins with."""
-        return self._steps.beginning(run, place) or self.members[place].prompts[run]
+    def beginnings(self, run: int) -> Sequence[Beginning]:
+        """What a run of each member begins with."""
+        return self._steps.beginnings(run) or [member.prompts[run] for member in self.members]
 
     def passed(self, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
         """After a pass whose lanes have ``pasts``: remembers what members have seen that go on.
 
         Gives the members that have stopped, as cohorts of their own.
         """
-        for run in self._choosing():
+        for run in self.program.choosing(self.stage):
             if run not in self.over:
                 yield from self._gone_on(run, pasts)
 
@@ -297,15 +292,10 @@ class Cohort:
 
     def assume(self, pasts: Sequence[Past | None]) -> None:
         """After a pass that was only planned: every run goes on, and with the same token."""
-        for run in self._choosing():
+        for run in self.program.choosing(self.stage):
             self._steps.assume(self.program.choices[run], len(self.members))
         for _ in self.passed(pasts):
             raise AssertionError("nobody stops")
-
-    def _choosing(self) -> list[int]:
-        """The runs that choose a token in this pass."""
-        visits = self.program.visits[self.program.visits_at.get(self.stage, slice(0))]
-        return [visit.run for visit in visits if self.program.choices.get(visit.run) in visit.reads]
 
     @property
     def over(self) -> frozenset[int]:
@@ -394,7 +384,7 @@ class Cohort:
         if not errors:
             return
         for place, error in errors.items():
-            self.errors[self.members[place].index] = _task_error(
+            self.errors[self.members[place].index] = task_error(
                 self.program.origin[i], self.program.graph.nodes[i], error
             )
         self._keep([place for place in range(len(self.members)) if place not in errors])
@@ -445,14 +435,3 @@ def land(cohorts: Sequence[Cohort]) -> None:
     arrived = iter(landed([value for cohort in cohorts for value in cohort._saves.values()]))
     for cohort in cohorts:
         cohort._saves = {name: next(arrived) for name in cohort._saves}
-
-
-def _taken(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple([part for part in parts if part is not ABSENT])
-
-
-def _task_error(node: int, what: Node, error: Exception) -> TaskError:
-    reason = (
-        error.message if isinstance(error, NdifBatchError) else (str(error).splitlines() or [type(error).__name__])[0]
-    )
-    return TaskError(f"node {node} ({'getitem' if what.op == TAKE else what.op}): {reason}", node=node)

@@ -126,9 +126,9 @@ class Forecaster:
         """How many blocks the model has."""
         return len(self._begins)
 
-    def prepared(self, task: Task) -> Prepared:
-        """A task ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
-        prepared = self._preparation.task(task.id, task)
+    def prepared(self, index: int, task: Task) -> Prepared:
+        """Task ``index`` of those given, ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
+        prepared = self._preparation.task(index, task)
         if id(prepared.program) not in self._written:
             self._written[id(prepared.program)] = self._rewritten(task, prepared)
         return prepared
@@ -154,7 +154,7 @@ class Forecaster:
         If the call ``goes_on`` after them, their last batch counts as much as it is full.
         """
         total = Forecast()
-        prepared = in_turn([self.prepared(task) for task in tasks], packed=self._model.layout.packed)
+        prepared = in_turn([self.prepared(n, task) for n, task in enumerate(tasks)], packed=self._model.layout.packed)
         waiting = Waiting(prepared, self._batch_tokens, ENDLESS, self._model.footprint)
         while (batch := waiting.batch()) is not None:
             last = waiting.first is None

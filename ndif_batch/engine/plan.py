@@ -17,11 +17,10 @@ from ndif_batch.engine.blocks import Moments
 from ndif_batch.engine.cache import Cache, Past
 from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.pack import NOWHERE, Lanes, Numbers
+from ndif_batch.engine.program import NO_VISITS
 from ndif_batch.engine.routes import Route
 from ndif_batch.engine.stepping import Beginning, Next
 from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
-
-NO_VISITS = slice(0)
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[
     for cohort, route in visits:
         visit = route.visit
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
-        for place, member in enumerate(cohort.members):
-            prompt, reach = cohort.beginning(visit.run, place), route.reach(member)
+        for place, (member, prompt) in enumerate(zip(cohort.members, cohort.beginnings(visit.run), strict=True)):
+            reach = route.reach(member)
             if visit.apart:
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)

@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 from ndif_batch.engine.schedule import AFTER, BEFORE, CHOOSE, TARGET, Time, before, reads, times
 from ndif_batch.engine.takes import reads_as_takes
@@ -20,6 +21,8 @@ from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, inputs, le
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
 from ndif_batch.graph.sites import SiteMap, SiteValue, tensors_of
+
+NO_VISITS: Final = slice(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,11 @@ class Program:
         """By pass which of the visits are in it."""
         stages = [visit.stage for visit in self.visits]
         return {stage: slice(bisect_left(stages, stage), bisect_right(stages, stage)) for stage in set(stages)}
+
+    def choosing(self, stage: int) -> list[int]:
+        """The runs that choose a token in a pass."""
+        visits = self.visits[self.visits_at.get(stage, NO_VISITS)]
+        return [visit.run for visit in visits if self.choices.get(visit.run) in visit.reads]
 
     @property
     def generates(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 
@@ -13,15 +13,26 @@ from ndif_batch.engine.choosing import drawn, generator_of, likeliest
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.schedule import before
 from ndif_batch.engine.tasks import Member
-from ndif_batch.engine.values import Each, mapped, of_task
+from ndif_batch.engine.values import Each, mapped, of_task, varies
 from ndif_batch.graph.steps import Choice
 
 Beginning: TypeAlias = "tuple[int, ...] | Next"
 """What a run begins with: the tokens of a prompt, or one token after what was seen before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
+class _Absent:
+    """Stands for the value of a step that was never taken."""
+
+
+ABSENT: Final = _Absent()
+
+
+def taken(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the steps have given that were taken."""
+    return tuple([part for part in parts if part is not ABSENT])
+
+
+class Next(NamedTuple):
     """A token that was chosen after a past."""
 
     past: Past
@@ -57,19 +68,19 @@ class Steps:
             self.over,
         )
 
-    def beginning(self, run: int, place: int) -> Next | None:
-        """What a run of the task begins with if it begins with a token."""
+    def beginnings(self, run: int) -> list[Next] | None:
+        """What a run of each task begins with if it begins with a token."""
         choice = before(self.program.graph, run)
         if choice is None:
             return None
         parent = self.program.graph.nodes[choice].run
         assert parent is not None
-        return Next(self.pasts[parent][place], self.chosen[choice][place])
+        return list(map(Next, self.pasts[parent], self.chosen[choice]))
 
     def choose(self, i: int, value: Any, stop: Any, tasks: int) -> None:
         """Node ``i`` has chosen a token for each task."""
         self.chosen[i] = _tokens(value, tasks)
-        self.stops[i] = [_ids(of_task(stop, place)) for place in range(tasks)]
+        self.stops[i] = [_ids(of_task(stop, place)) for place in range(tasks)] if varies(stop) else [_ids(stop)] * tasks
 
     def assume(self, i: int, tasks: int) -> None:
         """The same if nothing is computed: each task has the same token, and goes on."""
