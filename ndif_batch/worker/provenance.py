@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ndif_batch.graph.nodes import Graph, ParamRef, Value
+from ndif_batch.graph.nodes import Graph, NodeRef, ParamRef, Value
 from ndif_batch.models.tokenizer import Tokenizer
 from ndif_batch.queue.records import JobRecord, ModelRecord
 from ndif_batch.sweep.space import Space
@@ -61,9 +61,19 @@ def job_attributes(
             "digest": model.digest,
             "dtype": model.dtype,
         },
+        "generated": generated_saves(graph),
     }
     tokens = prompt_tokens(graph, space.constants, tokenizer)
     return attributes if tokens is None else {**attributes, "tokens": tokens}
+
+
+def generated_saves(graph: Graph) -> list[str]:
+    """The saves that hold the tokens which a run has generated, and nothing else."""
+    return [
+        str(node.name)
+        for node in graph.nodes
+        if node.op == "save" and isinstance(node.args[0], NodeRef) and graph.nodes[node.args[0].node].op == "tokens"
+    ]
 
 
 def prompt_tokens(graph: Graph, constants: Mapping[str, Value], tokenizer: Tokenizer | None) -> list[str] | None:
