@@ -99,8 +99,17 @@ class Program:
 
     def most_after_first(self, length: Callable[[int], int]) -> int:
         """The most tokens of a pass after the first, of runs of such lengths that share nothing."""
-        later = [self.visits[part] for stage, part in self.visits_at.items() if stage]
-        return max((sum(length(visit.run) for visit in visits) for visits in later), default=0)
+        return max((steps + sum(map(length, runs)) for steps, runs in self._later), default=0)
+
+    @cached_property
+    def _later(self) -> frozenset[tuple[int, tuple[int, ...]]]:
+        """Of each pass after the first how many runs of steps are in it, and which others."""
+        found = set()
+        for stage, part in self.visits_at.items():
+            runs = [visit.run for visit in self.visits[part] if stage]
+            prompts = tuple([run for run in runs if before(self.graph, run) is None])
+            found.add((len(runs) - len(prompts), prompts))
+        return frozenset(found)
 
     @cached_property
     def choices(self) -> dict[int, int]:
