@@ -1,4 +1,4 @@
-"""Attention over a pack: each run attends to itself alone, in blocks of equal length without padding."""
+"""Attention over a pack: each run attends to itself alone; runs of equal length go as a block, without padding."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_behind_the_end_of_a_row_nothing_is_seen_even_if_it_is_infinite() -> Non
     wild[:, ~held] = torch.inf
     wild[:, 0] = 0
     (rows,) = pack.decoded(CPU)
-    pattern = Pattern(causal, CPU)  # type: ignore[arg-type]
+    pattern = Pattern(causal, CPU)
     whole, own = (attend(rows, query, (keys, value), pattern, 0.3) for value in (wild, values))
     assert torch.equal(whole, own)
 
