@@ -213,6 +213,20 @@ def test_a_kernel_for_any_lengths_looks_at_the_cache_where_it_lies(
     torch.testing.assert_close(found, each_alone(pack, query, keys, values, function))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("function", [causal, window])
+def test_the_kernel_of_a_gpu_looks_at_the_cache_where_it_lies(function: Any) -> None:
+    pack, query, keys, values = held_apart((9, 2, 9, 3, 4, 1))
+    gpu = torch.device("cuda", 0)
+    half, *held = (one.to(gpu, torch.bfloat16) for one in (query, keys, values))
+    windows = Pattern(function, gpu).windows(pack)
+    assert windows is not None
+    found = varlen.attend(pack, half, half, half, (held[0], held[1]), 0.3, windows)
+    assert varlen.reads_in_place(gpu, torch.bfloat16)
+    wanted = each_alone(pack, query, keys, values, function)
+    torch.testing.assert_close(found.float().cpu(), wanted, atol=0.05, rtol=0.05)
+
+
 def test_a_pattern_that_is_no_window_is_not_taken_for_one() -> None:
     def chunks(_: object, __: object, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return (key <= query) & (key // 3 == query // 3)
