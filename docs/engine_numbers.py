@@ -64,6 +64,17 @@ def _contest(report: Report) -> Iterator[str]:
     yield from ("", *_placed(report), *_skipped(report))
 
 
+def _generation(report: Report) -> Iterator[str]:
+    """The same, case by case: each contender with a layer saved at every step, and without."""
+    yield "| | | seconds | lowest to highest | ratio | deviation |"
+    yield "|---|---|---|---|---|---|"
+    for row in sorted(report["results"], key=lambda row: row["case"]):
+        spread = f"{row['low']:.3g} to {row['high']:.3g}"
+        numbers = f"{row['median']:.3g} | {spread} | {row['ratio']:.2f} | {row['deviation']:.1e}"
+        yield f"| {row['case']} | {row['label']} | {numbers} |"
+    yield from ("", *_skipped(report))
+
+
 def _placed(report: Report) -> Iterator[str]:
     """Of a model on several devices: how long it took to be there, what it takes, how busy each device was."""
     for row in report["results"]:
@@ -130,6 +141,12 @@ BENCHMARKS: Mapping[str, tuple[str, str, Callable[[Report], Iterator[str]]]] = {
         _contest,
     ),
     "extraction": ("Extraction", "The residual of the middle layer at the last token of many prompts.", _contest),
+    "generation": (
+        "Generation",
+        "Tokens that follow prompts of mixed lengths, greedy, with the residual of the middle layer saved at every"
+        " step, and without.",
+        _generation,
+    ),
     "mixed_users": (
         "Mixed users",
         "Requests that differ in everything: each reads one layer and overwrites neurons in another.",

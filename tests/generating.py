@@ -11,12 +11,14 @@ from ndif_batch.graph.validate import validate
 from ndif_batch.sweep.task import Task
 
 PROMPTS = ((3, 1, 4, 1, 5), (3, 1, 4), (2, 7, 1, 8, 2, 8, 1), (9,))
+LONGEST = 14
 CHOICES: tuple[dict[str, Arg], ...] = (
     {},
     {},
     {"temperature": 1.5},
     {"top_k": 5},
     {"top_p": 0.7, "temperature": ParamRef("heat")},
+    {"top_p": 0.9, "top_k": 7, "temperature": 0.6},
 )
 
 
@@ -55,9 +57,15 @@ class _Making:
             self.rng.choice([*kinds, *[self.save_inside, self.write_inside] * bool(self.inside)])()
         self.saved(self.add("read", run=self.some_run(), site=f"{self.sites.head}.output"))
         params = {"heat": ParamType.FLOAT}
-        graph = Graph(params, tuple(Run(f"r{i}", self.rng.choice(PROMPTS)) for i in range(runs)), tuple(self.nodes))
+        graph = Graph(params, tuple(Run(f"r{i}", self.prompt()) for i in range(runs)), tuple(self.nodes))
         validate(graph)
         return graph
+
+    def prompt(self) -> tuple[int, ...]:
+        """One that other tasks have as well, or one of its own."""
+        if self.rng.random() < 0.6:
+            return self.rng.choice(PROMPTS)
+        return tuple(self.rng.randrange(self.sites.vocabulary) for _ in range(self.rng.randint(1, LONGEST)))
 
     def generate(self, run: int) -> None:
         self.steps[run] = self.rng.randint(1, 6)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -14,7 +14,7 @@ from ndif_batch.archive.group import read_group
 from ndif_batch.archive.integrity import Problem, find_problems
 from ndif_batch.archive.remote import RemotePath
 from ndif_batch.archive.selection import select
-from ndif_batch.archive.spec import OWN_KEY, RESERVED, STATUS, ArraySpec, TaskStatus
+from ndif_batch.archive.spec import OWN_KEY, RESERVED, STATUS, ArraySpec, TaskStatus, sentinel
 from ndif_batch.archive.store import open_array
 from ndif_batch.errors import IntegrityError, NotFoundError, UsageError, nearest
 
@@ -24,15 +24,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Decode: TypeAlias = Callable[[Sequence[int]], str]
+"""Gives the text of token ids."""
+
+
 class NoSuchSaveError(NotFoundError, KeyError):
     """The archive has no save of that name; a ``KeyError`` because :class:`Results` is a mapping."""
 
 
 class Results(Mapping[str, "zarr.Array[Any]"]):
-    """The saves of one archive by name, sorted. Values are read when indexed; a running job's as they come."""
+    """The saves of one archive by name, sorted. Values are read when indexed; a running job's as they come.
 
-    def __init__(self, path: Path | RemotePath | str) -> None:
+    ``decode`` is that of the job's model, if it is known.
+    """
+
+    def __init__(self, path: Path | RemotePath | str, decode: Decode | None = None) -> None:
         """Open the archive at ``path``; ``NotFoundError`` when there is none, ``IntegrityError`` for a damaged one."""
+        self.decode = decode
         self.place = path if isinstance(path, RemotePath) else Path(path)
         own = read_group(self.place)["attributes"][OWN_KEY]
         try:
@@ -105,6 +113,38 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
         values = np.array(array.oindex[parts] if parts else array[...])
         source = self.arrays[name].source_dtype
         return torch.from_numpy(values == 1 if source == "bool" else values).to(getattr(torch, source))
+
+    @property
+    def generated(self) -> list[str]:
+        """The saves that hold tokens which the model has generated."""
+        return [name for name in self.attributes.get("generated", ()) if name in self.arrays]
+
+    def text(
+        self, name: str, /, *, decode: Decode | None = None, at: Mapping[str, Any] | None = None, **labels: Any
+    ) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """Generated tokens as text, a string a task, as long as each went on; ``None`` where nothing was saved.
+
+        Its shape: the axes that are left. ``at`` and ``labels`` select tasks as for :meth:`torch`. ``decode`` is the
+        tokenizer's of the job's model unless given. ``UsageError`` if the save does not hold generated tokens.
+        """
+        if name not in self.generated:
+            _ = self[name]
+            raise UsageError(f"{name!r} holds no generated tokens", hint=nearest(name, self.generated))
+        return self.decoded(self.torch(name, at=at, **labels).numpy(), decode)
+
+    def decoded(
+        self, tokens: np.ndarray[Any, Any], decode: Decode | None = None
+    ) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """The same of tokens that were read: these lie along the last axis, with the sentinel behind their end."""
+        decode = decode or self.decode
+        if decode is None:
+            raise UsageError("the job's model is not known here", hint="give decode=, such as its tokenizer's")
+        missing = sentinel(str(tokens.dtype))
+        found = np.empty(tokens.shape[:-1], dtype=np.object_)
+        for place in np.ndindex(found.shape):
+            ids = [int(token) for token in tokens[place] if token != missing]
+            found[place] = decode(ids) if ids else None
+        return found
 
     def dataframe(self) -> pd.DataFrame:
         """Single numbers as a long table: a row a task, a column a parameter, a save, and ``task_status`` in words.

@@ -20,6 +20,7 @@ app = typer.Typer(help="Read, draw and export what jobs saved.", no_args_is_help
 
 DAMAGED = 1
 MOST_PANELS = 4
+MOST_TEXTS = 100
 SUFFIXES = {".safetensors": "safetensors", ".npz": "npz", ".parquet": "parquet", ".csv": "csv"}
 
 Job: TypeAlias = Annotated[int, typer.Argument(metavar="JOB", help="The job's number.")]
@@ -61,14 +62,20 @@ def show(
     mean: Mean = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Also draw into a file.")] = None,
 ) -> None:
-    """Draw a result: its value, a bar for each place of one dimension, a heat map of two, several of more."""
+    """Draw a result: its value, a bar for each place of one dimension, a heat map of two, several of more.
+
+    Tokens that the model has generated are shown as text.
+    """
     from ndif_batch.client import Client
 
     with Client() as client:
         handle = client.job(job)
         results = handle.results()
+        save = save or _default(results)
+        if save in results.generated:
+            _show_texts(results, save, at or [], [*(mean or []), *([] if plot is None else ["--plot"])])
+            return
     title = f"{handle.record.name} ({job})"
-    save = save or _default(results)
     draw_panels(panels_of(results, save, at or [], mean or [], title, MOST_PANELS))
     if plot is not None:
         from ndif_batch.cli import plot as png
@@ -195,6 +202,18 @@ def draw_panels(panels: Panels) -> None:
         say(f"drawn{_left_out(panels)}; keep one with --at {dim}=…, or average with --mean {dim}")
 
 
+def _show_texts(results: Results, save: str, at: list[str], unfit: list[str]) -> None:
+    """One text a line, with the labels of its task."""
+    from ndif_batch.cli.selection import texts
+
+    if unfit:
+        raise UsageError(f"{save!r} is text: it has no mean and no picture", hint="leave out --mean and --plot")
+    rows = texts(results, save, at)
+    write_rows(rows[:MOST_TEXTS], list(rows[0]) if rows else [save], Format.TABLE)
+    if len(rows) > MOST_TEXTS:
+        say(f"shown: {MOST_TEXTS} of {len(rows):,}; keep some with --at")
+
+
 def _left_out(panels: Panels) -> str:
     """Of how many pictures some were drawn, if of more."""
     shown, along = len(panels.pictures), ", ".join(panels.dims)
@@ -205,7 +224,8 @@ def _default(results: Results) -> str:
     names = list(results)
     if not names:
         raise NotFoundError("the job saves nothing")
-    chosen = next((name for name in names if not results.arrays[name].dims), names[0])
+    numbers = [name for name in names if not results.arrays[name].dims]
+    chosen = next(iter((*numbers, *results.generated, *names)))
     if len(names) > 1:
         say(f"showing {chosen}; --save chooses among {', '.join(names)}")
     return chosen

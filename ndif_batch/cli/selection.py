@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,24 @@ def select(results: Results, save: str, at: Sequence[str]) -> xr.DataArray:
             raise UsageError(f"{option!r} is not name=value", hint="write, for example, --at layer=5")
         data = _chosen(data, name.strip(), text)
     return data
+
+
+def texts(results: Results, save: str, at: Sequence[str]) -> list[dict[str, Any]]:
+    """The texts of a save of generated tokens, of tasks that have one: a row each, with the labels of the task."""
+    data = select(results, save, at)
+    (own,) = results.arrays[save].dims
+    if own not in data.dims:
+        raise UsageError(f"{own!r} counts the tokens of a text", hint="leave it out of --at")
+    data = data.transpose(..., own)
+    written = results.decoded(np.asarray(data.values))
+    found: list[dict[str, Any]] = []
+    for place in np.ndindex(written.shape):
+        if written[place] is not None:
+            task = data.isel(dict(zip(data.dims, place, strict=False)))
+            counted = {str(dim): i for dim, i in zip(data.dims, place, strict=False) if dim not in data.coords}
+            labels = {str(name): task.coords[name].item() for name, label in data.coords.items() if label.ndim}
+            found.append({**counted, **labels, save: written[place]})
+    return found
 
 
 def average(data: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from ndif_batch.client.plan import Plan
 from ndif_batch.client.resources import unmet
 from ndif_batch.client.reuse import Reusable, identity, reusable
 from ndif_batch.config import ModelPilots, Settings, load_settings
-from ndif_batch.errors import SettingsError, UsageError
+from ndif_batch.errors import NotFoundError, SettingsError, UsageError
 from ndif_batch.graph.nodes import Graph, Value
 from ndif_batch.graph.passes.saves import only_saves
 from ndif_batch.graph.serialize import digest, graph_to_json
@@ -52,6 +52,7 @@ class Client:
             self.queue = queue
         self._here = Here(self.settings.max_batch_tokens)
         self._workers: list[LocalWorker] = []
+        self._infos: dict[str, ModelInfo] = {}
 
     @classmethod
     def demo(cls) -> Client:
@@ -335,7 +336,16 @@ class Client:
         self.close()
 
     def _handle(self, record: JobRecord) -> JobHandle:
-        return JobHandle(self.service, record, self.settings.user, self._check)
+        return JobHandle(self.service, record, self.settings.user, self._check, self._decoded)
+
+    def _decoded(self, record: JobRecord, tokens: Sequence[int]) -> str:
+        """The text of tokens of a job's model; ``NotFoundError`` if that has no tokenizer."""
+        info = self._infos.get(record.model)
+        if info is None:
+            info = self._infos[record.model] = self.model_info(record.model)
+        if info.tokenizer is None:
+            raise NotFoundError(f"the model {record.model!r} has no tokenizer")
+        return info.tokenizer.decode(tokens)
 
     def _check(self, record: JobRecord) -> None:
         for worker in self._workers:

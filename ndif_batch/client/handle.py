@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ class JobHandle:
     """One job. ``record`` is what was known of it at the last look; :meth:`refresh` looks again.
 
     Whoever waits for it looks again and again, and each time calls ``check``, which raises if there is no use in it.
+    ``decode`` gives the text of tokens of the job's model.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class JobHandle:
         record: JobRecord,
         actor: str,
         check: Callable[[JobRecord], None] = lambda record: None,
+        decode: Callable[[JobRecord, Sequence[int]], str] | None = None,
     ) -> None:
         self.record = record
         self._queue = queue
         self._actor = actor
         self._check = check
+        self._decode = decode
 
     @property
     def id(self) -> int:
@@ -114,6 +118,8 @@ class JobHandle:
             if record.removed_at is not None:
                 raise NotFoundError(f"the results of job {self.id} were removed on {record.removed_at:%Y-%m-%d}")
             raise NotFoundError(f"job {self.id} has no results yet: it is {record.state}", hint=self._waits_for())
+        if self._decode is not None:
+            found.decode = partial(self._decode, self.record)
         return found
 
     def remove_results(self) -> bool:

@@ -1,4 +1,4 @@
-"""Attention over a pack: each run attends to itself alone, in blocks of equal length without padding."""
+"""Attention over a pack: each run attends to itself alone; runs of equal length go as a block, without padding."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ndif_batch.engine import varlen
+from ndif_batch.engine import decoding, varlen
 from ndif_batch.engine.cache import Cache
+from ndif_batch.engine.decoding import Rows
 from ndif_batch.engine.inside import SeenSeats, Touched, lenders, touched_in
 from ndif_batch.engine.pack import Group, Numbers, Pack
 
@@ -39,6 +40,9 @@ WITHOUT_MEANING = frozenset(
 """Keywords that say nothing which the mask pattern does not say already."""
 
 Watch: TypeAlias = Callable[[Pack, torch.Tensor], None]
+Window: TypeAlias = tuple[int, int]
+"""How many tokens to the left and to the right of its own place a token may attend to; -1 is any number."""
+EVERYTHING: Final[Window] = (-1, 0)
 
 _current: ContextVar[tuple[Callable[[], Pack], Watch | None, Cache | None] | None] = ContextVar("pack", default=None)
 
@@ -71,7 +75,9 @@ class Pattern:
         self._device = device
         self._masks: dict[int, tuple[torch.Tensor | None, bool]] = {}
         self._last: dict[tuple[int, int], torch.Tensor | None] = {}
-        self._windows: dict[int, tuple[int, int] | None] = {}
+        self._rows: dict[tuple[Rows, torch.device], torch.Tensor | None] = {}
+        self._windows: dict[int, Window | None] = {}
+        self._windows_of_last: dict[tuple[int, ...], Window | None] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Pattern:
         """The same pattern: a model that is spread over devices moves what it hands from block to block."""
@@ -95,11 +101,42 @@ class Pattern:
             self._last[queries, length] = whole[length - queries :]
         return self._last[queries, length], False
 
-    def window(self, length: int) -> tuple[int, int] | None:
-        """How many tokens to the left and to the right of its own place a token of such runs may attend to.
+    def of_rows(self, rows: Rows, device: torch.device) -> torch.Tensor | None:
+        """For the last token of each row: a mask ``[rows, 1, 1, longest]``, ``None`` if all may be attended to."""
+        if (rows, device) not in self._rows:
+            self._rows[rows, device] = self._mask_of(rows, device)
+        return self._rows[rows, device]
 
-        -1 is any number; ``None`` if the pattern is of another kind.
-        """
+    def _mask_of(self, rows: Rows, device: torch.device) -> torch.Tensor | None:
+        if rows.equal:
+            allowed = self._last_row(rows.longest)
+            return None if allowed is None else allowed.to(device)[None, None]
+        lengths, place = rows.lengths.to(self._device), torch.arange(rows.longest, device=self._device)
+        allowed = self._allowed(lengths - 1, place) & (place < lengths)
+        return allowed[:, None, None].to(device)
+
+    def windows(self, pack: Pack) -> tuple[Window, Window] | None:
+        """What the tokens of a pack may attend to: those of lanes without a past, and of those that have one."""
+        fresh = max((group.length for group in pack.groups if not group.cached), default=None)
+        own = EVERYTHING if fresh is None else self.window(fresh)
+        later = EVERYTHING if pack.fresh == pack.tokens else self._window_of_last(pack)
+        return None if own is None or later is None else (own, later)
+
+    def _window_of_last(self, pack: Pack) -> Window | None:
+        lengths = tuple([group.length for group in pack.groups if group.cached])
+        if lengths not in self._windows_of_last:
+            place, ends = torch.arange(max(lengths)), torch.tensor(lengths)[:, None]
+            allowed = self._looked_at(ends - 1, place) & (place < ends)
+            left = allowed.sum(1, keepdim=True) - 1
+            widest = int(left.max())
+            band = (place < ends) & (place >= ends - 1 - left)
+            regular = torch.equal(allowed, band) and torch.equal(left, (ends - 1).clamp(max=widest))
+            window = (-1 if widest == max(lengths) - 1 else widest, 0)
+            self._windows_of_last[lengths] = window if regular else None
+        return self._windows_of_last[lengths]
+
+    def window(self, length: int) -> Window | None:
+        """What a token of such runs may attend to; ``None`` if the pattern is of another kind."""
         if length not in self._windows:
             mask, causal = self.mask(length)
             if mask is None:
@@ -112,30 +149,30 @@ class Pattern:
 
     def _last_row(self, length: int) -> torch.Tensor | None:
         if (1, length) not in self._last:
-            allowed = self._looked_at(length, 1)
+            allowed = self._looked_at(torch.tensor([[length - 1]]), torch.arange(length))
             self._last[1, length] = None if bool(allowed.all()) else allowed.to(self._device)
         return self._last[1, length]
 
     def _measure(self, length: int) -> tuple[torch.Tensor | None, bool]:
-        allowed = self._looked_at(length, length)
+        place = torch.arange(length)
+        allowed = self._looked_at(place[:, None], place)
         if bool(allowed.all()):
             return None, False
         if torch.equal(allowed, torch.ones_like(allowed).tril()):
             return None, True
         return allowed.to(self._device), False
 
-    def _looked_at(self, length: int, queries: int) -> torch.Tensor:
+    def _looked_at(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """Looked at in main memory, so that a pass that begins does not wait for the end of the last."""
         try:
-            return self._allowed(length, queries, torch.device("cpu"))
+            return self._allowed(query, key)
         except RuntimeError:  # the function has tensors of its own, on the model's device
-            return self._allowed(length, queries, self._device).cpu()
+            return self._allowed(query.to(self._device), key.to(self._device)).cpu()
 
-    def _allowed(self, length: int, queries: int, device: torch.device) -> torch.Tensor:
-        place = torch.arange(length, device=device)
-        zero = torch.zeros((), dtype=torch.long, device=device)
-        last = place[length - queries :]
-        return self._function(zero, zero, last[:, None], place[None, :]).expand(queries, length)
+    def _allowed(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Whether tokens at places ``[queries, 1]`` may attend to those at ``[keys]``: ``[queries, keys]``."""
+        zero = torch.zeros((), dtype=torch.long, device=query.device)
+        return self._function(zero, zero, query, key[None]).expand(query.shape[0], key.shape[0])
 
 
 def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device, **_: Any) -> Pattern:
@@ -243,10 +280,11 @@ class _Packed:
         )
         plain = self.softcap is None and self.sinks is None and not differentiated
         if plain and varlen.is_faster(self.pack, self.query, self.key, self.value):
-            window = self.pattern.window(max(group.length for group in self.pack.groups))
-            if window is not None:
-                return varlen.attend(self.pack, self.query, self.key, self.value, self.held, self.scale, window)
-        return self._joined([self._attended(*rows) for rows in self._groups()])
+            windows = self.pattern.windows(self.pack)
+            if windows is not None:
+                return varlen.attend(self.pack, self.query, self.key, self.value, self.held, self.scale, windows)
+        fresh = [_laid(self._attended(*rows)) for rows in self._groups(later=False)]
+        return _joined([*fresh, *self._decoded()])
 
     def of(self, lanes: Numbers) -> tuple[_Packed, Pack | None, torch.Tensor | None]:
         """See :class:`~ndif_batch.engine.inside.Attended`."""
@@ -269,23 +307,30 @@ class _Packed:
 
     def heads(self, weights: torch.Tensor) -> torch.Tensor:
         """See :class:`~ndif_batch.engine.inside.Attended`."""
-        return self._joined(
+        return _joined(
             [
-                _rows(weights, group.first, group.rows, group.queries)[..., : group.length] @ repeated(value, query)
+                _laid(
+                    _rows(weights, group.first, group.rows, group.queries)[..., : group.length] @ repeated(value, query)
+                )
                 for group, query, _, value in self._groups()
             ]
         )
 
-    def _groups(self) -> Iterator[tuple[Group, torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Rows of queries, keys and values, ``[rows, heads, tokens, width]``, of each group."""
+    def _groups(self, *, later: bool = True) -> Iterator[tuple[Group, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Rows of queries, keys and values, ``[rows, heads, tokens, width]``, of each group.
+
+        Without ``later`` only of lanes without a past, which come first.
+        """
         pack, query, key, value = self.pack, self.query, self.key, self.value
         lent = pack.keys(key.device) if pack.borrows else None
         lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
         cached_key, cached_value = (None, None)
-        if self.held is not None and pack.fresh < pack.tokens:
+        if later and self.held is not None and pack.fresh < pack.tokens:
             slots = pack.slots(key.device)
             cached_key, cached_value = (store.index_select(1, slots)[None] for store in self.held)
         for group in pack.groups:
+            if group.cached and not later:
+                return
             q = _rows(query, group.first, group.rows, group.queries)
             if group.keys is None:
                 k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
@@ -309,10 +354,27 @@ class _Packed:
         mask = None if mask is None else mask.to(query.device)
         return weights_of(query, key, mask, causal, self.scale, self.softcap, self.sinks)
 
-    def _joined(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        """What the groups give, ``[rows, heads, queries, width]`` each, along the tokens."""
-        laid = [part.transpose(1, 2).reshape(1, -1, part.shape[1], part.shape[3]) for part in parts]
-        return laid[0] if len(laid) == 1 else torch.cat(laid, dim=1)
+    def _decoded(self) -> Iterator[torch.Tensor]:
+        """What comes out for lanes with a past, ``[1, tokens, heads, width]`` for some at a time."""
+        if self.held is None or self.pack.fresh == self.pack.tokens:
+            return
+
+        def explicit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            weights = weights_of(q, k, mask, False, self.scale, self.softcap, self.sinks)
+            return weights.to(v.dtype) @ repeated(v, q)
+
+        own = None if self.softcap is None and self.sinks is None else explicit
+        for rows in self.pack.decoded(self.query.device):
+            yield decoding.attend(rows, self.query, self.held, self.pattern, self.scale, own)
+
+
+def _laid(part: torch.Tensor) -> torch.Tensor:
+    """What a group gives, ``[rows, heads, queries, width]``, along the tokens."""
+    return part.transpose(1, 2).reshape(1, -1, part.shape[1], part.shape[3])
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _rows(tensor: Any, first: int, rows: int, length: int) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
 
 from ndif_batch.engine.loaded import Footprint
 from ndif_batch.engine.memory import Live
@@ -48,13 +48,21 @@ class WayBack:
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a task brings to a pass: ``tokens`` of its own, runs that it ``shares`` with others, each with its
-    tokens, ``positions`` in the head, what the values of its nodes take, and its gradients."""
+    tokens, ``positions`` in the head, what the values of its nodes take, and its gradients.
+
+    ``later`` are the most tokens of its own in a pass after its first.
+    """
 
     tokens: int
     shares: frozenset[tuple[Hashable, int]]
     positions: int
     live: Live
     back: WayBack = WayBack()
+    later: int = 0
+
+    def going_on(self) -> Need:
+        """What it brings to the passes after its first."""
+        return replace(self, tokens=self.later, shares=frozenset(), positions=self.later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,10 @@ class Prepared:
     member: Member
     alone: bool
     need: Need
+
+    def going_on(self) -> Prepared:
+        """The task after its first pass."""
+        return replace(self, need=self.need.going_on())
 
 
 @dataclass
@@ -125,16 +137,43 @@ class Batch:
         return need.tokens + sum(tokens for _, tokens in need.shares - self._shared)
 
 
-def batches(tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprint: Footprint) -> Iterator[Batch]:
-    """The tasks in order; a batch has at least one."""
-    batch = Batch()
-    for task in tasks:
-        if batch.tasks and not batch.has_room(task, max_tokens, max_bytes, footprint):
-            yield batch
-            batch = Batch()
+class Waiting:
+    """Tasks that have not begun, in order. A pass has at most so many tokens and bytes if it has several tasks."""
+
+    def __init__(self, tasks: Iterable[Prepared], max_tokens: int, max_bytes: int, footprint: Footprint) -> None:
+        self._tasks = iter(tasks)
+        self._first: Prepared | None = None
+        self._max_tokens = max_tokens
+        self._max_bytes = max_bytes
+        self._footprint = footprint
+
+    @property
+    def first(self) -> Prepared | None:
+        """The one that is next; ``None`` if there is none."""
+        if self._first is None:
+            self._first = next(self._tasks, None)
+        return self._first
+
+    def batch(self) -> Batch | None:
+        """The next batch; ``None`` if nobody waits."""
+        if (task := self.first) is None:
+            return None
+        batch = Batch()
         batch.add(task)
-    if batch.tasks:
-        yield batch
+        self._first = None
+        self.join(batch)
+        return batch
+
+    def join(self, batch: Batch) -> list[Prepared]:
+        """Puts tasks into a batch as long as it has room for them."""
+        joined = []
+        while (task := self.first) is not None and batch.has_room(
+            task, self._max_tokens, self._max_bytes, self._footprint
+        ):
+            batch.add(task)
+            joined.append(task)
+            self._first = None
+        return joined
 
 
 def _bytes(footprint: Footprint, tokens: int, positions: int, between: int, within: int) -> int:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import weakref
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from ndif_batch.engine.decoding import EMPTY
 from ndif_batch.engine.pack import Pack
 
 SMALLEST = 1024
@@ -33,8 +34,7 @@ class Region:
     own: Any = None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Past:
+class Past(NamedTuple):
     """What a run has seen: the first ``tokens`` tokens of a region."""
 
     region: Region
@@ -43,11 +43,14 @@ class Past:
 
 @dataclass
 class Cache:
-    """The stores of a model's layers. A region is free again when nobody holds it any more."""
+    """The stores of a model's layers. A region is free again when nobody holds it any more.
+
+    The slot :data:`~ndif_batch.engine.decoding.EMPTY` is in no region.
+    """
 
     _layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     _free: list[tuple[int, int]] = field(default_factory=list)
-    _slots: int = 0
+    _slots: int = EMPTY + 1
 
     @property
     def bytes(self) -> int:

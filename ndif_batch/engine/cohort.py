@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ import torch
 from ndif_batch.engine import vectorised
 from ndif_batch.engine.access import Noted
 from ndif_batch.engine.cache import Past
-from ndif_batch.engine.choosing import drawn, generator_of, likeliest
+from ndif_batch.engine.choosing import generator_of
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.saves import landed, saved, shown
-from ndif_batch.engine.schedule import JOINED, before
+from ndif_batch.engine.schedule import JOINED
+from ndif_batch.engine.stepping import ABSENT, Beginning, Steps, drawn_alone, likeliest_of_each, on_device, taken
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.engine.targets import BACKWARD, GRAD
-from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint
+from ndif_batch.engine.tasks import Member, Surroundings, Touchpoint, task_error
 from ndif_batch.engine.values import (
     Each,
     Rows,
@@ -35,7 +36,6 @@ from ndif_batch.engine.values import (
     joined,
     joined_steps,
     leaves,
-    mapped,
     of_each,
     of_task,
     of_tasks,
@@ -43,33 +43,10 @@ from ndif_batch.engine.values import (
     total,
     varies,
 )
-from ndif_batch.errors import NdifBatchError, TaskError
+from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
-from ndif_batch.graph.steps import Choice
 
-Beginning: TypeAlias = "tuple[int, ...] | Next"
-"""What a run begins with: the tokens of a prompt, or one token after what was seen before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """A token that was chosen after a past."""
-
-    past: Past
-    token: int
-
-
-def tokens_of(beginning: Beginning) -> tuple[int, ...]:
-    """The tokens that a run begins with."""
-    return (beginning.token,) if isinstance(beginning, Next) else beginning
-
-
-class _Absent:
-    """Stands for the value of a step that was never taken."""
-
-
-ABSENT: Final = _Absent()
 IN_STEP: Final = ("write", BACKWARD)
 
 
@@ -79,19 +56,16 @@ class Cohort:
 
     ``lanes`` has, for each stage and run, the lane of each member. ``errors`` are by the index of a task. ``unsound``
     has, for each stage in which lanes borrow, a number of each lane: 0 if it held nothing but finite values.
-    ``pasts`` has for each run that goes on what each member has seen, ``chosen`` by node the token of each, and
-    ``over`` are the runs of steps that are not taken, since all members have stopped before.
+    ``stage`` is the pass to which they have come.
     """
 
     program: Program
     members: list[Member]
     around: Surroundings
+    stage: int = 0
     lanes: dict[tuple[int, int], Numbers] = field(default_factory=dict)
     errors: dict[int, TaskError] = field(default_factory=dict)
     unsound: dict[int, torch.Tensor] = field(default_factory=dict)
-    pasts: dict[int, list[Past]] = field(default_factory=dict)
-    chosen: dict[int, list[int]] = field(default_factory=dict)
-    over: frozenset[int] = frozenset()
     _parted: bool = False
     _saves: dict[str, Any] = field(default_factory=dict)
     _prints: list[tuple[str, Any]] = field(default_factory=list)
@@ -102,13 +76,26 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self._left = list(self.program.uses)
-        self._stops: dict[int, list[frozenset[int]]] = {}
+        self._steps = Steps(self.program)
         names = self.program.params
         self._columns = {name: column([member.bindings[name] for member in self.members]) for name in names}
 
-    def due(self, stage: int) -> set[int]:
-        """Where in pass ``stage`` there is something to do."""
-        return {entry.order for entry in self.program.entries if entry.stage == stage and entry.order >= 0}
+    @property
+    def tasks(self) -> list[int]:
+        """The indices of its tasks, those that have failed among them."""
+        return [*self.errors, *(member.index for member in self.members)]
+
+    @property
+    def is_differentiated(self) -> bool:
+        """Whether gradients go back through the pass that comes next."""
+        return self.stage in self.program.differentiated
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether one of the members needs a further pass."""
+        return bool(self.members) and any(
+            visit.stage >= self.stage and visit.run not in self.over for visit in reversed(self.program.visits)
+        )
 
     def advance(self, stage: int, order: int, point: Touchpoint | None = None) -> bool:
         """Carries out the nodes that are due at ``(stage, order)``, up to the next one that is done in step with other
@@ -238,8 +225,8 @@ class Cohort:
             case "joined":
                 return self._attempt(
                     i,
-                    lambda: joined_steps(args[0], _taken(args[1:])),
-                    lambda place: joined_steps(args[0], of_task(_taken(args[1:]), place)),
+                    lambda: joined_steps(args[0], taken(args[1:])),
+                    lambda place: joined_steps(args[0], of_task(taken(args[1:]), place)),
                 )
             case _:
                 return self._operation(i, node, args)
@@ -261,85 +248,67 @@ class Cohort:
 
     def _choose(self, i: int, node: Node, lanes: Numbers, point: Touchpoint) -> Any:
         """The next token of each member; what is drawn is drawn for each with its own random numbers."""
-        logits = point.take(lanes, (0, -1))
         given = {name: self._value(arg) for name, arg in node.kwargs}
-        step = given.pop("step")
-        stop = given.pop("stop", None)
+        step, stop = given.pop("step"), given.pop("stop", None)
         greedy = all(value is None for value in given.values())
+        logits = point.take(lanes, (0, -1))
+        logits = logits if greedy else on_device(logits, torch.device("cpu"))
+        origin = self.program.origin[i]
+        value = self._attempt(
+            i,
+            (lambda: likeliest_of_each(logits)) if greedy else None,
+            lambda place: drawn_alone(logits, given, place, self.members[place], origin, step),
+        )
+        if self.members:
+            self._steps.choose(i, value, stop, len(self.members))
+        return on_device(value, self.around.device)
 
-        def alone(place: int) -> torch.Tensor:
-            choice = Choice(**{name: of_task(value, place) for name, value in given.items()})
-            choice.check()
-            numbers = generator_of(self.members[place].seed, self.program.origin[i], step)
-            return drawn(of_task(logits, place), choice, numbers)
+    def beginnings(self, run: int) -> Sequence[Beginning]:
+        """What a run of each member begins with."""
+        return self._steps.beginnings(run) or [member.prompts[run] for member in self.members]
 
-        def likeliest_of_all() -> Any:
-            return Each(likeliest(logits.stacked)) if isinstance(logits, Each) else likeliest(logits)
-
-        value = self._attempt(i, likeliest_of_all if greedy else None, alone)
-        if not self.members:
-            return value
-        self.chosen[i] = [int(token) for token in _tokens(value, len(self.members))]
-        self._stops[i] = [_ids(of_task(stop, place)) for place in range(len(self.members))]
-        return mapped(value, lambda one: _on(one, self.around.device))
-
-    def beginning(self, run: int, place: int) -> Beginning:
-        """What a run of a member begins with."""
-        choice = before(self.program.graph, run)
-        if choice is None:
-            return self.members[place].prompts[run]
-        parent = self.program.graph.nodes[choice].run
-        assert parent is not None
-        return Next(self.pasts[parent][place], self.chosen[choice][place])
-
-    def stepped(self, stage: int, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
+    def passed(self, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
         """After a pass whose lanes have ``pasts``: remembers what members have seen that go on.
 
         Gives the members that have stopped, as cohorts of their own.
         """
-        for run, choice in self.program.choices.items():
-            if choice in self.chosen and (stage, run) in self.lanes and run not in self.over:
-                yield from self._gone_on(stage, run, choice, pasts)
+        for run in self.program.choosing(self.stage):
+            if run not in self.over:
+                yield from self._gone_on(run, pasts)
 
-    def _gone_on(self, stage: int, run: int, choice: int, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
-        following = self.program.following.get(choice)
-        tokens, stops = self.chosen[choice], self._stops.pop(choice, None)
-        if following is None or stops is None:
+    def _gone_on(self, run: int, pasts: Sequence[Past | None]) -> Iterator[Cohort]:
+        stopped = self._steps.stopped(run)
+        if stopped is None:
             return
-        stopped = [place for place, token in enumerate(tokens) if token in stops[place]]
-        if stopped and len(stopped) < len(self.members):
+        if len(stopped) == len(self.members):
+            self._steps.end(run)
+            return
+        if stopped:
             other = self._apart(stopped)
-            other.over |= self._steps_from(following)
+            other._steps.end(run)
             yield other
-        elif stopped:
-            self.over |= self._steps_from(following)
-            return
-        seen = [pasts[lane] for lane in self.lanes[stage, run].tolist()]
-        self.pasts[run] = [past for past in seen if past is not None]
-        earlier = before(self.program.graph, run)
-        if earlier is not None:
-            self.pasts.pop(self.program.graph.nodes[earlier].run or 0, None)
+        seen = [pasts[lane] for lane in self.lanes[self.stage, run].tolist()]
+        self._steps.go_on(run, [past for past in seen if past is not None])
 
-    def assume(self, stage: int, pasts: Sequence[Past | None]) -> None:
+    def assume(self, pasts: Sequence[Past | None]) -> None:
         """After a pass that was only planned: every run goes on, and with the same token."""
-        for run, choice in self.program.choices.items():
-            if (stage, run) in self.lanes and self.program.following.get(choice) is not None:
-                self.chosen[choice] = [0] * len(self.members)
-                self._stops[choice] = [frozenset()] * len(self.members)
-        for _ in self.stepped(stage, pasts):
+        for run in self.program.choosing(self.stage):
+            self._steps.assume(self.program.choices[run], len(self.members))
+        for _ in self.passed(pasts):
             raise AssertionError("nobody stops")
 
-    def _steps_from(self, run: int | None) -> frozenset[int]:
-        """A run of a step and those of all that would follow."""
-        found = []
-        while run is not None:
-            found.append(run)
-            choice = self.program.choices.get(run)
-            run = None if choice is None else self.program.following.get(choice)
-        return frozenset(found)
+    @property
+    def over(self) -> frozenset[int]:
+        """The runs of steps that are not taken, since all members have stopped before."""
+        return self._steps.over
 
-    def finish(self, stage: int) -> None:
-        """Carries out what is left of a stage when its pass is over, or there was none."""
+    def leave_pass(self) -> None:
+        """Goes on to the next stage; what is left of this one is carried out, or of all if there is no further pass."""
+        self.stage += 1
+        if self.over:
+            self._finish(self.stage - 1 if self.goes_on else self.program.stages)
+
+    def _finish(self, stage: int) -> None:
         entries = self.program.entries
         while self.members and self._next < len(entries) and entries[self._next].stage <= stage:
             entry = entries[self._next]
@@ -415,7 +384,7 @@ class Cohort:
         if not errors:
             return
         for place, error in errors.items():
-            self.errors[self.members[place].index] = _task_error(
+            self.errors[self.members[place].index] = task_error(
                 self.program.origin[i], self.program.graph.nodes[i], error
             )
         self._keep([place for place in range(len(self.members)) if place not in errors])
@@ -424,9 +393,7 @@ class Cohort:
         """Those that are not in these places are not there any more."""
         self.members = [self.members[place] for place in places]
         self.lanes = {key: lanes[places] for key, lanes in self.lanes.items()}
-        self.pasts = {run: [pasts[place] for place in places] for run, pasts in self.pasts.items()}
-        self.chosen = {i: [tokens[place] for place in places] for i, tokens in self.chosen.items()}
-        self._stops = {i: [stops[place] for place in places] for i, stops in self._stops.items()}
+        self._steps = self._steps.of(places)
         self._values = {key: of_tasks(value, places) for key, value in self._values.items()}
         self._saves = {name: of_tasks(value, places) for name, value in self._saves.items()}
         self._columns = {name: of_tasks(value, places) for name, value in self._columns.items()}
@@ -468,30 +435,3 @@ def land(cohorts: Sequence[Cohort]) -> None:
     arrived = iter(landed([value for cohort in cohorts for value in cohort._saves.values()]))
     for cohort in cohorts:
         cohort._saves = {name: next(arrived) for name in cohort._saves}
-
-
-def _taken(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple([part for part in parts if part is not ABSENT])
-
-
-def _tokens(value: Any, tasks: int) -> list[int]:
-    if isinstance(value, torch.Tensor):
-        return value.tolist() * tasks
-    return [token for (token,) in value.stacked.tolist()]
-
-
-def _ids(stop: Any) -> frozenset[int]:
-    return frozenset() if stop is None else frozenset(stop if isinstance(stop, tuple) else (stop,))
-
-
-def _on(one: Any, device: torch.device) -> Any:
-    if isinstance(one, Each):
-        return Each(one.stacked.to(device))
-    return one.to(device) if isinstance(one, torch.Tensor) else one
-
-
-def _task_error(node: int, what: Node, error: Exception) -> TaskError:
-    reason = (
-        error.message if isinstance(error, NdifBatchError) else (str(error).splitlines() or [type(error).__name__])[0]
-    )
-    return TaskError(f"node {node} ({'getitem' if what.op == TAKE else what.op}): {reason}", node=node)

@@ -12,9 +12,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from ndif_batch.engine.again import Again
-from ndif_batch.engine.batches import Batch, Prepared, batches
+from ndif_batch.engine.batches import Batch, Prepared, Waiting
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING
-from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.cohort import Cohort, land
 from ndif_batch.engine.following import Orders
 from ndif_batch.engine.gradients import differentiate
@@ -24,6 +23,7 @@ from ndif_batch.engine.passes import apply_module, run_pass
 from ndif_batch.engine.plan import plan_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.routes import Route
+from ndif_batch.engine.running import Running
 from ndif_batch.engine.saves import copies
 from ndif_batch.engine.schedule import BEFORE
 from ndif_batch.engine.stopwatch import Stopwatch
@@ -157,21 +157,24 @@ class Engine:
         if len(self.model.devices) > 1:
             prepared = late_first(prepared, preparation.routes, WINDOW * self.batch_tokens)
         free = free_for_passes(self.model)
+        waiting = Waiting(prepared, self.batch_tokens, free, self.model.footprint)
         started: list[_Started] = []
-        for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
-            checkpointed = batch.differentiated and batch.bytes(self.model.footprint) > free
-            needed = batch.bytes(self.model.footprint, checkpointed=checkpointed)
-            self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
-            try:
-                started += self._start(batch, preparation.routes, around, orders, checkpointed=checkpointed)
-            except _Interrupted:
-                break
-            while len(started) > self.in_flight:
-                yield from settled(self._outcomes([started.pop(0)]))
+        with suppress(_Interrupted):
+            while (batch := waiting.batch()) is not None:
+                checkpointed = batch.differentiated and batch.bytes(self.model.footprint) > free
+                self._estimate(batch, checkpointed=checkpointed)
+                for one in self._start(batch, preparation.routes, around, orders, waiting, checkpointed=checkpointed):
+                    started.append(one)
+                    while len(started) > self.in_flight:
+                        yield from settled(self._outcomes([started.pop(0)]))
         yield from settled(self._outcomes(started))
         yield from settled(refused)
         if orders is not None:
             self._over.append(orders.call)
+
+    def _estimate(self, batch: Batch, *, checkpointed: bool = False) -> None:
+        needed = batch.bytes(self.model.footprint, checkpointed=checkpointed)
+        self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
 
     def _prepared(self, tasks: Iterable[Task], preparation: Preparation, refused: list[Outcome]) -> Iterator[Prepared]:
         """The tasks that can run; what became of the others is put into ``refused``."""
@@ -194,7 +197,9 @@ class Engine:
     ) -> None:
         """Carries out a batch beside the rank that has it; what comes of it is that one's to tell."""
         with suppress(Exception):
-            self._executed(tasks, routes, self._surroundings(refuse_nan, constants), checkpointed=False)
+            running = Running(self._surroundings(refuse_nan, constants), packed=self.model.layout.packed)
+            running.begin(tasks)
+            self._advanced(running, routes, checkpointed=False)
             return
         self._free_memory()
 
@@ -220,39 +225,53 @@ class Engine:
         return apply_module(module, args) if split is None else split.applied(path, module, args, apply_module)
 
     def _start(
-        self, batch: Batch, routes: Routes, around: Surroundings, orders: Orders | None, *, checkpointed: bool
+        self,
+        batch: Batch,
+        routes: Routes,
+        around: Surroundings,
+        orders: Orders | None,
+        waiting: Waiting | None,
+        *,
+        checkpointed: bool,
     ) -> Iterator[_Started]:
-        """Runs a batch; a GPU is still at work when it is given back, so that the next can be made ready.
+        """Runs a batch, and those of the ``waiting`` that join it; each time that some have ended they are given.
 
-        A batch whose pass breaks as a whole is halved until the task that breaks it is found. One with gradients that
-        has no memory left is tried once more ``checkpointed``.
+        A GPU is still at work then, so that the next can be made ready. A batch whose pass breaks as a whole is halved
+        until the task that breaks it is found. One with gradients that has no memory left is tried once more
+        ``checkpointed``.
         """
-        tasks = batch.tasks
-        try:
-            if orders is not None:
-                orders.give(tasks)
-            started = self._executed(tasks, routes, around, checkpointed=checkpointed)
-        except _Interrupted:
-            raise
-        except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
-            failure = self._told(error, batch)
-            saving = isinstance(error, torch.OutOfMemoryError) and batch.differentiated and not checkpointed
-        else:
+        running = Running(around, packed=self.model.layout.packed)
+        running.begin(batch.tasks)
+        failure = None
+        while running.tasks and failure is None:
+            try:
+                if orders is not None:
+                    orders.give(batch.tasks)
+                started = self._advanced(running, routes, checkpointed=checkpointed)
+            except Exception as error:  # noqa: BLE001  whatever breaks a pass must not take the neighbours down
+                failure = self._told(error, batch)
+                saving = isinstance(error, torch.OutOfMemoryError) and batch.differentiated and not checkpointed
+                continue
             yield started
+            if running.generates and self.interrupted():
+                raise _Interrupted
+            if waiting is not None and (joined := running.join(waiting)) is not None:
+                batch = joined
+                self._estimate(batch)
+        if failure is None:
             return
+        tasks = running.tasks
+        del running
         self._free_memory()
         if len(tasks) == 1 and saving:
-            yield from self._start(batch, routes, around, orders, checkpointed=True)
+            yield from self._start(_batch(tasks), routes, around, orders, None, checkpointed=True)
             return
         if len(tasks) == 1:
             broken = TaskError(f"the model's pass failed: {failure}")
             yield _Started([], (), broken=Outcome(tasks[0].member.index, {}, broken))
             return
         for half in (tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]):
-            smaller = Batch()
-            for task in half:
-                smaller.add(task)
-            yield from self._start(smaller, routes, around, orders, checkpointed=checkpointed)
+            yield from self._start(_batch(half), routes, around, orders, None, checkpointed=checkpointed)
 
     def _outcomes(self, batches: Sequence[_Started]) -> Iterator[Outcome]:
         for batch in batches:
@@ -270,14 +289,36 @@ class Engine:
             return f"out of memory: it needs about {need} bytes ({shown_bytes(need)}), {shown_bytes(free)} are free"
         return str(error).splitlines()[0] if str(error) else type(error).__name__
 
-    def _executed(
-        self, tasks: Sequence[Prepared], routes: Routes, around: Surroundings, *, checkpointed: bool
-    ) -> _Started:
-        with torch.cuda.stream(self._stream), self._together():
+    def _advanced(self, running: Running, routes: Routes, *, checkpointed: bool) -> _Started:
+        """Runs passes: one of each task if some generate, else all. Gives those that have left."""
+        with torch.cuda.stream(self._stream), self._together(), torch.no_grad():
             stopwatch = Stopwatch(self.model.device)
-            cohorts = self._execute(tasks, routes, around, checkpointed=checkpointed)
+            left = self._round(running, routes, checkpointed=checkpointed)
+            while running.cohorts and not running.generates:
+                left += self._round(running, routes, checkpointed=checkpointed)
+            land(left)
+            running.let_go(left)
             stopwatch.stop()
-            return _Started(cohorts, copies(), stopwatch)
+            return _Started(left, copies() if left else (), stopwatch)
+
+    def _round(self, running: Running, routes: Routes, *, checkpointed: bool) -> list[Cohort]:
+        for cohort in running.cohorts:
+            if not cohort.stage:
+                cohort.advance(*BEFORE)
+        for beside in running.passes():
+            plan = plan_pass(beside, routes, self.model.layout.moments, running.cache)
+            if plan is None:
+                continue
+            ran = run_pass(self.model, plan, running.cache, checkpointed=checkpointed and plan.differentiated)
+            if plan.differentiated:
+                differentiate(beside, running.cohorts)
+            self.counters.passes += 1
+            self.counters.tokens += ran.tokens
+            for cohort in beside:
+                if ran.unsound is not None:
+                    cohort.unsound[cohort.stage] = ran.unsound
+                running.cohorts += cohort.passed(plan.pasts)
+        return running.leave()
 
     def _together(self) -> AbstractContextManager[None]:
         """All ranks of a model that is split are at it, unless they are still trying what it can do."""
@@ -291,38 +332,6 @@ class Engine:
         """The stream of its own that it has, if any."""
         device = self.model.device
         return torch.cuda.Stream(device) if self.beside and device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
-    def _execute(
-        self, batch: Sequence[Prepared], routes: Routes, around: Surroundings, *, checkpointed: bool
-    ) -> list[Cohort]:
-        cohorts = [
-            Cohort(members[0].program, [task.member for task in members], around) for members in by_program(batch)
-        ]
-        with torch.no_grad():
-            for cohort in cohorts:
-                cohort.advance(*BEFORE)
-            cache = Cache()
-            for stage in range(max(cohort.program.stages for cohort in cohorts)):
-                for beside in list(side_by_side(cohorts, stage, packed=self.model.layout.packed)):
-                    plan = plan_pass(beside, routes, stage, self.model.layout.moments, cache)
-                    if plan is not None:
-                        ran = run_pass(self.model, plan, cache, checkpointed=checkpointed and plan.differentiated)
-                        if plan.differentiated:
-                            differentiate(beside, stage, cohorts)
-                        self.counters.passes += 1
-                        self.counters.tokens += ran.tokens
-                        if ran.unsound is not None:
-                            for cohort in beside:
-                                cohort.unsound[stage] = ran.unsound
-                        for cohort in beside:
-                            cohorts += cohort.stepped(stage, plan.pasts)
-                for cohort in cohorts:
-                    if cohort.over:
-                        cohort.finish(stage)
-                if any(cohort.pasts for cohort in cohorts) and self.interrupted():
-                    raise _Interrupted
-            land(cohorts)
-        return cohorts
 
     def _free_memory(self) -> None:
         gc.collect()
@@ -356,35 +365,11 @@ def late_first(tasks: Iterable[Prepared], routes: Routes, tokens: int) -> Iterat
     yield from sorted(window, key=late)
 
 
-def side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:
-    """The cohorts of each pass: those with gradients and the others, packed or those whose runs are of one length.
-
-    A pass with gradients holds on to what each of its tokens makes on the way, so that others have passes of their own.
-    """
-    kinds = [[c for c in cohorts if (stage in c.program.differentiated) is wanted] for wanted in (False, True)]
-    for own in kinds:
-        if own:
-            yield from _side_by_side(own, stage, packed=packed)
-
-
-def _side_by_side(cohorts: Sequence[Cohort], stage: int, *, packed: bool) -> Iterator[Sequence[Cohort]]:
-    if packed:
-        yield cohorts
-        return
-    by_length: dict[int, list[Cohort]] = {}
-    for cohort in cohorts:
-        for visit in cohort.program.visits:
-            if visit.stage == stage and cohort.members and visit.run not in cohort.over:
-                by_length.setdefault(cohort.members[0].length(visit.run), []).append(cohort)
-    yield from by_length.values()
-
-
-def by_program(batch: Sequence[Prepared]) -> list[list[Prepared]]:
-    """The tasks of each program, which go through a pass as one cohort."""
-    found: dict[int, list[Prepared]] = {}
-    for task in batch:
-        found.setdefault(id(task.program), []).append(task)
-    return list(found.values())
+def _batch(tasks: Sequence[Prepared]) -> Batch:
+    made = Batch()
+    for task in tasks:
+        made.add(task)
+    return made
 
 
 def _outcomes(cohorts: Sequence[Cohort]) -> Iterator[Outcome]:

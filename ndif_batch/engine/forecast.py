@@ -11,16 +11,16 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import torch
 
-from ndif_batch.engine.batches import Prepared, batches
+from ndif_batch.engine.batches import Batch, Prepared, Waiting
 from ndif_batch.engine.blocks import Moments, births_of, find_blocks
-from ndif_batch.engine.cache import Cache
 from ndif_batch.engine.cohort import Cohort
-from ndif_batch.engine.engine import by_program, in_turn, side_by_side
+from ndif_batch.engine.engine import in_turn
 from ndif_batch.engine.outline import AssumedModel
 from ndif_batch.engine.plan import PassPlan, plan_pass
 from ndif_batch.engine.prepare import Preparation
 from ndif_batch.engine.program import Program, Visit, at_sites, compile_task, rewritten
 from ndif_batch.engine.routes import Route, routes
+from ndif_batch.engine.running import Running
 from ndif_batch.engine.schedule import TARGET
 from ndif_batch.engine.targets import BACKWARD
 from ndif_batch.engine.tasks import Surroundings
@@ -126,9 +126,9 @@ class Forecaster:
         """How many blocks the model has."""
         return len(self._begins)
 
-    def prepared(self, task: Task) -> Prepared:
-        """A task ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
-        prepared = self._preparation.task(task.id, task)
+    def prepared(self, index: int, task: Task) -> Prepared:
+        """Task ``index`` of those given, ready to be planned; an ``NdifBatchError`` says what is wrong with it."""
+        prepared = self._preparation.task(index, task)
         if id(prepared.program) not in self._written:
             self._written[id(prepared.program)] = self._rewritten(task, prepared)
         return prepared
@@ -154,31 +154,48 @@ class Forecaster:
         If the call ``goes_on`` after them, their last batch counts as much as it is full.
         """
         total = Forecast()
-        footprint = self._model.footprint
-        prepared = in_turn([self.prepared(task) for task in tasks], packed=self._model.layout.packed)
-        made = list(batches(prepared, self._batch_tokens, ENDLESS, footprint))
-        for number, batch in enumerate(made, 1):
-            part = min(1.0, batch.tokens / self._batch_tokens) if goes_on and number == len(made) else 1.0
-            total += Forecast(len(batch.tasks), part, batch.bytes(footprint), self._efforts(batch.tasks, part))
+        prepared = in_turn([self.prepared(n, task) for n, task in enumerate(tasks)], packed=self._model.layout.packed)
+        waiting = Waiting(prepared, self._batch_tokens, ENDLESS, self._model.footprint)
+        while (batch := waiting.batch()) is not None:
+            last = waiting.first is None
+            part = min(1.0, batch.tokens / self._batch_tokens) if goes_on and last else 1.0
+            total += self._of_batch(batch, waiting, part)
         return total
 
-    def passes(self, tasks: Sequence[Prepared]) -> Iterator[PlannedPass]:
-        """The passes of one batch."""
-        groups, packed = by_program(tasks), self._model.layout.packed
-        cohorts = [Cohort(group[0].program, [task.member for task in group], NOTHING) for group in groups]
-        for cohort in cohorts:
-            program = cohort.program
-            if id(program) not in self._plain:
-                self._plain[id(program)] = routes(program, self._model.sites, Moments())
-        cache = Cache()
-        for stage in range(max(cohort.program.stages for cohort in cohorts)):
-            for beside in side_by_side(cohorts, stage, packed=packed):
-                shared = plan_pass(beside, self._plain, stage, Moments())
-                plan = plan_pass(beside, self._preparation.routes, stage, self._moments, cache)
-                if plan is not None and shared is not None:
-                    yield PlannedPass(plan, shared, *_way_back([cohort.program for cohort in beside], stage))
-                    for cohort in beside:
-                        cohort.assume(stage, plan.pasts)
+    def _of_batch(self, batch: Batch, waiting: Waiting, part: float) -> Forecast:
+        """What a batch and those of the ``waiting`` that join it compute, of which only a ``part`` is there."""
+        running = Running(NOTHING, packed=self._model.layout.packed)
+        running.begin(batch.tasks)
+        tasks: dict[int, Prepared] = {}
+        efforts = {step: Effort() for step in (SHARING, DEPTH, LEAVE, BRANCHES, POSITIONS)}
+        needed = carried_out = 0
+        while running.tasks:
+            tasks |= {task.member.index: task for task in running.tasks}
+            needed = max(needed, batch.bytes(self._model.footprint))
+            for planned in self._round(running):
+                for step, effort in self._steps(planned):
+                    efforts[step] += _parted(effort, part)
+            left = running.leave()
+            carried_out += sum(len(cohort.program.entries) for cohort in left)
+            running.let_go(left)
+            batch = running.join(waiting) or batch
+        alone = {step: self._alone(list(tasks.values()), number) for number, step in enumerate((ALONE, DEAD, COMMON))}
+        efforts = {step: replace(effort, nodes=alone[COMMON].nodes) for step, effort in efforts.items()}
+        efforts[VECTORISE] = replace(efforts[POSITIONS], nodes=part * carried_out)
+        return Forecast(len(tasks), part, needed, alone | efforts)
+
+    def _round(self, running: Running) -> Iterator[PlannedPass]:
+        """The next passes of all that are running."""
+        for cohort in running.cohorts:
+            if id(cohort.program) not in self._plain:
+                self._plain[id(cohort.program)] = routes(cohort.program, self._model.sites, Moments())
+        for beside in running.passes():
+            shared = plan_pass(beside, self._plain, Moments())
+            plan = plan_pass(beside, self._preparation.routes, self._moments, running.cache)
+            if plan is not None and shared is not None:
+                yield PlannedPass(plan, shared, *_way_back(beside))
+                for cohort in beside:
+                    cohort.assume(plan.pasts)
 
     def _alone(self, tasks: Sequence[Prepared], rewriting: int) -> Effort:
         """Every run by itself and whole, as often as the program needs it after so many rewritings of its graph."""
@@ -196,20 +213,10 @@ class Forecaster:
         """Every scalar's gradients by themselves, from its run's depth to its first site."""
         blocks_back = 0
         for visit in program.visits:
-            backwards, first = _way_back([program], visit.stage)
+            backwards, first = _back_through(program, visit.stage)
             through = (self._begins < visit.depth) & (self._ends > first)
             blocks_back += backwards * _length(lengths, visit) * int(through.sum())
         return {"backwards": len(list(program.of(BACKWARD))), "blocks_back": blocks_back}
-
-    def _efforts(self, tasks: Sequence[Prepared], part: float) -> dict[str, Effort]:
-        """What the passes of a batch compute, of which only a ``part`` is there."""
-        alone = {step: self._alone(tasks, rewriting) for rewriting, step in enumerate((ALONE, DEAD, COMMON))}
-        efforts = {step: Effort(nodes=alone[COMMON].nodes) for step in STEPS[len(alone) :]}
-        for planned in self.passes(tasks):
-            for step, effort in self._steps(planned):
-                efforts[step] += _parted(effort, part)
-        carried_out = sum(len(group[0].program.entries) for group in by_program(tasks))
-        return alone | efforts | {VECTORISE: replace(efforts[POSITIONS], nodes=part * carried_out)}
 
     def _steps(self, planned: PlannedPass) -> Iterator[tuple[str, Effort]]:
         plan, shared = planned.plan, planned.shared
@@ -254,12 +261,18 @@ def _parted(effort: Effort, part: float) -> Effort:
     return replace(effort, passes=part * effort.passes, layers=part * effort.layers, backwards=part * effort.backwards)
 
 
-def _way_back(programs: Sequence[Program], stage: int) -> tuple[int, int]:
-    """How often gradients go back through a pass of some programs, and to which order."""
-    through = [program for program in programs if stage in program.differentiated]
-    backwards = (sum(entry.stage >= stage for entry in program.of(BACKWARD)) for program in through)
-    targets = (entry.order for program in programs for entry in program.of(TARGET) if entry.stage == stage)
-    return max(backwards, default=0), min(targets, default=ENDLESS)
+def _way_back(cohorts: Sequence[Cohort]) -> tuple[int, int]:
+    """How often gradients go back through the next pass of some cohorts, and to which order."""
+    ways = [_back_through(cohort.program, cohort.stage) for cohort in cohorts]
+    return max((backwards for backwards, _ in ways), default=0), min((first for _, first in ways), default=ENDLESS)
+
+
+def _back_through(program: Program, stage: int) -> tuple[int, int]:
+    """How often gradients go back through a pass of a program, and to which order."""
+    differentiated = stage in program.differentiated
+    backwards = sum(entry.stage >= stage for entry in program.of(BACKWARD)) if differentiated else 0
+    targets = (entry.order for entry in program.of(TARGET) if entry.stage == stage)
+    return backwards, min(targets, default=ENDLESS)
 
 
 def _length(lengths: Sequence[int], visit: Visit) -> int:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ndif_batch.engine.cohort import Cohort
 
 
-def differentiate(cohorts: Sequence[Cohort], stage: int, company: Sequence[Cohort]) -> None:
+def differentiate(cohorts: Sequence[Cohort], company: Sequence[Cohort]) -> None:
     """Carries out what comes after a pass: the first ``backward`` of every program, then the second, and so on.
 
     What the passes of a batch made on the way stays until nobody of the ``company`` goes back through it any more.
     """
     with torch.enable_grad():
         waiting: Sequence[Cohort] = cohorts
-        while waiting := [cohort for cohort in waiting if cohort.advance(stage, AFTER)]:
+        while waiting := [cohort for cohort in waiting if cohort.advance(cohort.stage, AFTER)]:
             left = sum(cohort.backwards_left for cohort in company)
             _backward(waiting, again=left > len(waiting))
 

@@ -170,7 +170,7 @@ def _trial(model: LoadedModel, prompts: Sequence[Sequence[int]], *, differentiat
     lanes = Lanes.of(prompts)
     exits = np.full(len(lanes.prompts), births[-1] if births else max(ends))
     everything = np.arange(lanes.positions)
-    return PassPlan(0, lanes, np.full_like(exits, -1), exits, everything, int(exits[0]), {}, differentiated)
+    return PassPlan(lanes, np.full_like(exits, -1), exits, everything, int(exits[0]), {}, differentiated)
 
 
 def _kept(model: LoadedModel) -> float:

@@ -8,14 +8,16 @@ branch itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
+from ndif_batch.engine.decoding import Rows, in_rows
 from ndif_batch.engine.vectorised import uploaded
 
 Numbers: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -108,7 +110,8 @@ class Group:
 class Lengths:
     """A pack lane by lane: where its queries and its keys begin (``[lanes + 1]``, int32), and the longest of both.
 
-    ``keys`` are the places of the keys, or their slots in a cache; ``None`` if the pack is just these.
+    ``keys`` are the places of the keys, or their slots in a cache; ``None`` if the pack is just these. Those that are
+    looked at where they lie begin at the slots ``keys_from``, and so many are ``used``.
     """
 
     queries_from: torch.Tensor
@@ -116,6 +119,11 @@ class Lengths:
     longest_queries: int
     longest: int
     keys: torch.Tensor | None
+    used: torch.Tensor | None = None
+
+    def in_place(self, begin: torch.Tensor) -> Lengths:
+        """The same where the keys of a cache are looked at from the slots ``begin`` on, ``[lanes]``, int32."""
+        return replace(self, keys_from=pad(begin, (0, 1)), keys=None, used=self.keys_from.diff())
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,8 @@ class Pack:
     _lanes: dict[torch.device, torch.Tensor] = field(default_factory=dict)
     _keys: dict[torch.device, torch.Tensor] = field(default_factory=dict)
     _slots: dict[torch.device, torch.Tensor] = field(default_factory=dict)
+    _held: dict[torch.device, Lengths] = field(default_factory=dict)
+    _decoded: dict[torch.device, Sequence[Rows]] = field(default_factory=dict)
     _kept_at: dict[torch.device, tuple[torch.Tensor | None, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -171,7 +181,7 @@ class Pack:
         """How long each token's run is, ``[tokens]``; of a pack of lanes."""
         return np.repeat((self.lanes.past + self.lanes.length)[self.ordered], self._counts)
 
-    @property
+    @cached_property
     def borrows(self) -> bool:
         """Whether a lane borrows tokens; of a pack of lanes."""
         return any(group.keys is not None and not group.cached for group in self.groups)
@@ -192,7 +202,7 @@ class Pack:
             self._keys[device] = self._runs(self.ordered[self.lanes.start[self.ordered] > 0], device)
         return self._keys[device]
 
-    @property
+    @cached_property
     def fresh(self) -> int:
         """How many tokens are of lanes without a past: these come first."""
         return int(self._counts[self.lanes.past[self.ordered] == 0].sum())
@@ -202,7 +212,7 @@ class Pack:
         """Whether keys and values of a lane that is there belong into a cache; of a pack of lanes."""
         return bool(self._kept.size)
 
-    @property
+    @cached_property
     def _kept(self) -> Numbers:
         """The lanes with a region: those that are there, and branches to come whose trunk has their tokens."""
         kept = np.flatnonzero(self.lanes.region != NOWHERE)
@@ -229,6 +239,21 @@ class Pack:
             counts = (self.lanes.past + self.lanes.length)[cached]
             self._slots[device] = _ranges(self.lanes.region[cached], counts, device)
         return self._slots[device]
+
+    def decoded(self, device: torch.device) -> Sequence[Rows]:
+        """The lanes with a past, which own one token each, as rows of their pasts."""
+        if device not in self._decoded:
+            cached = self.ordered[self.lanes.past[self.ordered] > 0]
+            lengths = (self.lanes.past + self.lanes.length)[cached]
+            self._decoded[device] = in_rows(self.fresh, self.lanes.region[cached], lengths, device)
+        return self._decoded[device]
+
+    def held(self, device: torch.device) -> Lengths:
+        """The lanes with a past, for kernels that look at what a cache holds where it lies."""
+        if device not in self._held:
+            begin = self.lanes.region[self.ordered[self.lanes.past[self.ordered] > 0]]
+            self._held[device] = self.lengths(device, cached=True).in_place(uploaded(begin, device).int())
+        return self._held[device]
 
     def kept_at(self, device: torch.device) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Places of the tokens whose keys and values are kept (``None``: all, in order), and the slot of each."""

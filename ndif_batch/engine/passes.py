@@ -238,7 +238,7 @@ class _Pass:
     def _advance(self, order: int, access: SiteAccess) -> None:
         waiting = self._plan.due.get(order, ())
         while waiting:
-            waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, order, access)]
+            waiting = [cohort for cohort in waiting if cohort.advance(cohort.stage, order, access)]
 
     def visited(self, site: Site, value: Any, seats: Seats | None = None) -> Any:
         """What a site holds after what is done there. ``seats`` say where tokens lie, if not as in the pack."""

@@ -15,9 +15,11 @@ import numpy as np
 
 from ndif_batch.engine.blocks import Moments
 from ndif_batch.engine.cache import Cache, Past
-from ndif_batch.engine.cohort import Beginning, Cohort, Next
+from ndif_batch.engine.cohort import Cohort
 from ndif_batch.engine.pack import NOWHERE, Lanes, Numbers
+from ndif_batch.engine.program import NO_VISITS
 from ndif_batch.engine.routes import Route
+from ndif_batch.engine.stepping import Beginning, Next
 from ndif_batch.engine.tree import Changed, Lane, branch, changes_of, lend
 
 
@@ -30,7 +32,6 @@ class PassPlan:
     to do.
     """
 
-    stage: int
     lanes: Lanes
     birth: Numbers
     exit: Numbers
@@ -44,11 +45,10 @@ class PassPlan:
 def plan_pass(
     cohorts: Sequence[Cohort],
     routes: Mapping[int, Sequence[Route]],
-    stage: int,
     moments: Moments,
     cache: Cache | None = None,
 ) -> PassPlan | None:
-    """The pass of ``stage``, or ``None`` if no task that is still well has a run in it.
+    """The next pass of cohorts, each at its own stage; ``None`` if no task that is still well has a run in it.
 
     ``routes`` are by the identity of a program. Tells the cohorts which lanes their runs have. In ``cache`` those that
     generate have regions.
@@ -57,8 +57,8 @@ def plan_pass(
     visits = [
         (cohort, route)
         for cohort in well
-        for route in routes[id(cohort.program)]
-        if route.visit.stage == stage and route.visit.run not in cohort.over
+        for route in routes[id(cohort.program)][cohort.program.visits_at.get(cohort.stage, NO_VISITS)]
+        if route.visit.run not in cohort.over
     ]
     if not visits:
         return None
@@ -66,7 +66,7 @@ def plan_pass(
     pasts = [None if cache is None else _kept_past(lane, cache) for lane in lanes]
     due: dict[int, list[Cohort]] = defaultdict(list)
     for cohort in well:
-        for order in cohort.due(stage):
+        for order in cohort.program.due.get(cohort.stage, ()):
             due[order].append(cohort)
     made = Lanes(
         prompts=tuple(lane.tokens for lane in lanes),
@@ -76,14 +76,13 @@ def plan_pass(
         region=np.array([NOWHERE if past is None else past.region.begin for past in pasts], np.int64),
     )
     return PassPlan(
-        stage=stage,
         lanes=made,
         birth=np.array([lane.birth for lane in lanes], np.int64),
         exit=np.array([lane.exit for lane in lanes], np.int64),
         kept=np.array(list(_kept(lanes, made, moments)), np.int64),
         depth=max(lane.exit for lane in lanes),
         due=due,
-        differentiated=any(stage in cohort.program.differentiated for cohort in well),
+        differentiated=any(cohort.is_differentiated for cohort in well),
         pasts=tuple(pasts),
     )
 
@@ -109,8 +108,8 @@ def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[
     for cohort, route in visits:
         visit = route.visit
         own = cohort.lanes[visit.stage, visit.run] = np.zeros(len(cohort.members), np.int64)
-        for place, member in enumerate(cohort.members):
-            prompt, reach = cohort.beginning(visit.run, place), route.reach(member)
+        for place, (member, prompt) in enumerate(zip(cohort.members, cohort.beginnings(visit.run), strict=True)):
+            reach = route.reach(member)
             if visit.apart:
                 same = (id(own), place) if route.history is None else route.history.of(member)
                 run = changed[prompt].get(same)

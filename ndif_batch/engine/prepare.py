@@ -142,7 +142,14 @@ class Preparation:
                     shares.append((route.history.of(member), own))
             if not changed or reach.start:
                 shares.append((prompt, len(prompt)))
-        return Need(tokens, frozenset(shares), positions, self._live(made, member), self._back(made.program, member))
+        return Need(
+            tokens,
+            frozenset(shares),
+            positions,
+            self._live(made, member),
+            self._back(made.program, member),
+            made.program.most_after_first(member.length),
+        )
 
     def _back(self, program: Program, member: Member) -> WayBack:
         """What the gradients of a task need on their way back through the runs that are its own."""

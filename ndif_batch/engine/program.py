@@ -5,9 +5,11 @@ A program is for all tasks of a graph that touch the same sites; what else they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 from ndif_batch.engine.schedule import AFTER, BEFORE, CHOOSE, TARGET, Time, before, reads, times
 from ndif_batch.engine.takes import reads_as_takes
@@ -19,6 +21,8 @@ from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Value, inputs, le
 from ndif_batch.graph.passes.common import merge_common
 from ndif_batch.graph.passes.dead import drop_dead
 from ndif_batch.graph.sites import SiteMap, SiteValue, tensors_of
+
+NO_VISITS: Final = slice(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class Visit:
 class Program:
     """A graph of concrete sites with its schedule. ``origin[i]`` is the submitted id of node ``i``.
 
-    ``entries`` are in the order of execution; ``uses[i]`` says how often node ``i``'s value is asked for.
+    ``entries`` are in the order of execution, ``visits`` in that of passes; ``uses[i]`` says how often node ``i``'s
+    value is asked for.
     """
 
     graph: Graph
@@ -66,6 +71,45 @@ class Program:
         """The parameters whose values its nodes take."""
         found = (leaf for node in self.graph.nodes for arg in node.arguments() for leaf in leaves(arg))
         return tuple(dict.fromkeys([leaf.param for leaf in found if isinstance(leaf, ParamRef)]))
+
+    @cached_property
+    def due(self) -> Mapping[int, frozenset[int]]:
+        """By pass where in it there is something to do."""
+        found: dict[int, set[int]] = {}
+        for entry in self.entries:
+            if entry.order >= 0:
+                found.setdefault(entry.stage, set()).add(entry.order)
+        return {stage: frozenset(orders) for stage, orders in found.items()}
+
+    @cached_property
+    def visits_at(self) -> Mapping[int, slice]:
+        """By pass which of the visits are in it."""
+        stages = [visit.stage for visit in self.visits]
+        return {stage: slice(bisect_left(stages, stage), bisect_right(stages, stage)) for stage in set(stages)}
+
+    def choosing(self, stage: int) -> list[int]:
+        """The runs that choose a token in a pass."""
+        visits = self.visits[self.visits_at.get(stage, NO_VISITS)]
+        return [visit.run for visit in visits if self.choices.get(visit.run) in visit.reads]
+
+    @property
+    def generates(self) -> bool:
+        """Whether a run begins with a token that another has chosen."""
+        return bool(self.following)
+
+    def most_after_first(self, length: Callable[[int], int]) -> int:
+        """The most tokens of a pass after the first, of runs of such lengths that share nothing."""
+        return max((steps + sum(map(length, runs)) for steps, runs in self._later), default=0)
+
+    @cached_property
+    def _later(self) -> frozenset[tuple[int, tuple[int, ...]]]:
+        """Of each pass after the first how many runs of steps are in it, and which others."""
+        found = set()
+        for stage, part in self.visits_at.items():
+            runs = [visit.run for visit in self.visits[part] if stage]
+            prompts = tuple([run for run in runs if before(self.graph, run) is None])
+            found.add((len(runs) - len(prompts), prompts))
+        return frozenset(found)
 
     @cached_property
     def choices(self) -> dict[int, int]:

@@ -75,7 +75,7 @@ class Route:
         """Of a task; the same for all whose prompts are equally long and whose indices are equal."""
         length = member.length(self.visit.run)
         bound = [member.bindings[name] for name in self.numbers]
-        key = (length, *bound, *map(type, bound))
+        key = (length, *bound, *map(type, bound)) if bound else (length,)
         found = self._known.get(key)
         if found is None:
             starts = tuple([self._start(change, member, length) for change in self.changes])

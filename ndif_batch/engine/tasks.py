@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from ndif_batch.engine.pack import Numbers
-from ndif_batch.graph.nodes import Value
+from ndif_batch.engine.takes import TAKE
+from ndif_batch.errors import NdifBatchError, TaskError
+from ndif_batch.graph.nodes import Node, Value
 
 if TYPE_CHECKING:
     from ndif_batch.engine.access import Noted
@@ -65,3 +67,11 @@ class Member:
     def length(self, run: int) -> int:
         """How many tokens a run begins with: those of its prompt, or the one of a step."""
         return len(self.prompts[run]) if run < len(self.prompts) else 1
+
+
+def task_error(node: int, what: Node, error: Exception) -> TaskError:
+    """What went wrong with a task at a node of its submitted graph, in one line."""
+    reason = (
+        error.message if isinstance(error, NdifBatchError) else (str(error).splitlines() or [type(error).__name__])[0]
+    )
+    return TaskError(f"node {node} ({'getitem' if what.op == TAKE else what.op}): {reason}", node=node)

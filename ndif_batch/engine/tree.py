@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
-from ndif_batch.engine.cohort import Beginning, tokens_of
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.routes import Reach, Route
+from ndif_batch.engine.stepping import Beginning, tokens_of
 from ndif_batch.engine.tasks import Member
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 
+from ndif_batch.engine.norms import is_close
 from ndif_batch.engine.pack import Lengths, Pack
 
 flash: Any = getattr(torch.ops.aten, "_flash_attention_forward", None)
@@ -18,6 +20,7 @@ Measured on an H100 (torch 2.11): both take the GPU equally long within 5 % (8 o
 the kernel's launch takes the host as long as two calls of SDPA and the cutting of their rows.
 """
 WIDEST_HEAD = 256
+SHAPES = ((3, 4, 16), (2, 16, 16))
 
 
 def is_faster(pack: Pack, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
@@ -28,7 +31,7 @@ def is_faster(pack: Pack, query: torch.Tensor, key: torch.Tensor, value: torch.T
         and query.dtype in (torch.float16, torch.bfloat16)
         and query.shape[-1] == value.shape[-1] <= WIDEST_HEAD
         and query.shape[-1] % 8 == 0
-        and len(pack.groups) >= FEWEST_GROUPS
+        and (len(pack.groups) >= FEWEST_GROUPS or pack.fresh < pack.tokens)
     )
 
 
@@ -39,23 +42,45 @@ def attend(
     value: torch.Tensor,
     held: tuple[torch.Tensor, torch.Tensor] | None,
     scale: float,
-    window: tuple[int, int],
+    windows: tuple[tuple[int, int], tuple[int, int]],
 ) -> torch.Tensor:
     """Attention of every run to itself alone, ``[1, tokens, heads, width]``; arguments as transformers gives them.
 
-    ``held`` are the keys and values of a cache, ``[heads, slots, width]``, to which lanes with a past attend. The
-    kernel lays the last query of a run to its last key, which is what a branch needs, and takes fewer heads of keys
-    than of queries.
+    ``held`` are the keys and values of a cache, ``[heads, slots, width]``, to which lanes with a past attend, and the
+    second of the ``windows`` is for these. The kernel lays the last query of a run to its last key, which is what a
+    branch needs, and takes fewer heads of keys than of queries.
     """
     fresh, device = pack.fresh, query.device
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     parts = []
     if fresh:
-        parts.append(_attended(pack.lengths(device), query[:fresh], key[:fresh], value[:fresh], scale, window))
+        parts.append(_attended(pack.lengths(device), query[:fresh], key[:fresh], value[:fresh], scale, windows[0]))
     if held is not None and fresh < pack.tokens:
         keys, values = (store.transpose(0, 1) for store in held)
-        parts.append(_attended(pack.lengths(device, cached=True), query[fresh:], keys, values, scale, window))
+        lengths = pack.held(device) if reads_in_place(device, query.dtype) else pack.lengths(device, cached=True)
+        parts.append(_attended(lengths, query[fresh:], keys, values, scale, windows[1]))
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+
+
+@cache
+def reads_in_place(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel is seen to read each run's keys where these lie, with gaps between the runs."""
+    generator = torch.Generator(device).manual_seed(0)
+    query, store = (torch.randn(shape, generator=generator, device=device).to(dtype) for shape in SHAPES)
+    queries, ends, begin = (
+        torch.tensor(numbers, dtype=torch.int32, device=device) for numbers in ([0, 1, 2, 3], [0, 3, 7, 12], [1, 9, 4])
+    )
+    slots = torch.tensor([1, 2, 3, 9, 10, 11, 12, 4, 5, 6, 7, 8], device=device)
+    lengths = Lengths(queries, ends, 1, 5, slots)
+    in_place = lengths.in_place(begin)
+    try:
+        apart, together = (
+            _attended(own, query, store.transpose(0, 1), store.transpose(0, 1), 0.5, (-1, 0))
+            for own in (in_place, lengths)
+        )
+    except (RuntimeError, TypeError):
+        return False
+    return is_close(apart, together)
 
 
 def _attended(
@@ -70,8 +95,8 @@ def _attended(
         key, value = (tensor.index_select(0, lengths.keys) for tensor in (key, value))
     result: torch.Tensor = flash(
         query.contiguous(),
-        key.contiguous(),
-        value.contiguous(),
+        key if lengths.used is not None else key.contiguous(),
+        value if lengths.used is not None else value.contiguous(),
         lengths.queries_from,
         lengths.keys_from,
         lengths.longest_queries,
@@ -82,5 +107,6 @@ def _attended(
         scale=scale,
         window_size_left=window[0],
         window_size_right=window[1],
+        **({} if lengths.used is None else {"seqused_k": lengths.used}),
     )[0]
     return result

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ndif_batch.graph.nodes import Graph, ParamRef, Value
+from ndif_batch.graph.nodes import Graph, NodeRef, ParamRef, Value
 from ndif_batch.models.tokenizer import Tokenizer
 from ndif_batch.queue.records import JobRecord, ModelRecord
 from ndif_batch.sweep.space import Space
@@ -62,8 +62,18 @@ def job_attributes(
             "dtype": model.dtype,
         },
     }
-    tokens = prompt_tokens(graph, space.constants, tokenizer)
-    return attributes if tokens is None else {**attributes, "tokens": tokens}
+    known = {"tokens": prompt_tokens(graph, space.constants, tokenizer), "generated": generated_saves(graph)}
+    return attributes | {name: found for name, found in known.items() if found is not None}
+
+
+def generated_saves(graph: Graph) -> list[str] | None:
+    """The saves that hold the tokens which a run has generated, and nothing else; ``None`` if there is none."""
+    found = [
+        str(node.name)
+        for node in graph.nodes
+        if node.op == "save" and isinstance(node.args[0], NodeRef) and graph.nodes[node.args[0].node].op == "tokens"
+    ]
+    return found or None
 
 
 def prompt_tokens(graph: Graph, constants: Mapping[str, Value], tokenizer: Tokenizer | None) -> list[str] | None:

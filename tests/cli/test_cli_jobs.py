@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -162,6 +163,41 @@ def test_listings_are_filtered_and_come_in_every_format(run: Run, client: Client
     assert [json.loads(line)["id"] for line in run("ls", "-t", "cancelled", "-o", "jsonl").out.splitlines()] == [2]
     assert [row["id"] for row in csv.DictReader(io.StringIO(run("ls", "-n", 2, "-o", "csv").out))] == ["3", "2"]
     assert json.loads(run("ls", "-u", "bob", "-o", "json").out) == []
+
+
+WRITING = """from ndif_batch import param
+
+
+def build(lm):
+    with lm.generate(param("prompt"), max_new_tokens=3, stop=2) as t:
+        lm.model.layers[param("layer")].output += 1.0
+        t.tokens.save("written", dims=("step",))
+    return t
+"""
+
+
+def test_generated_tokens_are_shown_as_text_of_each_task_s_length(run: Run, client: Client, folder: Path) -> None:
+    def written(task: Task, saves: dict[str, Any]) -> None:
+        saves.clear()
+        saves["written"] = np.arange(1 + int(str(task.bindings["layer"])))
+
+    (folder / "writing.py").write_text(WRITING)
+    sweep = "version: 1\nname: writing\nmodel: toy\njob: writing.py\nparameters:\n"
+    (folder / "writing.yaml").write_text(f"{sweep}  layer: {{range: [0, 3]}}\n  prompt: the cat\n")
+    run("sweep", "run", "writing.yaml")
+    with working(client, ToyEngine(after=written)) as worker:
+        worker.run()
+    shown = run("results", "show", 1)
+    assert [line.split() for line in shown.out.splitlines()][-3:] == [
+        ["0", "the"],
+        ["1", "the", "cat"],
+        ["2", "the", "cat", "sat"],
+    ]
+    assert shown.code == 0
+    one = run("results", "show", 1, "--save", "written", "--at", "layer=1")
+    assert one.out.splitlines()[-1].split() == ["the", "cat"]
+    assert run("results", "show", 1, "--mean", "layer").code == 2
+    assert run("results", "show", 1, "--at", "step=0").code == 2
 
 
 def test_results_are_listed_drawn_printed_exported_and_verified(run: Run, client: Client, folder: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ndif_batch import Client, LanguageModel, NotFoundError, SettingsError, ShapeError, TaskError, TimedOutError, param
+from ndif_batch.archive import Results
 from ndif_batch.config import Settings
-from ndif_batch.errors import NotAllowedError
+from ndif_batch.errors import NotAllowedError, UsageError
 from ndif_batch.queue import schema
 from ndif_batch.queue.cluster import Quotas
 from ndif_batch.queue.records import JobState
@@ -216,7 +217,16 @@ def test_generations_that_stop_early_come_through_queue_and_archive_with_their_l
     lengths = results.xarray()["tokens_length"].values.tolist()
     assert len(set(lengths)) > 1
     assert lm.decode([0, 1]) == "the cat"
+    texts = results.text("tokens")
+    assert texts.shape == (len(prompts),)
+    assert results.text("tokens", prompt=prompts[1]).item() == texts[1]
+    assert Results(results.path).text("tokens", decode=lm.decode).tolist() == texts.tolist()
     for place, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
         alone = t.run(prompt=prompt)
         assert results["tokens"][place, :length].tolist() == alone["tokens"].tolist()
+        assert texts[place] == lm.decode(alone["tokens"])
         np.testing.assert_allclose(results["states"][place, : 4 + length - 1], alone["states"], atol=1e-5)
+    with pytest.raises(UsageError, match="'states' holds no generated tokens"):
+        results.text("states")
+    with pytest.raises(UsageError, match="model is not known here"):
+        Results(results.path).text("tokens")

@@ -1,12 +1,17 @@
 """Packed attention: every run as if it were alone, and no keyword swallowed whose meaning is not known."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ndif_batch.engine import varlen
 from ndif_batch.engine.attention import Pattern, attending, packed_attention
+from ndif_batch.engine.decoding import attend
 from ndif_batch.engine.pack import Lanes, Numbers, Pack
 
 CPU = torch.device("cpu")
@@ -110,3 +115,121 @@ def test_plain_patterns_need_no_mask() -> None:
     assert not is_causal
     assert mask is not None
     assert mask.tolist() == [[True, False, False], [True, True, False], [False, True, True]]
+
+
+def held_apart(seen: Sequence[int]) -> tuple[Pack, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Single tokens of runs that have seen so many others, and a cache with gaps between what they have seen."""
+    torch.manual_seed(0)
+    begin = np.cumsum([2, *(length + 3 for length in seen[:-1])])[::-1].copy()
+    ones = np.ones(len(seen), np.int64)
+    lanes = Lanes(((7,),) * len(seen), 0 * ones, np.arange(len(seen)), np.array(seen), begin)
+    query, keys, values = (torch.randn(heads, 80, 8) for heads in (4, 2, 2))
+    keys[:, 0] = values[:, 0] = 0
+    return Pack.of(lanes), query[None, :, : len(seen)], keys, values
+
+
+def each_alone(
+    pack: Pack, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, function: Any
+) -> torch.Tensor:
+    found = []
+    for place, lane in enumerate(pack.ordered.tolist()):
+        end = int(pack.lanes.past[lane]) + 1
+        own = slice(int(pack.lanes.region[lane]), int(pack.lanes.region[lane]) + end)
+        mask = function(0, 0, torch.tensor([[end - 1]]), torch.arange(end)[None])
+        q, k, v = query[:, :, place : place + 1], keys[None, :, own], values[None, :, own]
+        found.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True))
+    return torch.cat(found, 2).transpose(1, 2)
+
+
+SEEN = [(1, 1, 1), (9, 2, 9, 3, 4, 1), (5,), (1, 2, 4, 8, 16)]
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=str)
+@pytest.mark.parametrize("function", [causal, window, everything])
+def test_tokens_attend_to_pasts_of_any_lengths_in_few_calls(function: Any, seen: tuple[int, ...]) -> None:
+    pack, query, keys, values = held_apart(seen)
+    rows = pack.decoded(CPU)
+    assert sum(one.count for one in rows) == len(seen)
+    assert all(int(one.lengths.min()) * 2 >= one.longest for one in rows)
+    assert len(rows) <= 1 + np.log2(max(seen) + 1)
+    pattern = Pattern(function, CPU)
+    found = torch.cat([attend(one, query, (keys, values), pattern, 0.3) for one in rows], 1)
+    torch.testing.assert_close(found, each_alone(pack, query, keys, values, function))
+
+
+def test_behind_the_end_of_a_row_nothing_is_seen_even_if_it_is_infinite() -> None:
+    pack, query, keys, values = held_apart((5, 6, 9))
+    held = torch.zeros(80, dtype=torch.bool)
+    for begin, past in zip(pack.lanes.region.tolist(), pack.lanes.past.tolist(), strict=True):
+        held[begin : begin + past + 1] = True
+    wild = values.clone()
+    wild[:, ~held] = torch.inf
+    wild[:, 0] = 0
+    (rows,) = pack.decoded(CPU)
+    pattern = Pattern(causal, CPU)
+    whole, own = (attend(rows, query, (keys, value), pattern, 0.3) for value in (wild, values))
+    assert torch.equal(whole, own)
+
+
+def flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, queries: torch.Tensor, keys: torch.Tensor,
+    *rest: Any, scale: float, window_size_left: int, window_size_right: int,
+    seqused_k: torch.Tensor | None = None, **_: Any,
+) -> tuple[torch.Tensor]:  # fmt: skip
+    """What torch's kernel computes, run by run."""
+    found = []
+    for lane in range(len(queries) - 1):
+        begin = int(keys[lane])
+        end = int(keys[lane + 1]) if seqused_k is None else begin + int(seqused_k[lane])
+        place = torch.arange(end - begin)
+        last = place[len(place) - int(queries[lane + 1] - queries[lane]) :, None]
+        mask = place <= last if window_size_right == 0 else torch.ones(len(last), len(place), dtype=torch.bool)
+        mask = mask if window_size_left < 0 else mask & (place >= last - window_size_left)
+        q, k, v = (one.transpose(0, 1)[None] for one in (query[queries[lane] : queries[lane + 1]], key, value))
+        k, v = k[:, :, begin:end], v[:, :, begin:end]
+        part = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+        found.append(part[0].transpose(0, 1))
+    return (torch.cat(found),)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("function", [causal, window])
+def test_a_kernel_for_any_lengths_looks_at_the_cache_where_it_lies(
+    function: Any, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gathering(*args: Any, seqused_k: Any = None, **keywords: Any) -> Any:
+        if seqused_k is not None:
+            raise TypeError("it knows no such argument")
+        return flash(*args, **keywords)
+
+    monkeypatch.setattr(varlen, "flash", flash if in_place else gathering)
+    varlen.reads_in_place.cache_clear()
+    pack, query, keys, values = held_apart((9, 2, 9, 3, 4, 1))
+    windows = Pattern(function, CPU).windows(pack)
+    assert windows is not None
+    found = varlen.attend(pack, query, query, query, (keys, values), 0.3, windows)
+    assert varlen.reads_in_place(CPU, torch.float32) is in_place
+    varlen.reads_in_place.cache_clear()
+    torch.testing.assert_close(found, each_alone(pack, query, keys, values, function))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("function", [causal, window])
+def test_the_kernel_of_a_gpu_looks_at_the_cache_where_it_lies(function: Any) -> None:
+    pack, query, keys, values = held_apart((9, 2, 9, 3, 4, 1))
+    gpu = torch.device("cuda", 0)
+    half, *held = (one.to(gpu, torch.bfloat16) for one in (query, keys, values))
+    windows = Pattern(function, gpu).windows(pack)
+    assert windows is not None
+    found = varlen.attend(pack, half, half, half, (held[0], held[1]), 0.3, windows)
+    assert varlen.reads_in_place(gpu, torch.bfloat16)
+    wanted = each_alone(pack, query, keys, values, function)
+    torch.testing.assert_close(found.float().cpu(), wanted, atol=0.05, rtol=0.05)
+
+
+def test_a_pattern_that_is_no_window_is_not_taken_for_one() -> None:
+    def chunks(_: object, __: object, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key <= query) & (key // 3 == query // 3)
+
+    pack, *_ = held_apart((9, 2, 9, 3, 4, 1))
+    assert Pattern(chunks, CPU).windows(pack) is None

@@ -1,6 +1,7 @@
 """The engine on a GPU: the same values as the oracle on the CPU, and models in pieces on both."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 
 import pytest
@@ -14,8 +15,9 @@ from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Ru
 from ndif_batch.sweep.task import Task
 from tests.engine.test_several_devices import modules_beside
 from tests.families import FAMILIES, Subject, blocks, family
+from tests.generating import random_generation
 from tests.graphs import random_task
-from tests.oracle import assert_equal, deviation, oracle
+from tests.oracle import Restless, Unknown, assert_equal, deviation, oracle
 
 pytestmark = pytest.mark.gpu
 
@@ -56,6 +58,23 @@ def test_gradients_through_blocks_on_cuda_and_in_main_memory_equal_the_oracle(na
     places: dict[str, str | int] = dict.fromkeys(modules_beside(whole.native, first.rpartition(".")[0]), 0)
     places |= {first: 0, second: "cpu", third: 0}
     check(Subject(wrap(dispatch_model(deepcopy(whole.native), places)), whole.native), gradients=True)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_generations_on_cuda_equal_the_oracle(name: str) -> None:
+    whole = family(name)
+    loaded = wrap(torch.nn.Module.cuda(deepcopy(whole.native)))
+    tasks = [random_generation(seed, loaded.sites) for seed in range(40)]
+    found = {outcome.index: outcome for outcome in Engine(loaded, max_batch_tokens=60).run(tasks)}
+    compared = 0
+    for index, task in enumerate(tasks):
+        with suppress(Restless, Unknown, IndexError, RuntimeError, ValueError):
+            truth = oracle(whole, task)
+            if found[index].error is None:
+                for save, value in truth.items():
+                    assert_equal(save, found[index].saves[save], value)
+                compared += 1
+    assert compared > 20
 
 
 def test_gradients_in_half_precision_are_those_of_a_pass_alone_up_to_rounding() -> None:

@@ -1,5 +1,8 @@
 """Generation: tasks that generate together save what each of them would alone, step by step."""
 
+import random
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -10,7 +13,9 @@ from hypothesis import strategies as st
 
 from ndif_batch.engine.cache import Cache, Past
 from ndif_batch.engine.engine import Engine, LayoutChoice
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, Run
+from ndif_batch.engine.forecast import POSITIONS, Forecaster
+from ndif_batch.engine.outline import AssumedModel
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, Run, SliceArg
 from ndif_batch.sweep.task import Task
 from tests.families import family
 from tests.generating import random_generation
@@ -23,10 +28,15 @@ SEEDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
 
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=15, deadline=None)
-@given(seeds=SEEDS, others=st.lists(st.integers(0, 10**6), max_size=2))
-def test_random_generations_together_equal_the_oracle(name: str, seeds: list[int], others: list[int]) -> None:
+@given(
+    seeds=SEEDS, others=st.lists(st.integers(0, 10**6), max_size=2), batch_tokens=st.sampled_from([1, 9, 20, 60, 2048])
+)
+def test_random_generations_together_equal_the_oracle(
+    name: str, seeds: list[int], others: list[int], batch_tokens: int
+) -> None:
     sites = family(name).loaded.sites
-    check(name, [random_generation(seed, sites) for seed in seeds] + [random_task(seed, sites) for seed in others])
+    tasks = [random_generation(seed, sites) for seed in seeds] + [random_task(seed, sites) for seed in others]
+    check(name, tasks, batch_tokens=batch_tokens)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -36,9 +46,9 @@ def test_random_generations_run_solo_equal_the_oracle(name: str, seeds: list[int
     check(name, [random_generation(seed, family(name).loaded.sites) for seed in seeds], layout="solo")
 
 
-def check(name: str, tasks: list[Task], layout: LayoutChoice = "auto") -> None:
+def check(name: str, tasks: list[Task], layout: LayoutChoice = "auto", batch_tokens: int | None = None) -> None:
     subject = family(name)
-    outcomes = {outcome.index: outcome for outcome in Engine(subject.loaded).run(tasks, layout=layout)}
+    outcomes = {outcome.index: outcome for outcome in Engine(subject.loaded, batch_tokens).run(tasks, layout=layout)}
     assert sorted(outcomes) == list(range(len(tasks)))
     for index, task in enumerate(tasks):
         outcome = outcomes[index]
@@ -98,6 +108,101 @@ def test_a_run_that_stops_leaves_the_passes_that_go_on() -> None:
     assert len(whole) == 20
     assert engine.counters.passes == 20
     assert engine.counters.tokens == 2 * 3 + 19 + (end - 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_tasks_that_join_others_midway_equal_the_oracle(data: st.DataObject) -> None:
+    """Prompts, lengths, stops and seeds of all kinds, more tasks than there is room for at once."""
+    sites = family("llama").loaded.sites
+    drawn = st.integers(1, 20), st.integers(1, 12), st.integers(0, 1), st.integers(0, 3)
+    tasks = []
+    for number, (length, steps, stops, seed) in enumerate(
+        data.draw(st.lists(st.tuples(*drawn), min_size=3, max_size=9))
+    ):
+        prompt = tuple(random.Random(seed * length).randrange(sites.vocabulary) for _ in range(length))
+        options = {"temperature": 1.5, "stop": tuple(range(0, 96, 5))} if stops else {"top_k": 3} if seed else {}
+        read = Node("read", run=0, site="model.layers.1.output", step=SliceArg())
+        graph = continued(prompt, steps, **options)
+        nodes = (*graph.nodes, read, Node("save", (NodeRef(3),), name="states"))
+        tasks.append(Task(replace(graph, nodes=nodes), seed=number))
+    check("llama", tasks, batch_tokens=data.draw(st.integers(1, 40)))
+
+
+def test_waiting_tasks_join_as_soon_as_there_is_room() -> None:
+    """Room is for two prompts, or for one beside four steps: the last one joins the fourth pass."""
+    counts = [9, 3, 3, 3, 3, 9]
+    tasks = [Task(continued((number, 1, 2, 3), steps)) for number, steps in enumerate(counts)]
+    engine = Engine(family("llama").loaded, max_batch_tokens=8)
+    ended = []
+    for outcome in engine.run(tasks):
+        ended.append(outcome.index)
+        assert outcome.saves["tokens"].tolist() == tokens_of("llama", [tasks[outcome.index]])[0]
+    assert ended == [1, 2, 3, 4, 0, 5]
+    assert engine.counters.tokens == 6 * 4 + sum(steps - 1 for steps in counts)
+    assert engine.counters.passes == 4 + 9
+    forecast = Forecaster(AssumedModel(engine.model.sites, engine.model.layout), 8).forecast(tasks)
+    assert forecast.efforts[POSITIONS].passes == engine.counters.passes
+    assert forecast.efforts[POSITIONS].tokens == engine.counters.tokens
+    assert forecast.tasks == len(tasks)
+
+
+def test_tasks_that_generate_nothing_go_along_with_those_that_do() -> None:
+    read = (Node("read", run=0, site="model.layers.0.output"), Node("save", (NodeRef(0),), name="tokens"))
+    plain = [Task(Graph({}, (Run("r", (number, 5, 6)),), read)) for number in range(4)]
+    engine = Engine(family("llama").loaded, max_batch_tokens=6)
+    found = list(engine.run([Task(continued((1, 2, 3), 6)), *plain]))
+    assert [outcome.index for outcome in found] == [1, 2, 3, 4, 0]
+    assert engine.counters.passes == 6
+    check("llama", plain, batch_tokens=6)
+
+
+def test_who_joins_and_breaks_a_pass_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were on their way begin again, and save what they save alone."""
+    tasks = [Task(continued((number, 1, 2, 3), 3 + number)) for number in range(6)]
+    wanted = tokens_of("llama", tasks)
+    embedding = family("llama").loaded.submodule("model.embed_tokens")
+
+    def out_of_order(module: Any, args: Any) -> None:
+        if any(row[:4] == [4, 1, 2, 3] for row in (args[0][0, i:].tolist() for i in range(args[0].shape[1]))):
+            raise ValueError("such a prompt cannot be")
+
+    handle = embedding.register_forward_pre_hook(out_of_order)
+    try:
+        found = {outcome.index: outcome for outcome in Engine(family("llama").loaded, 9).run(tasks)}
+    finally:
+        handle.remove()
+    assert sorted(found) == list(range(6))
+    assert "such a prompt cannot be" in str(found[4].error)
+    for index in (0, 1, 2, 3, 5):
+        assert found[index].saves["tokens"].tolist() == wanted[index]
+
+
+def test_an_error_of_the_caller_s_tasks_is_not_taken_for_one_of_a_pass() -> None:
+    def tasks() -> Iterator[Task]:
+        yield Task(continued((1, 2, 3), 4))
+        raise LookupError("there are no more")
+
+    with pytest.raises(LookupError):
+        list(Engine(family("llama").loaded).run(tasks()))
+
+
+SETTINGS = st.fixed_dictionaries(
+    {}, optional={"temperature": st.floats(0.2, 3), "top_k": st.integers(1, 50), "top_p": st.floats(0.05, 1)}
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(own=SETTINGS, seed=st.integers(0, 99), others=st.lists(st.tuples(SETTINGS, st.integers(1, 9)), max_size=4))
+def test_what_is_drawn_does_not_depend_on_neighbours(
+    own: dict[str, float], seed: int, others: list[tuple[dict[str, float], int]]
+) -> None:
+    task = Task(continued((1, 2, 3), 5, **own), seed=seed)
+    (alone,) = tokens_of("llama", [task])
+    neighbours = [Task(continued((1, 2, 3)[:length], length, **beside), seed=seed) for beside, length in others]
+    for batch_tokens in (4, 2048):
+        engine = Engine(family("llama").loaded, batch_tokens)
+        assert tokens_of("llama", [*neighbours, task], engine)[-1] == alone
 
 
 def test_tasks_that_generate_the_same_share_their_tokens() -> None:

@@ -85,7 +85,7 @@ def planned(tasks: Sequence[Task], moments: Moments = MOMENTS) -> tuple[PassPlan
     prepared = [preparation.task(index, task) for index, task in enumerate(tasks)]
     cohorts = [Cohort(task.program, [task.member], SURROUNDINGS) for task in prepared]
     known = {id(task.program): routes(task.program, LLAMA.loaded.sites, moments) for task in prepared}
-    plan = plan_pass(cohorts, known, 0, moments)
+    plan = plan_pass(cohorts, known, moments)
     assert plan is not None
     return plan, [int(cohort.lanes[0, 0][0]) for cohort in cohorts]
 
@@ -316,9 +316,10 @@ def test_a_pass_in_which_nobody_has_a_run_is_none() -> None:
     preparation = Preparation(LLAMA.loaded, solo=False, constants={})
     task = preparation.task(0, reading(HEAD, 0, -1))
     cohort = Cohort(task.program, [task.member], SURROUNDINGS)
-    assert plan_pass([cohort], preparation.routes, 1, MOMENTS) is None
-    cohort.members = []
-    assert plan_pass([cohort], preparation.routes, 0, MOMENTS) is None
+    cohort.stage = 1
+    assert plan_pass([cohort], preparation.routes, MOMENTS) is None
+    cohort.stage, cohort.members = 0, []
+    assert plan_pass([cohort], preparation.routes, MOMENTS) is None
 
 
 def test_a_plan_says_who_has_something_to_do_where() -> None:
