@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,16 +23,22 @@ class Moments:
     """Where a pass can take in branches and let lanes go: orders of sites.
 
     ``births[k]`` comes before block ``k`` (the last one after all blocks); ``narrow`` is the order from which on only
-    the positions that somebody needs are computed, ``None`` if all are.
+    the positions that somebody needs are computed, ``None`` if all are. ``tails[k]`` is the order after which block
+    ``k`` computes of lanes that end in it only the positions that somebody needs there; empty if blocks are whole.
     """
 
     births: tuple[int, ...] = ()
     narrow: int | None = None
     causal: bool = True
+    tails: tuple[int, ...] = ()
 
     def birth(self, order: int) -> int:
         """At which birth a run has to be apart that is changed at a site; before the first: from the beginning."""
         return bisect_right(self.births, order) - 1
+
+    def ends_in(self, order: int) -> int:
+        """The block in which a lane ends that is needed up to a site: the last one for what comes after all blocks."""
+        return min(bisect_left(self.births, order), len(self.births) - 1) - 1
 
     def through(self, order: int) -> int:
         """Through how many blocks a run goes up to a site; a model without blocks counts as one."""
@@ -41,11 +47,15 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A module through which all tokens go. ``rest`` and ``named`` are its arguments beside the hidden states."""
+    """A module through which all tokens go. ``rest`` and ``named`` are its arguments beside the hidden states.
+
+    Its ``tail`` are the modules in it that come after attention and compute each token by itself.
+    """
 
     path: str
     rest: TokenAxes
     named: TokenAxes
+    tail: tuple[Block, ...] = ()
 
 
 def find_blocks(sites: SiteMap) -> tuple[str, ...]:

@@ -96,6 +96,9 @@ class _Pass:
         self._plan = plan
         self._moments = model.layout.moments
         self._blocks = {block.path: block for block in model.layout.blocks}
+        self._tails = {tail.path: (tail, n) for n in plan.tails for tail in model.layout.blocks[n].tail}
+        self._apart: dict[int, tuple[Pack, torch.Tensor]] = {}
+        self._whole: Pack | None = None
         self.pack = Pack.of(plan.lanes, in_rows=not model.layout.packed)
         self._beginning = self.tokens = self.pack.tokens
         self._present = plan.birth == FROM_THE_BEGINNING
@@ -159,7 +162,7 @@ class _Pass:
         orders = {*self._plan.due, self._plan.depth}
         paths = [site.path.rpartition(".")[0] for site in self.sites.values() if site.order in orders]
         ends = [path for path in (self._model.layout.last, self._model.sites.head) if path is not None]
-        return list(dict.fromkeys([*paths, *self._blocks, *ends]))
+        return list(dict.fromkeys([*paths, *self._blocks, *self._tails, *ends]))
 
     @property
     def sites(self) -> Mapping[str, Site]:
@@ -180,7 +183,9 @@ class _Pass:
                 value = self._narrowed(site, value)
             value = self.visited(site, value)
             if path in self._blocks and self.pack.origin is not None:
-                return self._with_rest(self._blocks[path], value, args, kwargs)
+                return _with_rest(self._blocks[path], value, args, kwargs, self._argument)
+            if path in self._tails:
+                return self._taken_out(site, value, args, kwargs, *self._tails[path])
             return None if value is given else with_first_argument(args, kwargs, value)
 
         return hook
@@ -191,7 +196,8 @@ class _Pass:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if _applying.get():
                 return None
-            value = self.visited(site, self._born(site, output))
+            value = self._put_back(site, output) if path in self._tails else output
+            value = self.visited(site, self._born(site, value))
             if path in self._blocks:
                 value = self._thinned(site, value)
             if path == self._model.layout.last and self.pack.tokens != self._beginning:
@@ -299,15 +305,23 @@ class _Pass:
         self._arguments.clear()
         return _selected(value, site.value, index)
 
-    def _with_rest(self, block: Block, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A block's arguments for the tokens that are there now."""
-        by_position = bool(args)
-        args, kwargs = with_first_argument(args, kwargs, value)
-        rest = args[1:] if by_position else ()
-        named = kwargs if by_position else dict(list(kwargs.items())[1:])
-        first = {} if by_position else dict(list(kwargs.items())[:1])
-        rest = along_tokens(rest, block.rest, self._argument)
-        return (*args[:1], *rest), {**first, **along_tokens(named, block.named, self._argument)}
+    def _taken_out(
+        self, site: Site, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tail: Block, block: int
+    ) -> Any:
+        """What a part of a block's tail takes in, for the tokens that are needed."""
+        self._whole = self.pack
+        if block not in self._apart:
+            self._apart[block] = self.pack.with_positions(self._plan.tails[block], self._model.device)
+        self.pack, index = self._apart[block]
+        value = _selected(value, site.value, index)
+        return _with_rest(tail, value, args, kwargs, lambda one, axis: one.index_select(axis, index.to(one.device)))
+
+    def _put_back(self, site: Site, value: Any) -> Any:
+        """What a part of a tail gives, among nothing for the other tokens of the block."""
+        assert self._whole is not None
+        _, index = self._apart[self._tails[site.path.rpartition(".")[0]][1]]
+        self.pack, self._whole = self._whole, None
+        return _spread(value, site.value, index, self.pack.tokens)
 
     def _argument(self, tensor: torch.Tensor, axis: int) -> torch.Tensor:
         known = self._arguments.get((id(tensor), axis))
@@ -345,3 +359,31 @@ def _selected(value: Any, shape: SiteValue, index: torch.Tensor) -> Any:
     if isinstance(shape, SiteTensor) and shape.token_axes:
         return value.index_select(shape.token_axes[0], index.to(value.device))
     return value
+
+
+def _spread(value: Any, shape: SiteValue, index: torch.Tensor, tokens: int) -> Any:
+    """The inverse of :func:`_selected` for so many ``tokens``, with zeros for those that were not selected."""
+    if isinstance(shape, tuple):
+        return type(value)(_spread(item, part, index, tokens) for item, part in zip(value, shape, strict=True))
+    if isinstance(shape, SiteTensor) and shape.token_axes:
+        (axis,) = shape.token_axes
+        whole = value.new_zeros(*value.shape[:axis], tokens, *value.shape[axis + 1 :])
+        return whole.index_copy_(axis, index.to(value.device), value)
+    return value
+
+
+def _with_rest(
+    block: Block,
+    value: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    change: Callable[[torch.Tensor, int], torch.Tensor],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A module's arguments with another first one, and ``change`` made to all others that follow the tokens."""
+    by_position = bool(args)
+    args, kwargs = with_first_argument(args, kwargs, value)
+    rest = args[1:] if by_position else ()
+    named = kwargs if by_position else dict(list(kwargs.items())[1:])
+    first = {} if by_position else dict(list(kwargs.items())[:1])
+    rest = along_tokens(rest, block.rest, change)
+    return (*args[:1], *rest), {**first, **along_tokens(named, block.named, change)}

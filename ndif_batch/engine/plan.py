@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,8 +28,8 @@ class PassPlan:
     """One pass, for gradients if it is ``differentiated``.
 
     ``birth`` and ``exit`` are by lane, as are ``pasts``: what is kept of it for a next step. ``kept`` are the positions
-    needed where the pass is narrow, numbered over all lanes; ``due`` says at which order which cohorts have something
-    to do.
+    needed where the pass is narrow, numbered over all lanes; ``tails`` those in the tails of some blocks, by their
+    numbers. ``due`` says at which order which cohorts have something to do.
     """
 
     lanes: Lanes
@@ -40,6 +40,11 @@ class PassPlan:
     due: dict[int, list[Cohort]]
     differentiated: bool = False
     pasts: tuple[Past | None, ...] = ()
+    tails: Mapping[int, Numbers] = field(default_factory=dict)
+
+
+FEW = 0.75
+"""Of so small a part of the tokens the tail of a block is computed apart: to take it out and put it back costs, too."""
 
 
 def plan_pass(
@@ -75,6 +80,7 @@ def plan_pass(
         past=np.array([lane.prompt.past.tokens if isinstance(lane.prompt, Next) else 0 for lane in lanes], np.int64),
         region=np.array([NOWHERE if past is None else past.region.begin for past in pasts], np.int64),
     )
+    differentiated = any(cohort.is_differentiated for cohort in well)
     return PassPlan(
         lanes=made,
         birth=np.array([lane.birth for lane in lanes], np.int64),
@@ -82,8 +88,9 @@ def plan_pass(
         kept=np.array(list(_kept(lanes, made, moments)), np.int64),
         depth=max(lane.exit for lane in lanes),
         due=due,
-        differentiated=any(cohort.is_differentiated for cohort in well),
+        differentiated=differentiated,
         pasts=tuple(pasts),
+        tails={} if differentiated else dict(_tails(lanes, made, moments)),
     )
 
 
@@ -121,7 +128,7 @@ def _assigned(visits: Sequence[tuple[Cohort, Route]], moments: Moments) -> list[
                 trunks[prompt] = len(lanes)
                 lanes.append(Lane(prompt))
             own[place] = trunks[prompt]
-            lanes[trunks[prompt]].need(visit.depth, reach.kept, route.further)
+            lanes[trunks[prompt]].need(visit.depth, route.block, reach.kept, reach.settled, route.further)
     for prompt, runs in changed.items():
         branch(lanes, trunks.get(prompt), prompt, list(runs.values()), moments)
     lend(lanes, moments)
@@ -134,3 +141,16 @@ def _kept(lanes: Sequence[Lane], made: Lanes, moments: Moments) -> Iterator[int]
     for lane, first in zip(lanes, made.first.tolist(), strict=True):
         if lane.exit >= moments.narrow:
             yield from (first + position for position in sorted(lane.kept))
+
+
+def _tails(lanes: Sequence[Lane], made: Lanes, moments: Moments) -> Iterator[tuple[int, Numbers]]:
+    """The positions that the tail of a block computes, if these are few: of lanes that end in it those needed there."""
+    for block in sorted({lane.block for lane in lanes if lane.block >= 0}) if moments.tails else ():
+        needed, tokens = [], 0
+        for lane, first, length in zip(lanes, made.first.tolist(), made.length.tolist(), strict=True):
+            if lane.birth <= block <= lane.block:
+                own = range(lane.start, length) if lane.block > block else sorted(lane.settled)
+                needed += [first + position for position in own]
+                tokens += length - lane.start
+        if 0 < len(needed) <= FEW * tokens:
+            yield block, np.array(needed, np.int64)

@@ -15,16 +15,20 @@ from ndif_batch.engine.tasks import Member
 from ndif_batch.graph.nodes import Arg, Node, ParamRef, SliceArg, leaves
 from ndif_batch.graph.sites import SiteMap, SiteTensor
 
+NEVER = 2**62
+"""An order that no site has: nothing comes after it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What a task's run has of its own: the positions from ``starts[n]`` on by its change number ``n``.
 
-    ``kept`` are the positions that are needed in the end.
+    ``kept`` are the positions that are needed in the end, ``settled`` those in the tail of the block in which it ends.
     """
 
     starts: tuple[int, ...]
     kept: frozenset[int]
+    settled: frozenset[int] = frozenset()
 
     @property
     def start(self) -> int:
@@ -49,13 +53,17 @@ class Change:
 class Route:
     """A visit on one model: the changes of its run in the order of a pass; none if nothing is written to it.
 
-    ``ends`` are the parts of indices, as in :class:`Change`, of what touches it where a pass is narrow. ``numbers`` are
-    the parameters in all of them. ``further`` is how many steps may come after the one of the visit.
+    It ends in ``block``, by the block's number.
+    ``ends`` are the parts of indices, as in :class:`Change`, of what touches it where a pass is narrow, ``last`` those
+    in the tail of the block in which it ends. ``numbers`` are the parameters in all of them. ``further`` is how many
+    steps may come after the one of the visit.
     """
 
     visit: Visit
+    block: int
     changes: tuple[Change, ...]
     ends: tuple[Arg, ...]
+    last: tuple[Arg, ...]
     causal: bool
     numbers: tuple[str, ...]
     further: int = 0
@@ -79,9 +87,12 @@ class Route:
         found = self._known.get(key)
         if found is None:
             starts = tuple([self._start(change, member, length) for change in self.changes])
-            kept = frozenset(position for part in self.ends for position in reached(part, member, length))
-            found = self._known[key] = Reach(starts or (0,), kept)
+            kept, settled = (self._reached(parts, member, length) for parts in (self.ends, self.last))
+            found = self._known[key] = Reach(starts or (0,), kept, settled)
         return found
+
+    def _reached(self, parts: Sequence[Arg], member: Member, length: int) -> frozenset[int]:
+        return frozenset(position for part in parts for position in reached(part, member, length))
 
     def _start(self, change: Change, member: Member, length: int) -> int:
         if change.birth == FROM_THE_BEGINNING or not self.causal:
@@ -107,16 +118,21 @@ def routes(
     def route(visit: Visit, story: Stories) -> Route:
         changing = [program.graph.nodes[i] for i in (*visit.targets, *visit.writes)]
         nodes = [*changing, *[program.graph.nodes[i] for i in visit.reads]]
-        late = [node for node in nodes if moments.narrow is not None and order_of(node, sites) >= moments.narrow]
+        block = moments.ends_in(visit.depth)
+        tail = moments.tails[max(block, 0)] if moments.tails else NEVER
         changes = tuple(_changes(program, changing, sites, moments, story))
         if visit.stage in program.differentiated:
             changes = _at_once(changes)
-        ends = tuple([_part(node, sites, program) for node in late])
-        parts = (*ends, *[part for change in changes for part in change.starts])
+        orders = [order_of(node, sites) for node in nodes]
+        ends, last = (
+            tuple([_part(node, sites, program) for node, at in zip(nodes, orders, strict=True) if at > after])
+            for after in (NEVER if moments.narrow is None else moments.narrow - 1, tail)
+        )
+        parts = (*ends, *last, *[part for change in changes for part in change.starts])
         named = dict.fromkeys([leaf.param for leaf in leaves(parts) if isinstance(leaf, ParamRef)])
         touched = tuple([(change.birth == FROM_THE_BEGINNING, change.starts) for change in changes])
-        known = reaches.setdefault((moments.causal, touched, ends), {})
-        return Route(visit, changes, ends, moments.causal, tuple(named), further(program, visit), known)
+        known = reaches.setdefault((moments.causal, touched, ends, last), {})
+        return Route(visit, block, changes, ends, last, moments.causal, tuple(named), further(program, visit), known)
 
     return tuple(map(route, program.visits, told))
 

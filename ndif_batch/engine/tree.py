@@ -15,34 +15,55 @@ from ndif_batch.engine.routes import Reach, Route
 from ndif_batch.engine.stepping import Beginning, tokens_of
 from ndif_batch.engine.tasks import Member
 
+NONE: frozenset[int] = frozenset()
+
+
+@dataclass(kw_only=True)
+class Needed:
+    """What is needed of a run.
+
+    ``exit`` is the order of the last site, ``block`` the block in which that is; ``kept`` are the positions where a
+    pass is narrow, ``settled`` those in the tail of ``block``; ``further`` is how many steps of a generation may come.
+    """
+
+    exit: int = -1
+    block: int = -1
+    kept: frozenset[int] = NONE
+    settled: frozenset[int] = NONE
+    further: int = 0
+
+    def need(
+        self,
+        exit: int,  # noqa: A002  as the field
+        block: int,
+        kept: frozenset[int] = NONE,
+        settled: frozenset[int] = NONE,
+        further: int = 0,
+    ) -> None:
+        """Somebody needs this, too: who ends in an earlier block needs nothing in the tail of a later one."""
+        if block > self.block:
+            self.settled = settled
+        elif block == self.block and not settled <= self.settled:
+            self.settled |= settled
+        if not kept <= self.kept:
+            self.kept |= kept
+        self.exit, self.block = max(self.exit, exit), max(self.block, block)
+        self.further = max(self.further, further)
+
 
 @dataclass
-class Lane:
-    """A lane while it is planned.
-
-    ``exit`` is the order of the last site at which it is needed; ``kept`` the positions needed where a pass is narrow;
-    ``further`` how many steps of a generation may come after it.
-    """
+class Lane(Needed):
+    """A lane while it is planned."""
 
     prompt: Beginning
     start: int = 0
     birth: int = FROM_THE_BEGINNING
     trunk: int | None = None
-    exit: int = -1
-    kept: frozenset[int] = frozenset()
-    further: int = 0
 
     @property
     def tokens(self) -> tuple[int, ...]:
         """The tokens that are computed, if it is no branch."""
         return tokens_of(self.prompt)
-
-    def need(self, until: int, positions: frozenset[int] = frozenset(), further: int = 0) -> None:
-        """Somebody needs the lane up to the site at ``until``, and of it ``positions`` in the end."""
-        self.exit = max(self.exit, until)
-        self.further = max(self.further, further)
-        if not positions <= self.kept:
-            self.kept |= positions
 
 
 class Step(NamedTuple):
@@ -53,26 +74,20 @@ class Step(NamedTuple):
     same: Hashable
 
 
-@dataclass(slots=True)
-class Changed:
-    """A run that is changed, or differentiated: its changes, how far it goes, what it needs in the end.
+@dataclass
+class Changed(Needed):
+    """A run that is changed, or differentiated: its changes, and what is needed of it.
 
     ``owners`` are the tasks that have it: the lanes of a cohort, and the place there at which the lane is noted.
     """
 
     steps: tuple[Step, ...]
-    exit: int = -1
-    kept: frozenset[int] = frozenset()
-    further: int = 0
     owners: list[tuple[Numbers, int]] = field(default_factory=list)
 
     def join(self, lanes: Numbers, place: int, route: Route, reach: Reach) -> None:
         """A further task has this run, and needs it as far as its route goes."""
         self.owners.append((lanes, place))
-        self.exit = max(self.exit, route.visit.depth)
-        self.further = max(self.further, route.further)
-        if not reach.kept <= self.kept:
-            self.kept |= reach.kept
+        self.need(route.visit.depth, route.block, reach.kept, reach.settled, route.further)
 
     def start(self, first: int = 0, end: int | None = None) -> int:
         """Where its changes from number ``first`` on, up to ``end``, begin."""
@@ -111,17 +126,31 @@ def branch(lanes: list[Lane], trunk: int | None, prompt: Beginning, runs: Sequen
 def lend(lanes: Sequence[Lane], moments: Moments) -> None:
     """Has those be there from whom a branch comes, and who have tokens that it borrows; trunks are before branches."""
     for lane in reversed(lanes):
-        start, lent, above = lane.start, lane.kept, lane.trunk
+        start, kept, settled, above = lane.start, lane.kept, lane.settled, lane.trunk
         if above is not None:
-            lanes[above].need(moments.births[lane.birth])
-            lane.kept = _from(lane.kept, start)
+            _come_from(lanes, lane, moments)
+            lane.kept, lane.settled = _from(kept, start), _from(settled, start)
         while above is not None and start:
             owner = lanes[above]
             if owner.start < start:
-                lent = lent - _from(lent, start)
-                owner.need(lane.exit, _from(lent, owner.start))
+                kept, settled = kept - _from(kept, start), settled - _from(settled, start)
+                owner.need(lane.exit, lane.block, _from(kept, owner.start), _from(settled, owner.start))
                 start = owner.start
             above = owner.trunk
+
+
+def _come_from(lanes: Sequence[Lane], lane: Lane, moments: Moments) -> None:
+    """Has those be there of whom a branch takes its first tokens when it is born."""
+    birth = moments.births[lane.birth]
+    block, above = moments.ends_in(birth), lane.trunk
+    taken = lane.settled if block == lane.block else frozenset(range(len(lane.tokens)))
+    taken = _from(taken, lane.start)
+    while above is not None:
+        owner = lanes[above]
+        owner.need(birth, block, settled=_from(taken, owner.start))
+        if owner.start <= lane.start:
+            break
+        taken, above = taken - _from(taken, owner.start), owner.trunk
 
 
 def _from(positions: frozenset[int], start: int) -> frozenset[int]:
@@ -168,7 +197,7 @@ class _Growing:
         birth, start = _begin(trunk, like, done, end)
         lane = Lane(self.prompt, start, birth, trunk)
         for run in runs:
-            lane.need(run.exit, run.kept, run.further)
+            lane.need(run.exit, run.block, run.kept, run.settled, run.further)
             for own, place in run.owners:
                 own[place] = len(self.lanes)
         self.lanes.append(lane)

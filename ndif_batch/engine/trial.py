@@ -8,19 +8,16 @@ from typing import Any
 
 import torch
 
-from ndif_batch.engine.blocks import Block, Moments, births_of, find_blocks, last_before_head, token_axes
+from ndif_batch.engine.anatomy import measured, run, with_tails
+from ndif_batch.engine.blocks import Moments, births_of, find_blocks, last_before_head
 from ndif_batch.engine.engine import Engine
-from ndif_batch.engine.layout import TOLERANCE, deviation, equal, forward
+from ndif_batch.engine.layout import TOLERANCE, deviation, equal
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
 from ndif_batch.graph.sites import Site
 from ndif_batch.models.probe import watching
 from ndif_batch.sweep.task import Task
-
-LENGTHS = (7, 11)
-"""Tokens of the two passes that show which arguments of a block have something for every token."""
 
 SAFE, MOST = 3, 0.5
 """Branches may deviate by so many times what runs side by side do, at most by this share: wrong values are as far off
@@ -41,48 +38,19 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
     if not plain.packed or not paths or mixed.intersection(f"{path}.output" for path in paths):
         return model
     try:
-        blocks = tuple(_measured(model, paths))
+        blocks = tuple(measured(model, paths))
     except ValueError:
         return model
     births = births_of(paths, sites)
     moments = Moments(births, births[-1] + 1, _is_causal(model, paths[-1]))
-    for last in dict.fromkeys((last_before_head(paths, sites), None)):
-        tried = replace(model, layout=replace(plain, moments=moments, blocks=blocks, last=last))
-        right = _is_right(tried, model)
-        if right if model.split is None else all(model.split.ranks.all(right)):
-            return tried
+    whole = replace(plain, moments=moments, blocks=blocks)
+    for layout in (with_tails(model, whole), whole):
+        for last in dict.fromkeys((last_before_head(paths, sites), None)):
+            tried = replace(model, layout=replace(layout, last=last))
+            right = _is_right(tried, model)
+            if right if model.split is None else all(model.split.ranks.all(right)):
+                return tried
     return model
-
-
-def _measured(model: LoadedModel, paths: tuple[str, ...]) -> Iterator[Block]:
-    short, long = (_arguments(model, paths, tokens) for tokens in LENGTHS)
-    for path in paths:
-        (rest, named), (longer_rest, longer_named) = short[path], long[path]
-        yield Block(path, token_axes(rest, longer_rest, LENGTHS), token_axes(named, longer_named, LENGTHS))
-
-
-def _arguments(model: LoadedModel, paths: tuple[str, ...], tokens: int) -> dict[str, tuple[Any, dict[str, Any]]]:
-    found: dict[str, tuple[Any, dict[str, Any]]] = {}
-
-    def watch(path: str) -> Any:
-        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[path] = (args[1:], kwargs) if args else ((), dict(list(kwargs.items())[1:]))
-
-        return model.submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
-
-    handles = [watch(path) for path in paths]
-    try:
-        _forward(model, [range(tokens)])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def _forward(model: LoadedModel, prompts: Any) -> None:
-    pack = Pack.of(Lanes.of([[token % model.sites.vocabulary for token in prompt] for prompt in prompts]))
-    with torch.no_grad():
-        forward(model.module, lambda: pack, packed=True)
 
 
 def _is_causal(model: LoadedModel, last: str) -> bool:
@@ -95,7 +63,7 @@ def _is_causal(model: LoadedModel, last: str) -> bool:
 
     with watching(model.module, keep):
         for end in (7, 8):
-            _forward(model, [[3, 4, 5, 6, end]])
+            run(model, [[3, 4, 5, 6, end]])
     return equal(seen[0][:, :-1], seen[1][:, :-1])
 
 
@@ -129,14 +97,16 @@ def _tasks(model: LoadedModel) -> Iterator[Task]:
     end = max((site for site in by_order.values() if site.refused is None), key=lambda site: site.order)
     for place in sorted({0, len(outputs) // 2, len(outputs) - 1}):
         site, later = by_order[outputs[place]], by_order[outputs[min(place + 1, len(outputs) - 1)]]
-        graph = _graph(site, [later, end])
+        graphs = _graph(site, [later, end]), _graph(site, [end], part=True), _graph(site, [later], part=True)
         for length in PROMPTS:
             prompt = tuple((5 * token + length) % sites.vocabulary for token in range(length))
             for position in (0, length // 2, length - 1):
-                yield Task(graph, {"prompt": prompt, "position": position}, seed=position)
+                for number, graph in enumerate(graphs):
+                    yield Task(graph, {"prompt": prompt, "position": position}, seed=3 * position + number)
 
 
-def _graph(site: Site, saved: list[Site]) -> Graph:
+def _graph(site: Site, saved: list[Site], *, part: bool = False) -> Graph:
+    """``part`` saves the position alone that is written."""
     nested = isinstance(site.value, tuple)
     hidden: Any = site.value[0] if isinstance(site.value, tuple) else site.value
     index = (*((0,) if nested else ()), SliceArg(), ParamRef("position"))
@@ -148,6 +118,8 @@ def _graph(site: Site, saved: list[Site]) -> Graph:
         nodes.append(Node("read", run=0, site=where.path))
         if isinstance(where.value, tuple):
             nodes.append(Node("getitem", (NodeRef(len(nodes) - 1), (0,))))
+        if part:
+            nodes.append(Node("getitem", (NodeRef(len(nodes) - 1), (SliceArg(), ParamRef("position")))))
         nodes.append(Node("save", (NodeRef(len(nodes) - 1),), name=f"save{number}"))
     params = {"prompt": ParamType.PROMPT, "position": ParamType.INT}
     return Graph(params, (Run("run", ParamRef("prompt")),), tuple(nodes))
