@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ndif_batch.errors import ModelError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace.backend import Backend
-from ndif_batch.trace.experiment import Scan, Trace
+from ndif_batch.trace.experiment import Edit, Scan, Trace
 from ndif_batch.trace.generation import Generates
 from ndif_batch.trace.modules import Module, blocks_of, found_in
 from ndif_batch.trace.tree import Tree
@@ -24,22 +26,36 @@ class LanguageModel(Module):
     ``backend`` carries out what is recorded; without one, experiments can only be recorded and scanned.
     """
 
-    __slots__ = ("backend", "info")
+    __slots__ = ("_edits", "backend", "info")
 
     info: ModelInfo
     backend: Backend | None
+    _edits: tuple[Edit, ...]
 
     def __init__(self, info: ModelInfo, backend: Backend | None = None) -> None:
         super().__init__(Tree(info.sites), "")
         object.__setattr__(self, "info", info)
         object.__setattr__(self, "backend", backend)
+        object.__setattr__(self, "_edits", ())
+
+    @contextmanager
+    def edit(self) -> Iterator[LanguageModel]:
+        """Records writes that are kept: ``with lm.edit() as edited: lm.model.layers[3].mlp.output[:] = 0``.
+
+        Every run of every trace of ``edited`` begins with them, at each step if it generates. ``lm`` stays as it is.
+        """
+        made = LanguageModel(self.info, self.backend)
+        object.__setattr__(made, "_tree", self._tree)
+        with Edit(self.info, self._tree) as edit:
+            object.__setattr__(made, "_edits", (*self._edits, edit))
+            yield made
 
     def trace(self, prompt: Any = None) -> Trace:
         """Records an experiment: ``with lm.trace(prompt) as t:`` of one run, ``with lm.trace() as t:`` of several.
 
         ``prompt`` is text, token ids or a parameter; runs of a trace without one begin with ``t.invoke(prompt)``.
         """
-        return Trace(self.info, self._tree, prompt, self.backend)
+        return Trace(self.info, self._tree, prompt, self.backend, edits=self._edits)
 
     def generate(
         self,
@@ -59,7 +75,7 @@ class LanguageModel(Module):
         unless ``t.iter`` says otherwise; ``t.tokens`` is what was generated.
         """
         generates = Generates(max_new_tokens, temperature, top_k, top_p, stop)
-        return Trace(self.info, self._tree, prompt, self.backend, generates)
+        return Trace(self.info, self._tree, prompt, self.backend, generates, self._edits)
 
     def decode(self, tokens: Any) -> str:
         """The text of token ids, such as those that a run has generated."""
