@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ndif_batch.errors import GraphError, TraceError
 from ndif_batch.graph.bind import site_params
+from ndif_batch.graph.edit import edited
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, inputs, leaves, map_node
 from ndif_batch.graph.operations import OPERATIONS, Kind
-from ndif_batch.graph.passes.edit import edited
 from ndif_batch.graph.validate import validate
 from ndif_batch.trace.place import user_place
 
