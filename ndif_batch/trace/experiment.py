@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -10,16 +10,19 @@ from typing import Any, Self
 from ndif_batch.errors import TraceError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.nodes import Graph
+from ndif_batch.graph.operations import OPERATIONS, Kind
 from ndif_batch.graph.validate import constants as digests
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace import active
 from ndif_batch.trace.backend import Backend
 from ndif_batch.trace.bindings import Bindings
-from ndif_batch.trace.finish import finished
+from ndif_batch.trace.finish import drawn, finished
 from ndif_batch.trace.generation import Generates, Steps
 from ndif_batch.trace.look import look
+from ndif_batch.trace.modules import Module, blocks_of, path_of
 from ndif_batch.trace.parameters import RESERVED
 from ndif_batch.trace.place import refusal
+from ndif_batch.trace.proxy import Proxy
 from ndif_batch.trace.recorder import Recorder
 from ndif_batch.trace.tree import Tree
 
@@ -93,6 +96,19 @@ class Recording:
         """The tokens that the open run generates, ``[steps]``; fewer if it stops early."""
         return self._recorder.tokens()
 
+    def cache(self, modules: Iterable[Module] | None = None) -> dict[str, Proxy]:
+        """Reads what modules (without any: all decoder blocks) put out in the open run, and saves it, by their paths.
+
+        The arrays are called ``model.layers.0.output`` and so on, in a trace of several runs the run's name and a dot
+        before that; of a tuple it is the first item. Writes that come later are not in them.
+        """
+        prefix = "" if self._prompt is not None else f"{self._recorder.runs[self._recorder.run].name}."
+        found = {}
+        for module in blocks_of(self._recorder.tree) if modules is None else modules:
+            path = path_of(module)
+            found[path] = module.residual.save(f"{prefix}{path}.output")
+        return found
+
     def stop(self) -> None:
         """Ends the pass of the open run after what was asked of it before."""
         self._recorder.stop()
@@ -102,6 +118,47 @@ class Recording:
         self._recorder.log(name, value)
 
 
+class Edit(Recording):
+    """Writes that are kept: every run of an edited model begins with them."""
+
+    def __init__(self, info: ModelInfo, tree: Tree) -> None:
+        super().__init__(info, tree, prompt=[0])
+        self._graph: Graph | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        if error is None:
+            self._graph, _ = drawn(self._recorder)
+            self._check(self._graph)
+
+    @property
+    def graph(self) -> Graph:
+        """The writes, and what they are made of; ``TraceError`` before the block has ended well."""
+        if self._graph is None:
+            raise refusal(f"the model is not edited yet: the block that records it is {self._state}")
+        return self._graph
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The tensors that it brings along, by digest."""
+        return self._recorder.constants
+
+    def _check(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            if node.op not in CHANGING and OPERATIONS[node.op].kind is not Kind.PURE:
+                raise refusal(f"an edit only writes; {node.op!r} belongs into a trace", hint="trace the edited model")
+        if self._recorder.parameters.types():
+            raise refusal("an edit has no parameters", hint="it is the same for every task of every job")
+        if not graph.nodes:
+            raise refusal("nothing is written, so that nothing is edited")
+
+
+CHANGING = ("read", "write", "skip", "call", "weight")
+"""What an edit may do with the model."""
+
+
 class Trace(Recording):
     """An experiment: recorded inside its ``with`` block, then a graph that runs here or in thousands of tasks.
 
@@ -109,10 +166,17 @@ class Trace(Recording):
     """
 
     def __init__(
-        self, info: ModelInfo, tree: Tree, prompt: Any, backend: Backend | None, generates: Generates | None = None
+        self,
+        info: ModelInfo,
+        tree: Tree,
+        prompt: Any,
+        backend: Backend | None,
+        generates: Generates | None = None,
+        edits: Sequence[Edit] = (),
     ) -> None:
         super().__init__(info, tree, prompt, generates)
         self._backend = backend
+        self._edits = edits
         self._graph: Graph | None = None
         self._places: tuple[str, ...] = ()
 
@@ -121,7 +185,7 @@ class Trace(Recording):
     ) -> None:
         super().__exit__(kind, error, traceback)
         if error is None:
-            self._graph, self._places = finished(self._recorder)
+            self._graph, self._places = finished(self._recorder, [edit.graph for edit in self._edits])
 
     @property
     def graph(self) -> Graph:
@@ -134,7 +198,8 @@ class Trace(Recording):
     def constants(self) -> Mapping[str, Any]:
         """The tensors that the graph brings along, torch or numpy as they were given, by digest."""
         used = digests(self.graph)
-        return {digest: tensor for digest, tensor in self._recorder.constants.items() if digest in used}
+        given = [*(edit.constants for edit in self._edits), self._recorder.constants]
+        return {digest: tensor for own in given for digest, tensor in own.items() if digest in used}
 
     def scan(self, **values: Any) -> dict[str, AbstractTensor]:
         """Shape and dtype of everything saved, for one value of each parameter; nothing is run.

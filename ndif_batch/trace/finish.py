@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ndif_batch.errors import GraphError, TraceError
 from ndif_batch.graph.bind import site_params
+from ndif_batch.graph.edit import edited
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, inputs, leaves, map_node
 from ndif_batch.graph.operations import OPERATIONS, Kind
 from ndif_batch.graph.validate import validate
@@ -16,11 +18,26 @@ if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
 
 
-def finished(recorder: Recorder) -> tuple[Graph, tuple[str, ...]]:
-    """The recorded graph and the user's line of each of its nodes.
+def finished(recorder: Recorder, edits: Sequence[Graph] = ()) -> tuple[Graph, tuple[str, ...]]:
+    """The recorded graph, after some ``edits``, and the user's line of each of its nodes.
 
     ``TraceError`` for a parameter that nothing uses, and for what :func:`~ndif_batch.graph.validate.validate` finds.
     """
+    graph, places = drawn(recorder)
+    graph = replace(graph, params=_used(recorder, graph))
+    for edit in reversed(edits):
+        graph, origin = edited(graph, edit)
+        places = tuple(["an edit of the model" if i is None else places[i] for i in origin])
+    try:
+        validate(graph)
+    except GraphError as error:
+        place = user_place() if error.node is None else places[error.node]
+        raise TraceError(f"{place}: {error.message}", hint=error.hint) from None
+    return graph, places
+
+
+def drawn(recorder: Recorder) -> tuple[Graph, tuple[str, ...]]:
+    """What is recorded so far, as a graph without parameters that is not checked."""
     kept = _kept(recorder.nodes)
     new_id = {old: new for new, old in enumerate(kept)}
 
@@ -29,14 +46,7 @@ def finished(recorder: Recorder) -> tuple[Graph, tuple[str, ...]]:
 
     nodes = tuple(map_node(recorder.nodes[i], leaf) for i in kept)
     places = tuple(recorder.places[i] for i in kept)
-    graph = Graph(params={}, runs=tuple(recorder.runs), nodes=nodes)
-    graph = replace(graph, params=_used(recorder, graph))
-    try:
-        validate(graph)
-    except GraphError as error:
-        place = user_place() if error.node is None else places[error.node]
-        raise TraceError(f"{place}: {error.message}", hint=error.hint) from None
-    return graph, places
+    return Graph(params={}, runs=tuple(recorder.runs), nodes=nodes), places
 
 
 def _kept(nodes: list[Node]) -> list[int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ndif_batch.errors import ModelError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace.backend import Backend
-from ndif_batch.trace.experiment import Scan, Trace
+from ndif_batch.trace.experiment import Edit, Scan, Trace
 from ndif_batch.trace.generation import Generates
-from ndif_batch.trace.modules import Module
+from ndif_batch.trace.modules import Module, blocks_of, found_in
 from ndif_batch.trace.tree import Tree
-
-BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
-"""Where decoder models keep their blocks."""
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 """What they call the norm after the last block, beside the blocks."""
@@ -27,22 +26,36 @@ class LanguageModel(Module):
     ``backend`` carries out what is recorded; without one, experiments can only be recorded and scanned.
     """
 
-    __slots__ = ("backend", "info")
+    __slots__ = ("_edits", "backend", "info")
 
     info: ModelInfo
     backend: Backend | None
+    _edits: tuple[Edit, ...]
 
     def __init__(self, info: ModelInfo, backend: Backend | None = None) -> None:
         super().__init__(Tree(info.sites), "")
         object.__setattr__(self, "info", info)
         object.__setattr__(self, "backend", backend)
+        object.__setattr__(self, "_edits", ())
+
+    @contextmanager
+    def edit(self) -> Iterator[LanguageModel]:
+        """Records writes that are kept: ``with lm.edit() as edited: lm.model.layers[3].mlp.output[:] = 0``.
+
+        Every run of every trace of ``edited`` begins with them, at each step if it generates. ``lm`` stays as it is.
+        """
+        made = LanguageModel(self.info, self.backend)
+        object.__setattr__(made, "_tree", self._tree)
+        with Edit(self.info, self._tree) as edit:
+            object.__setattr__(made, "_edits", (*self._edits, edit))
+            yield made
 
     def trace(self, prompt: Any = None) -> Trace:
         """Records an experiment: ``with lm.trace(prompt) as t:`` of one run, ``with lm.trace() as t:`` of several.
 
         ``prompt`` is text, token ids or a parameter; runs of a trace without one begin with ``t.invoke(prompt)``.
         """
-        return Trace(self.info, self._tree, prompt, self.backend)
+        return Trace(self.info, self._tree, prompt, self.backend, edits=self._edits)
 
     def generate(
         self,
@@ -62,7 +75,7 @@ class LanguageModel(Module):
         unless ``t.iter`` says otherwise; ``t.tokens`` is what was generated.
         """
         generates = Generates(max_new_tokens, temperature, top_k, top_p, stop)
-        return Trace(self.info, self._tree, prompt, self.backend, generates)
+        return Trace(self.info, self._tree, prompt, self.backend, generates, self._edits)
 
     def decode(self, tokens: Any) -> str:
         """The text of token ids, such as those that a run has generated."""
@@ -77,22 +90,16 @@ class LanguageModel(Module):
     @property
     def blocks(self) -> Module:
         """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
-        return self._found("decoder blocks", BLOCKS)
+        return blocks_of(self._tree)
 
     @property
     def final_norm(self) -> Module:
         """The norm between the last block and the unembedding."""
         beside, _, _ = self.blocks._path.rpartition(".")
-        return self._found("final norm", tuple(f"{beside}.{name}" for name in FINAL_NORMS))
+        return found_in(self._tree, "final norm", tuple(f"{beside}.{name}" for name in FINAL_NORMS))
 
     @property
     def unembedding(self) -> Module:
         """The module that gives the logits."""
         head = self.info.sites.head
-        return self._found("unembedding", UNEMBEDDINGS if head is None else (head,))
-
-    def _found(self, what: str, paths: tuple[str, ...]) -> Module:
-        path = self._tree.first(paths)
-        if path is None:
-            raise ModelError(f"the model has no {what} at {' or '.join(paths)}", hint=f"it has {self!r}")
-        return Module(self._tree, path)
+        return found_in(self._tree, "unembedding", UNEMBEDDINGS if head is None else (head,))
