@@ -298,9 +298,10 @@ class Engine:
             while running.cohorts and not running.generates:
                 left += self._round(running, routes, checkpointed=checkpointed)
             land(left)
-            running.let_go(left)
             stopwatch.stop()
-            return _Started(left, copies() if left else (), stopwatch)
+            started = _Started(left, copies() if left else (), stopwatch)
+        running.let_go(left)
+        return started
 
     def _round(self, running: Running, routes: Routes, *, checkpointed: bool) -> list[Cohort]:
         for cohort in running.cohorts:
