@@ -129,8 +129,9 @@ class Engine:
         ``nan="error"`` fails a task whose node gives NaN; ``layout="solo"`` runs every task in passes of its own.
         Text in the bindings is tokenised with the model's tokenizer. ``constants`` are the graphs' tensors by digest.
 
-        In the packed layout ``tasks`` are taken as batches fill up, the next beside a GPU at work: they may come from
-        an iterator that learns of further tasks, and their constants, meanwhile.
+        In the packed layout ``tasks`` are taken as batches fill up, the next beside a GPU at work, and between the
+        steps of those that generate, which others join where there is room: they may come from an iterator that learns
+        of further tasks, and their constants, meanwhile.
 
         A branch that holds NaN or infinity would have made NaN, by way of attention, of tokens that it borrows. Its
         task is run once more, with tokens of its own only.
@@ -297,9 +298,10 @@ class Engine:
             while running.cohorts and not running.generates:
                 left += self._round(running, routes, checkpointed=checkpointed)
             land(left)
-            running.let_go(left)
             stopwatch.stop()
-            return _Started(left, copies() if left else (), stopwatch)
+            started = _Started(left, copies() if left else (), stopwatch)
+        running.let_go(left)
+        return started
 
     def _round(self, running: Running, routes: Routes, *, checkpointed: bool) -> list[Cohort]:
         for cohort in running.cohorts:
