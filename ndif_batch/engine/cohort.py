@@ -17,6 +17,7 @@ from ndif_batch.engine import vectorised
 from ndif_batch.engine.access import Noted
 from ndif_batch.engine.cache import Past
 from ndif_batch.engine.choosing import drawn, generator_of, likeliest
+from ndif_batch.engine.given import Prompted
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.program import Program
@@ -48,8 +49,8 @@ from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, SliceArg, Tenso
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.graph.steps import Choice
 
-Beginning: TypeAlias = "tuple[int, ...] | Next"
-"""What a run begins with: the tokens of a prompt, or one token after what was seen before."""
+Beginning: TypeAlias = "Prompted | Next"
+"""What a run begins with: the tokens of a prompt, or its tensors, or one token after what was seen before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Next:
     token: int
 
 
-def tokens_of(beginning: Beginning) -> tuple[int, ...]:
-    """The tokens that a run begins with."""
+def tokens_of(beginning: Beginning) -> Prompted:
+    """The tokens, or tensors, that a run begins with."""
     return (beginning.token,) if isinstance(beginning, Next) else beginning
 
 

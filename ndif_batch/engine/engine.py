@@ -112,6 +112,11 @@ class Engine:
         return self.max_batch_tokens or default
 
     @property
+    def batch_places(self) -> int:
+        """As many places on the tokens' axis: fewer than tokens where each is an item that costs as much as many."""
+        return max(1, self.batch_tokens // self.model.sites.input_tokens)
+
+    @property
     def in_flight(self) -> int:
         """How many batches are under way while the next is made ready: one a GPU through which each goes."""
         return len(self.model.devices)
@@ -155,10 +160,10 @@ class Engine:
         refused: list[Outcome] = []
         prepared = in_turn(self._prepared(tasks, preparation, refused), packed=self.model.layout.packed)
         if len(self.model.devices) > 1:
-            prepared = late_first(prepared, preparation.routes, WINDOW * self.batch_tokens)
+            prepared = late_first(prepared, preparation.routes, WINDOW * self.batch_places)
         free = free_for_passes(self.model)
         started: list[_Started] = []
-        for batch in batches(prepared, self.batch_tokens, free, self.model.footprint):
+        for batch in batches(prepared, self.batch_places, free, self.model.footprint):
             checkpointed = batch.differentiated and batch.bytes(self.model.footprint) > free
             needed = batch.bytes(self.model.footprint, checkpointed=checkpointed)
             self.counters.estimated_bytes = max(self.counters.estimated_bytes, needed)
@@ -310,7 +315,7 @@ class Engine:
                         if plan.differentiated:
                             differentiate(beside, stage, cohorts)
                         self.counters.passes += 1
-                        self.counters.tokens += ran.tokens
+                        self.counters.tokens += ran.tokens * self.model.sites.input_tokens
                         if ran.unsound is not None:
                             for cohort in beside:
                                 cohort.unsound[stage] = ran.unsound

@@ -9,17 +9,19 @@ from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from ndif_batch.engine import attention
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.cache import Cache, Region
+from ndif_batch.engine.given import Given, stacked
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
-from ndif_batch.models.probe import entry_device, watching
+from ndif_batch.models.probe import decoder_inputs, entry_device, floating_dtype, watching
 
 LENGTHS = (5, 9, 5, 2)
 """Prompt lengths of the packed trial: two equal ones share a block, the others do not."""
@@ -39,9 +41,13 @@ Values: TypeAlias = dict[str, Any]
 
 
 class Arrangement(StrEnum):
-    """Where the tokens of several runs lie: on one axis, on an axis each if they are equally many, or apart."""
+    """Where the tokens of several runs lie: on one axis, on an axis each if they are equally many, or apart.
+
+    Runs that begin with tensors are ``stacked``: on the axis of the batch, as if each were one token.
+    """
 
     PACKED = "packed"
+    STACKED = "stacked"
     ROWS = "rows"
     ALONE = "alone"
 
@@ -67,12 +73,17 @@ class Layout:
 
     @property
     def packed(self) -> bool:
-        """Whether attention is ours, so that runs of any length lie on one axis."""
+        """Whether all runs lie on one axis."""
+        return self.arrangement in (Arrangement.PACKED, Arrangement.STACKED)
+
+    @property
+    def attends(self) -> bool:
+        """Whether attention is ours, so that runs of any length lie on one axis of tokens."""
         return self.arrangement is Arrangement.PACKED
 
 
 def forward(
-    model: PreTrainedModel,
+    model: nn.Module,
     pack: Callable[[], Pack],
     *,
     packed: bool,
@@ -86,14 +97,18 @@ def forward(
     ``region`` has its own cache of what the one run of the pass has seen, and is given that which it has then.
     """
     device = entry_device(model)
+    given = pack().given()
+    if given:
+        return model(**stacked(given, device, floating_dtype(model)))
+    assert isinstance(model, PreTrainedModel)
     ids = pack().token_ids(device)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    named = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False, **decoder_inputs(model, ids)}
     if region is not None and not packed:
         return _with_own_cache(model, region, ids)
     if not packed:
-        return model(**given)
+        return model(**named)
     with attention.attending(pack, watch, cache):
-        return model(**given, position_ids=pack().position_ids(device))
+        return model(**named, position_ids=pack().position_ids(device))
 
 
 def _with_own_cache(model: PreTrainedModel, region: Region, ids: torch.Tensor) -> Any:
@@ -132,6 +147,16 @@ def measure_layout(
         return _in_rows(model, sites, reason, twin or model, whole), sites
     except Exception as error:  # noqa: BLE001  nor can it run in rows
         return Layout(Arrangement.ALONE, f"{reason}; in rows: {_first_line(error)}"), sites
+
+
+def measure_stacked(model: nn.Module, sites: SiteMap, items: Sequence[Given]) -> Layout:
+    """How runs that begin with tensors go together: stacked, if they are the same so as alone."""
+    pack = Pack.of(Lanes.of(items))
+    try:
+        mixed = _mixed(sites, pack, each_alone(model, items), _values(model, pack, packed=False))
+    except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it takes one at a time
+        return Layout(Arrangement.ALONE, _first_line(error))
+    return Layout(Arrangement.STACKED, alone=mixed)
 
 
 def _packed(
@@ -184,12 +209,12 @@ def random_prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
     return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
 
-def each_alone(model: PreTrainedModel, runs: Sequence[Sequence[int]]) -> list[Values]:
+def each_alone(model: nn.Module, runs: Sequence[Sequence[int] | Given]) -> list[Values]:
     """The value of every site in a pass of each run."""
     return [_values(model, Pack.of(Lanes.of([run])), packed=False) for run in runs]
 
 
-def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Values:
+def _values(model: nn.Module, pack: Pack, *, packed: bool) -> Values:
     values: Values = {}
     with watching(model, values.__setitem__), torch.no_grad():
         forward(model, lambda: pack, packed=packed)

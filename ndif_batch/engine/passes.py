@@ -56,12 +56,13 @@ def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None, *, 
         output = forward(
             model.module,
             lambda: going.pack,
-            packed=model.layout.packed,
+            packed=model.layout.attends,
             watch=going.watch,
             cache=cache,
             region=region,
         )
-        going.end(output.logits)
+        if END in plan.due:
+            going.end(output.logits)
     if going.unsound is None:
         return Ran(going.tokens)
     unsound = torch.isnan(going.unsound).int()
@@ -137,7 +138,7 @@ class _Pass:
     def _again(self) -> Callable[[], AbstractContextManager[None]]:
         """Attention as it is now, for a block that is computed again later."""
         pack = self.pack
-        return (lambda: attending(lambda: pack)) if self._model.layout.packed else nullcontext
+        return (lambda: attending(lambda: pack)) if self._model.layout.attends else nullcontext
 
     def _paths(self) -> list[str]:
         """Every module at which there is something to do."""

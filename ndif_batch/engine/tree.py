@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
 from ndif_batch.engine.cohort import Beginning, tokens_of
+from ndif_batch.engine.given import Prompted
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.routes import Reach, Route
 from ndif_batch.engine.tasks import Member
@@ -33,8 +34,8 @@ class Lane:
     further: int = 0
 
     @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens that are computed, if it is no branch."""
+    def tokens(self) -> Prompted:
+        """The tokens, or tensors, of which it is computed, if it is no branch."""
         return tokens_of(self.prompt)
 
     def need(self, until: int, positions: frozenset[int] = frozenset(), further: int = 0) -> None:

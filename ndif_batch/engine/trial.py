@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle, islice, zip_longest
 from typing import Any
 
 import torch
 
 from ndif_batch.engine.blocks import Block, Moments, births_of, find_blocks, last_before_head, token_axes
 from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.given import Given
 from ndif_batch.engine.layout import TOLERANCE, deviation, equal, forward
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.errors import NdifBatchError
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
-from ndif_batch.graph.sites import Site
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Prompt, Run, SliceArg
+from ndif_batch.graph.sites import Site, SiteMap, SiteTensor
 from ndif_batch.models.probe import watching
 from ndif_batch.sweep.task import Task
 
@@ -30,8 +32,11 @@ PROMPTS = (9, 5)
 """Prompt lengths of the trial; each has a branch at several blocks and positions."""
 
 
-def measure_blocks(model: LoadedModel) -> LoadedModel:
-    """The model with the layout in which tokens come and go, if it gives the values of runs alone."""
+def measure_blocks(model: LoadedModel, items: Sequence[Given] = ()) -> LoadedModel:
+    """The model with the layout in which tokens come and go, if it gives the values of runs alone.
+
+    ``items`` are prompts of a model that takes tensors: there runs come and go.
+    """
     sites = model.sites
     head = None if sites.head is None else sites.sites.get(f"{sites.head}.input")
     plain = replace(model.layout, moments=Moments(narrow=None if head is None else head.order))
@@ -41,27 +46,34 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
     if not plain.packed or not paths or mixed.intersection(f"{path}.output" for path in paths):
         return model
     try:
-        blocks = tuple(_measured(model, paths))
+        blocks = tuple(_measured(model, paths, items))
     except ValueError:
         return model
     births = births_of(paths, sites)
-    moments = Moments(births, births[-1] + 1, _is_causal(model, paths[-1]))
+    moments = Moments(births, births[-1] + 1, not items and _is_causal(model, paths[-1]))
     for last in dict.fromkeys((last_before_head(paths, sites), None)):
         tried = replace(model, layout=replace(plain, moments=moments, blocks=blocks, last=last))
-        right = _is_right(tried, model)
+        right = _is_right(tried, model, items)
         if right if model.split is None else all(model.split.ranks.all(right)):
             return tried
     return model
 
 
-def _measured(model: LoadedModel, paths: tuple[str, ...]) -> Iterator[Block]:
-    short, long = (_arguments(model, paths, tokens) for tokens in LENGTHS)
+def _measured(model: LoadedModel, paths: tuple[str, ...], items: Sequence[Given]) -> Iterator[Block]:
+    short, long = (_arguments(model, paths, _prompts(tokens, items)) for tokens in LENGTHS)
     for path in paths:
         (rest, named), (longer_rest, longer_named) = short[path], long[path]
         yield Block(path, token_axes(rest, longer_rest, LENGTHS), token_axes(named, longer_named, LENGTHS))
 
 
-def _arguments(model: LoadedModel, paths: tuple[str, ...], tokens: int) -> dict[str, tuple[Any, dict[str, Any]]]:
+def _prompts(tokens: int, items: Sequence[Given]) -> Sequence[range | Given]:
+    """So many tokens, or items."""
+    return [*islice(cycle(items), tokens)] or [range(tokens)]
+
+
+def _arguments(
+    model: LoadedModel, paths: tuple[str, ...], prompts: Sequence[range | Given]
+) -> dict[str, tuple[Any, dict[str, Any]]]:
     found: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def watch(path: str) -> Any:
@@ -72,7 +84,7 @@ def _arguments(model: LoadedModel, paths: tuple[str, ...], tokens: int) -> dict[
 
     handles = [watch(path) for path in paths]
     try:
-        _forward(model, [range(tokens)])
+        _forward(model, prompts)
     finally:
         for handle in handles:
             handle.remove()
@@ -80,7 +92,8 @@ def _arguments(model: LoadedModel, paths: tuple[str, ...], tokens: int) -> dict[
 
 
 def _forward(model: LoadedModel, prompts: Any) -> None:
-    pack = Pack.of(Lanes.of([[token % model.sites.vocabulary for token in prompt] for prompt in prompts]))
+    known = [one if isinstance(one, Given) else [token % model.sites.vocabulary for token in one] for one in prompts]
+    pack = Pack.of(Lanes.of(known))
     with torch.no_grad():
         forward(model.module, lambda: pack, packed=True)
 
@@ -99,15 +112,18 @@ def _is_causal(model: LoadedModel, last: str) -> bool:
     return equal(seen[0][:, :-1], seen[1][:, :-1])
 
 
-def _is_right(tried: LoadedModel, plain: LoadedModel) -> bool:
+def _is_right(tried: LoadedModel, plain: LoadedModel, items: Sequence[Given]) -> bool:
     """Whether branches have the values of runs alone, up to rounding.
 
     In low precision rounding alone can be much in a deep model: what it is shows in the same runs side by side.
     """
-    tasks = list(_tasks(tried))
+    tasks = list(_tasks(tried, items))
+    given = {digest: tensor for item in items for digest, tensor in item.constants.items()}
     try:
-        alone = {outcome.index: outcome for outcome in Engine(plain).run(tasks, layout="solo")}
-        beside, branched = ({outcome.index: outcome for outcome in Engine(m).run(tasks)} for m in (plain, tried))
+        alone = {outcome.index: outcome for outcome in Engine(plain).run(tasks, layout="solo", constants=given)}
+        beside, branched = (
+            {outcome.index: outcome for outcome in Engine(m).run(tasks, constants=given)} for m in (plain, tried)
+        )
         for index, one in alone.items():
             if one.error or beside[index].error or branched[index].error:
                 return False
@@ -121,7 +137,7 @@ def _is_right(tried: LoadedModel, plain: LoadedModel) -> bool:
     return True
 
 
-def _tasks(model: LoadedModel) -> Iterator[Task]:
+def _tasks(model: LoadedModel, items: Sequence[Given]) -> Iterator[Task]:
     """Noise at three positions of three blocks of two prompts; the next block and the end are saved."""
     sites = model.sites
     outputs = model.layout.moments.births[1:]
@@ -130,18 +146,31 @@ def _tasks(model: LoadedModel) -> Iterator[Task]:
     for place in sorted({0, len(outputs) // 2, len(outputs) - 1}):
         site, later = by_order[outputs[place]], by_order[outputs[min(place + 1, len(outputs) - 1)]]
         graph = _graph(site, [later, end])
-        for length in PROMPTS:
-            prompt = tuple((5 * token + length) % sites.vocabulary for token in range(length))
+        for prompt, length in _beginnings(sites, items, _hidden(site).shape[1]):
             for position in (0, length // 2, length - 1):
                 yield Task(graph, {"prompt": prompt, "position": position}, seed=position)
 
 
+def _beginnings(sites: SiteMap, items: Sequence[Given], places: int | None) -> Iterator[tuple[Prompt, int]]:
+    """Two prompts, and along how many positions they go through the blocks: items through so many ``places``."""
+    for length, item in zip_longest(PROMPTS, items[: len(PROMPTS)]):
+        if item is None:
+            yield tuple((5 * token + length) % sites.vocabulary for token in range(length)), length
+        else:
+            yield item.inputs, places or 1
+
+
+def _hidden(site: Site) -> SiteTensor:
+    value = site.value[0] if isinstance(site.value, tuple) else site.value
+    assert isinstance(value, SiteTensor)
+    return value
+
+
 def _graph(site: Site, saved: list[Site]) -> Graph:
     nested = isinstance(site.value, tuple)
-    hidden: Any = site.value[0] if isinstance(site.value, tuple) else site.value
     index = (*((0,) if nested else ()), SliceArg(), ParamRef("position"))
     nodes = [
-        Node("randn", ((int(hidden.shape[2] or 0),),)),
+        Node("randn", ((int(_hidden(site).shape[2] or 0),),)),
         Node("write", (NodeRef(0),), run=0, site=site.path, index=index),
     ]
     for number, where in enumerate(saved):
