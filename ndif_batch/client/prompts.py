@@ -10,6 +10,7 @@ from ndif_batch import blobs
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.nodes import Graph, Inputs, ParamType, Value
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.inputs import check_values
 from ndif_batch.models.processing import tensors_of
 from ndif_batch.sweep.space import Axis, Space
 
@@ -28,6 +29,7 @@ def read_prompts(graph: Graph, space: Space, model: ModelInfo, folder: Path) -> 
     def read(name: str, text: str) -> Inputs:
         try:
             tensors = tensors_of(model, text, folder)
+            check_values("the prompt", tensors, model.sites)
         except NdifBatchError as error:
             error.message = f"parameter {name!r}: {error.message}"
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from ndif_batch.models.stacking import measure_empty_stacking
 def measure_entry(model: PreTrainedModel, directory: Path) -> SiteMap:
     """The site map of a model in ``directory`` on the meta device, whatever it takes."""
     if takes_images(type(model)):
-        return measure_empty_stacking(model, example_inputs(model, directory))
+        text = getattr(model.config, "text_config", None)
+        sites = measure_empty_stacking(model, example_inputs(model, directory))
+        return sites if text is None else replace(sites, vocabulary=text.vocab_size)
     return measure_empty(model)
 
 

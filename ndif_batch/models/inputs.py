@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from ndif_batch.errors import ModelError, nearest
 from ndif_batch.graph.abstract import AbstractTensor
@@ -39,6 +42,20 @@ def check_inputs(what: str, prompt: Inputs, sites: SiteMap, known: Mapping[str, 
         if name not in prompt.digests:
             raise ModelError(f"{what} has no {name!r}", hint=f"the model takes {described(wanted)}")
         _check_tensor(f"{what}: {name!r}", known[prompt.digests[name]], expected)
+
+
+def check_values(what: str, tensors: Mapping[str, Any], sites: SiteMap) -> None:
+    """``ModelError`` if torch's or numpy's ``tensors`` hold NaN or infinity, or ids of no token of the vocabulary."""
+    for name, tensor in tensors.items():
+        array = np.asarray(tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().double())
+        if not np.isfinite(array).all():
+            raise ModelError(f"{what}: {name!r} holds NaN or infinity")
+        wrong = array[(array < 0) | (array >= sites.vocabulary)] if name == IDS and sites.vocabulary else array[:0]
+        if wrong.size:
+            raise ModelError(
+                f"{what}: {name!r} holds {int(wrong.flat[0])}, which is no token id of the model",
+                hint=f"ids go from 0 to {sites.vocabulary - 1}",
+            )
 
 
 def described(inputs: Mapping[str, SiteTensor]) -> str:

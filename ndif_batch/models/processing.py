@@ -140,11 +140,11 @@ def _opened(image: object, folder: Path) -> Image:
         raise ModelError(f"a {type(image).__name__} is no image", hint="one image a run: a path, a PIL image or bytes")
     path = folder / Path(image).expanduser()
     try:
-        with Image.open(path) as found:
+        with path.open("rb") as file, Image.open(file) as found:
             if found.width * found.height > MOST_PIXELS:
                 raise ModelError(f"{path} has {found.width} x {found.height} pixels; at most {MOST_PIXELS:,} are read")
             found.load()
-            return found
+            return found.copy()
     except FileNotFoundError:
         raise NotFoundError(f"there is no image {str(image)!r}", hint=f"looked for {path.absolute()}") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:

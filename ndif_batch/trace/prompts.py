@@ -7,7 +7,7 @@ from typing import Any
 from ndif_batch.graph.abstract import AbstractTensor
 from ndif_batch.graph.nodes import Inputs
 from ndif_batch.models.info import ModelInfo
-from ndif_batch.models.inputs import check_inputs
+from ndif_batch.models.inputs import check_inputs, check_values
 from ndif_batch.models.processing import tensors_of
 from ndif_batch.trace.constants import dtype_name, take
 
@@ -20,4 +20,5 @@ def inputs_of(info: ModelInfo, what: str, prompt: Any, constants: dict[str, Any]
     known = {digest: constants[digest] for digest in found.digests.values()}
     shapes = {digest: AbstractTensor(tuple(one.shape), dtype_name(one.dtype)) for digest, one in known.items()}
     check_inputs(what, found, info.sites, shapes)
+    check_values(what, {name: constants[digest] for name, digest in found.digests.items()}, info.sites)
     return found
