@@ -224,7 +224,10 @@ def _values(model: nn.Module, pack: Pack, *, packed: bool) -> Values:
 def _mixed(
     sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together: dict[str, Any]
 ) -> frozenset[tuple[str, tuple[int, ...]]]:
-    """The tensors that do not hold each run's own values. ``ValueError`` if the last site of all has one of them."""
+    """The tensors that do not hold each run's own values.
+
+    ``ValueError`` if one of them is the last of all that are hidden states, or what comes out in the end.
+    """
     usable = [site for site in sites.sites.values() if site.refused is None]
     mixed = frozenset(
         (site.path, items)
@@ -232,10 +235,18 @@ def _mixed(
         for items, shape in tensors_of(site.value)
         if not _is_each_ones(shape, pack, [at(own, site.path, items) for own in alone], at(together, site.path, items))
     )
+    ends = [(site.order, site.path, items) for site in usable for items, one in tensors_of(site.value) if _goes_on(one)]
     last = max(usable, key=lambda site: site.order).path
-    if any(path == last for path, _ in mixed):
-        raise ValueError(f"{'packed runs' if pack.rows == 1 else 'they'} differ from runs alone at {last}")
+    if (max(ends)[1:] in mixed) if ends else any(path == last for path, _ in mixed):
+        raise ValueError(
+            f"{'packed runs' if pack.rows == 1 else 'they'} differ from runs alone at {max(ends)[1] if ends else last}"
+        )
     return mixed
+
+
+def _goes_on(tensor: SiteTensor) -> bool:
+    """Whether this could be hidden states: the tokens come first, but for a batch of one."""
+    return tensor.token_axes in ((0,), (1,))
 
 
 def at(values: Mapping[str, Any], path: str, items: tuple[int, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""Images as prompts, from files to results: traced in Python, in a sweep file, on the command line, through a server."""
+"""Images as prompts, from files to results: traced in Python, in a sweep file, on the command line."""
 
 from __future__ import annotations
 
