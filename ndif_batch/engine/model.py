@@ -129,7 +129,7 @@ def _registered(info: ModelInfo, device: torch.device) -> tuple[nn.Module, Tenso
     if found.digest != info.digest:
         raise IntegrityError(
             f"model {info.name!r}: {info.source} has other weights here than where it was added",
-            hint="install the same version of its package everywhere, and add the model again",
+            hint="install the version of its package that was added, or add the model under another name",
         )
     return found.module.to(device, torch_dtype(info.dtype)), found.example
 

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ndif_batch.errors import ModelError, NotFoundError, UsageError
+from ndif_batch.errors import ConflictError, ModelError, NotFoundError, UsageError
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.models.info import ENTRY, FILE, PREPROCESSOR, ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER_FILE
@@ -41,6 +42,7 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     try:
         if registers:
             info = _describe_registered(source, name, target, dtype)
+            _refuse_other(target, info)
         else:
             weights, commit = _weights(source, work / "weights", revision)
             info = _describe(source, name, target, work, weights, commit, dtype)
@@ -64,6 +66,14 @@ def _existing(target: Path, source: str, dtype: str, revision: str | None) -> Mo
         return None
     same = info.source == source and info.dtype == dtype and revision in (None, info.revision)
     return info if same and info.weights.is_dir() else None
+
+
+def _refuse_other(target: Path, info: ModelInfo) -> None:
+    """``ConflictError`` if the entry stands for other weights of the same package, which jobs may have named."""
+    with suppress(NotFoundError):
+        known = ModelInfo.read(target)
+        if known.source == info.source and known.digest != info.digest:
+            raise ConflictError(f"model {info.name!r} exists with other weights", hint="add it under another name")
 
 
 def _replace(work: Path, target: Path) -> None:
