@@ -69,7 +69,8 @@ def write(folder: Path, name: str) -> Path:
     if name == "clip":
         words = tokenizers.Tokenizer(WordLevel({"[pad]": 0, "the": 1, "cat": 3, "sat": 4, "end": 2}, unk_token="end"))
         words.pre_tokenizer = WhitespaceSplit()
-        PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[pad]", eos_token="end").save_pretrained(folder)
+        fast: Any = PreTrainedTokenizerFast
+        fast(tokenizer_object=words, pad_token="[pad]", eos_token="end").save_pretrained(folder)
     return folder
 
 
@@ -105,7 +106,8 @@ def files(root: Path) -> list[Path]:
 
 
 def pixels(root: Path, file: Path, name: str = "vit") -> torch.Tensor:
-    processor: Any = AutoImageProcessor.from_pretrained(root / f"source-{name}", backend="pil")
+    factory: Any = AutoImageProcessor
+    processor = factory.from_pretrained(root / f"source-{name}", backend="pil")
     with Image.open(file) as image:
         found: torch.Tensor = processor(images=image.copy(), return_tensors="pt")["pixel_values"]
     return found
@@ -155,9 +157,8 @@ def test_a_sweep_over_image_files_gives_what_plain_hooks_give(
     assert job.state is JobState.COMPLETED
     for i, image in enumerate(files[:2]):
         for layer in range(3):
-            np.testing.assert_allclose(
-                results["scores"][i, layer], patched(root, image, files[2], layer).numpy(), rtol=1e-4, atol=1e-5
-            )
+            ours = np.asarray(results["scores"][i, layer])
+            np.testing.assert_allclose(ours, patched(root, image, files[2], layer).numpy(), rtol=1e-4, atol=1e-5)
     options = ["--grid", f"image=@{root / 'rows.json'}", "--grid", "layer=0:3", "-S", f"other={files[2]}"]
     (root / "rows.json").write_text(json.dumps([str(file) for file in files[:2]]))
     again = ["submit", str(root / "job.py"), "-m", VIT, *options]

@@ -143,8 +143,7 @@ def test_runs_leave_an_image_at_the_block_that_is_written_to() -> None:
         lambda module, args, output: computed.append(output.shape[0])
     )
     graph = patching("vit")
-    bound = {"one": images[0], "other": images[1], "layer": 2}
-    tasks = [Task(graph, {**bound, "place": place}) for place in range(PLACES)]
+    tasks = [Task(graph, {"one": images[0], "other": images[1], "layer": 2, "place": place}) for place in range(PLACES)]
     try:
         list(Engine(subject.loaded).run(tasks, constants=constants))
     finally:
