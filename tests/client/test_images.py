@@ -13,19 +13,22 @@ import pytest
 import tokenizers
 import torch
 from PIL import Image
+from pydantic import SecretStr
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoImageProcessor, PreTrainedTokenizerFast
 
-from ndif_batch import Client, ModelError, NotFoundError, TraceError, param, worker
+from ndif_batch import Client, GraphError, ModelError, NotFoundError, Settings, TraceError, param, worker
 from ndif_batch.cli.main import main
 from ndif_batch.errors import NdifBatchError
 from ndif_batch.graph.nodes import Inputs
 from ndif_batch.queue import schema
+from ndif_batch.queue.api import Submission
 from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.space import Axis, Space
 from tests import tiny, toy
 from tests.pictures import PLACES, SIZE, VOCABULARY, WORDS, random_model
+from tests.server.serving import serving
 
 VIT, CLIP = "tiny-vit", "tiny-clip"
 PROCESSOR = {
@@ -164,6 +167,38 @@ def test_a_sweep_over_image_files_gives_what_plain_hooks_give(
     again = ["submit", str(root / "job.py"), "-m", VIT, *options]
     assert main(again) == 0
     assert "6 of them re-used" in capsys.readouterr().out, "equal images are equal prompts, wherever they came from"
+
+
+def submission(graph: Any, prompt: Any) -> Submission:
+    """A graph with another prompt, for a server."""
+    changed = {**graph, "params": {}, "runs": [{"name": "r", "prompt": prompt}]}
+    return Submission(model=VIT, graph=changed, space=Space().to_json())
+
+
+def test_through_a_server_images_are_read_here_and_run_there(
+    root: Path, client: Client, files: list[Path], tmp_path: Path
+) -> None:
+    with serving(client.queue, client.settings) as served:
+        token = SecretStr(served.tokens["ada"])
+        here = Settings(data_dir=tmp_path, model_cache=tmp_path / "models", url=served.url, token=token)
+        with Client(here) as away:
+            lm = away.language_model(VIT)
+            with lm.trace(param("image")) as t:
+                lm.classifier.output[0].save("scores")
+            job = t.submit(grid={"image": files[1:]}, reuse=False)
+            named = {"inputs": {"pixel_values": {"tensor": "../../etc/hostname"}}}
+            path, tensor = (submission(job.record.graph, prompt) for prompt in ("/etc/hostname", named))
+            with pytest.raises(ModelError, match="is the text '/etc/hostname', and the model takes pixel_values"):
+                away.server.submit(path)
+            with pytest.raises(GraphError, match="is no digest of a tensor"):
+                away.server.submit(tensor)
+            worker.run(client.settings, VIT, device="cpu", until_idle=True)
+            scores = np.asarray(job.wait(timeout=60).results()["scores"])
+    model, _ = random_model("vit")
+    for image, ours in zip(files[1:], scores, strict=True):
+        with torch.no_grad():
+            truth = model(pixels(root, image)).logits[0].numpy()
+        np.testing.assert_allclose(ours, truth, rtol=1e-4, atol=1e-5)
 
 
 def test_an_image_can_be_a_file_a_picture_bytes_or_its_tensor(root: Path, client: Client, files: list[Path]) -> None:
