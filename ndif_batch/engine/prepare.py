@@ -87,6 +87,9 @@ class Preparation:
     def _given(self, run: Run, prompt: Inputs) -> Given:
         """A prompt of tensors, checked once more if these are there: what is wrong with it is its task's own error."""
         if self._constants:
+            missing = next((one for one in prompt.digests.values() if one not in self._constants), None)
+            if missing is not None:
+                raise GraphError(f"run {run.name!r}: the content of tensor {missing[:12]} is missing", rule="tensor")
             known = self._known(prompt.digests.values())
             check_inputs(f"the prompt of run {run.name!r}", prompt, self._model.sites, known)
         return Given(prompt, self._constants)

@@ -74,6 +74,9 @@ class Inputs:
     def __len__(self) -> int:
         return 1
 
+    def __repr__(self) -> str:
+        return f"Inputs({', '.join(f'{name}={tensor.digest}' for name, tensor in self.tensors)})"
+
     @property
     def digests(self) -> dict[str, str]:
         """The digest of each tensor by its name."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
 
+from ndif_batch import Client
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.model import wrap
@@ -19,7 +21,9 @@ from ndif_batch.graph.sites import tensors_of
 from ndif_batch.models.architecture import empty_model
 from ndif_batch.models.probe import measure_empty
 from ndif_batch.models.tokenizer import concrete
+from ndif_batch.queue import schema
 from ndif_batch.sweep.task import Task
+from tests import toy
 from tests.families import TOKENS, VOCABULARY, Subject
 from tests.oracle import assert_equal, oracle
 
@@ -152,3 +156,25 @@ def test_the_site_map_without_weights_knows_both_sides(name: str) -> None:
         concrete(generating, {}, None, sites)
     [outcome] = Engine(subject(name).loaded).run([Task(generating)])
     assert "encoder-decoders generate nothing" in str(outcome.error)
+
+
+def test_text_goes_into_the_encoder_of_a_model_that_was_added(tmp_path: Path) -> None:
+    settings = toy.settings(tmp_path)
+    schema.upgrade(settings.database)
+    (source := tmp_path / "source").mkdir()
+    model = random_model("t5")
+    model.save_pretrained(source)
+    toy.write_tokenizer(source)
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with Client(settings) as client:
+        client.add_model(str(source), "tiny-t5")
+        lm = client.language_model("tiny-t5")
+        with lm.trace("the cat sat") as t:
+            lm.encoder.block[1].layer[0].SelfAttention.q.output[0, -1].save("last")
+            lm.lm_head.output[0, 0].save("logits")
+        saves = t.run()
+    ids = torch.tensor([[toy.WORDS.index(word) for word in ("the", "cat", "sat")]])
+    with torch.no_grad():
+        truth = model(input_ids=ids, decoder_input_ids=torch.tensor([[0]])).logits[0, 0]
+    assert saves["last"].shape == (24,)
+    assert_equal("logits", saves["logits"], truth)
