@@ -24,6 +24,9 @@ from ndif_batch.sweep.task import Task
 LENGTHS = (7, 11)
 """Tokens of the two passes that show which arguments of a block have something for every token."""
 
+ITEMS = (2, 3)
+"""Items of the same two passes of a model that takes tensors: each costs as much as many tokens."""
+
 SAFE, MOST = 3, 0.5
 """Branches may deviate by so many times what runs side by side do, at most by this share: wrong values are as far off
 as others."""
@@ -60,10 +63,11 @@ def measure_blocks(model: LoadedModel, items: Sequence[Given] = ()) -> LoadedMod
 
 
 def _measured(model: LoadedModel, paths: tuple[str, ...], items: Sequence[Given]) -> Iterator[Block]:
-    short, long = (_arguments(model, paths, _prompts(tokens, items)) for tokens in LENGTHS)
+    lengths = ITEMS if items else LENGTHS
+    short, long = (_arguments(model, paths, _prompts(length, items)) for length in lengths)
     for path in paths:
         (rest, named), (longer_rest, longer_named) = short[path], long[path]
-        yield Block(path, token_axes(rest, longer_rest, LENGTHS), token_axes(named, longer_named, LENGTHS))
+        yield Block(path, token_axes(rest, longer_rest, lengths), token_axes(named, longer_named, lengths))
 
 
 def _prompts(tokens: int, items: Sequence[Given]) -> Sequence[range | Given]:
