@@ -136,7 +136,7 @@ class Subject:
     """A model as the engine has it, and the same model as transformers made it."""
 
     loaded: LoadedModel
-    native: PreTrainedModel
+    native: Any
 
 
 @cache

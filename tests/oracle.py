@@ -1,8 +1,8 @@
 """The meaning of a graph, as plainly as it can be written: one task, one run at a time, raw forward hooks.
 
-Every run is one forward pass of the Hugging Face model over its own tokens. At each site the hooks do the run's reads
-and writes in program order. Where a value of one run is needed in another, everything is run again until nothing
-changes any more. There is no packing, no planning and no sharing: everything else is compared with this.
+Every run is one forward pass of the Hugging Face model over its own tokens, or tensors. At each site the hooks do the
+run's reads and writes in program order. Where a value of one run is needed in another, everything is run again until
+nothing changes any more. There is no packing, no planning and no sharing: everything else is compared with this.
 
 Gradients are autograd's, by what the site handed on when it was read. A run that was done over has handed on several
 tensors that stand for the same value: the gradient by it is the sum of those by each.
@@ -19,7 +19,6 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
-    PreTrainedModel,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -27,7 +26,7 @@ from transformers import (
 from transformers.masking_utils import eager_mask
 
 from ndif_batch.engine.kernels import KERNELS
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef, inputs
+from ndif_batch.graph.nodes import Graph, Inputs, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.graph.sites import ATTENTION
 from ndif_batch.graph.steps import Choice, choice_of, generations, steps_of
@@ -47,7 +46,7 @@ class Restless(AssertionError):  # noqa: N818
 class Oracle:
     """Runs one task on one model."""
 
-    def __init__(self, model: PreTrainedModel, graph: Graph, seed: int, constants: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, model: Any, graph: Graph, seed: int, constants: Mapping[str, torch.Tensor]) -> None:
         self.model = model
         self.graph = graph
         self.seed = seed
@@ -102,11 +101,17 @@ class Oracle:
                 handles.append(module.register_forward_hook(self.hook(run, path)))
         try:
             with torch.set_grad_enabled(self.differentiates):
-                ids = torch.tensor([self.graph.runs[run].prompt])
+                prompt = self.graph.runs[run].prompt
+                if isinstance(prompt, Inputs):
+                    self.model(**{name: self.constants[digest] for name, digest in prompt.digests.items()})
+                    return
+                ids = torch.tensor([prompt])
                 if run in self.generations:
                     self.generate(run, ids)
-                else:
-                    self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+                    return
+                start = self.model.config.decoder_start_token_id if self.model.config.is_encoder_decoder else None
+                decoder = {} if start is None else {"decoder_input_ids": torch.tensor([[start]])}
+                self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **decoder)
         finally:
             for handle in handles:
                 handle.remove()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ndif_batch.archive.spec import AxisSpec
-from ndif_batch.graph.nodes import TensorRef, Value
+from ndif_batch.graph.nodes import Inputs, TensorRef, Value
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -36,7 +36,8 @@ def coordinates(axis: AxisSpec) -> list[Coordinate]:
 def labels(column: Sequence[Value]) -> np.ndarray[Any, Any]:
     """A column as bool, int64 or float64 where every value is one; otherwise as text.
 
-    Text stays as it is; token ids become a JSON list, a tensor its digest, and a number among texts its JSON.
+    Text stays as it is; token ids become a JSON list, a tensor its digest, a prompt of tensors
+    theirs as a JSON object, and a number among texts its JSON.
     """
     if isinstance(column, range):
         return np.arange(column.start, column.stop, column.step, dtype=np.int64)
@@ -53,4 +54,6 @@ def labels(column: Sequence[Value]) -> np.ndarray[Any, Any]:
 def _text(value: Value) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, Inputs):
+        return json.dumps(value.digests)
     return value.digest if isinstance(value, TensorRef) else json.dumps(value)

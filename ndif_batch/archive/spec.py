@@ -14,7 +14,8 @@ from typing import Any
 from ndif_batch.archive.grid import Grid
 from ndif_batch.errors import UsageError
 from ndif_batch.graph.abstract import ITEM_BYTES
-from ndif_batch.graph.nodes import TensorRef, Value
+from ndif_batch.graph.nodes import Inputs, TensorRef, Value
+from ndif_batch.graph.serialize import inputs_to_json
 
 STATUS = "task_status"
 OWN_KEY = "ndif_batch"
@@ -206,6 +207,8 @@ def distinct_dims(axes: Sequence[AxisSpec], arrays: Sequence[ArraySpec]) -> tupl
 
 
 def _plain(value: Value) -> Any:
+    if isinstance(value, Inputs):
+        return inputs_to_json(value)
     return {"tensor": value.digest} if isinstance(value, TensorRef) else value
 
 

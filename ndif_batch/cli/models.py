@@ -19,12 +19,18 @@ Models: TypeAlias = Annotated[list[str], typer.Argument(metavar="NAME...", help=
 
 @app.command()
 def add(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A directory, a .gguf file, or a hub id.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A directory, a .gguf file, a hub id, or entry:NAME.")
+    ],
     name: Annotated[str, typer.Option("--name", help="What jobs call it.")],
     dtype: Annotated[str, typer.Option("--dtype", help="In which precision it runs.")] = "float32",
     revision: Annotated[str | None, typer.Option("--revision", help="A commit of the hub.")] = None,
 ) -> None:
-    """Bring a model into the model cache, that of the server if there is one, and let jobs use it."""
+    """Bring a model into the model cache, that of the server if there is one, and let jobs use it.
+
+    entry:NAME is a torch.nn.Module that an installed package registers under NAME in the entry point group
+    ndif_batch.models: a function that returns the module and, by name, one example of each tensor that it takes.
+    """
     from ndif_batch.client import Client
 
     with Client() as client:
@@ -70,6 +76,7 @@ def show(
     from fnmatch import fnmatchcase
 
     from ndif_batch.client import Client
+    from ndif_batch.models.inputs import described
 
     with Client() as client:
         info = client.model_info(name)
@@ -86,12 +93,14 @@ def show(
                 "sites": len(info.sites.sites),
                 "vocabulary": info.sites.vocabulary,
                 "max_tokens": info.sites.max_tokens,
+                **({} if info.sites.inputs is None else {"inputs": described(info.sites.inputs)}),
             },
             output,
         )
         return
     found = [site for path, site in info.sites.sites.items() if fnmatchcase(path, sites)]
-    rows = [{"site": s.path, "shape": _shape(s.value), "refused": s.refused or ""} for s in found]
+    along = "tokens" if info.sites.inputs is None else "1"
+    rows = [{"site": s.path, "shape": _shape(s.value, along), "refused": s.refused or ""} for s in found]
     write_rows(rows, ("site", "shape", "refused"), output)
 
 
@@ -153,11 +162,11 @@ def rm(models: Models) -> None:
             say(f"model {name} is removed; its files are in {removed.path}")
 
 
-def _shape(value: SiteValue) -> str:
-    """A site's value as ``float32 [1, tokens, 576]``."""
+def _shape(value: SiteValue, along: str) -> str:
+    """A site's value as ``float32 [1, tokens, 576]``; ``along`` stands for the axis of the tokens."""
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return f"({', '.join(map(_shape, value))})"
-    sizes = ", ".join("tokens" if size is None else str(size) for size in value.shape)
+        return f"({', '.join(_shape(item, along) for item in value)})"
+    sizes = ", ".join(along if size is None else str(size) for size in value.shape)
     return f"{value.dtype} [{sizes}]"

@@ -48,19 +48,22 @@ def submit(
     """Queue an experiment over a parameter space as one job.
 
     Values are read by the type of their parameter: a text for a prompt, its one token for a whole number. @file.json,
-    .jsonl, .csv and .yaml hold lists; a name such as clean,corrupted=@pairs.jsonl ties columns of a file. What an
-    earlier job of yours has saved is not run again: its results are copied.
+    .jsonl, .csv and .yaml hold lists; a name such as clean,corrupted=@pairs.jsonl ties columns of a file. A prompt of a
+    model that takes images is the path of one. What an earlier job of yours has saved is not run again: its results are
+    copied.
     """
     from ndif_batch.cli.experiments import load_experiment
     from ndif_batch.cli.values import space_from
     from ndif_batch.client import Client
+    from ndif_batch.client.prompts import read_prompts
     from ndif_batch.client.reuse import Reusable
 
     with Client() as client:
         info = client.model_info(model)
         found = load_experiment(experiment, lambda: client.language_model(model))
-        space = space_from(found.graph.params, constants or (), grid or (), zipped or ())
-        plan = client.prepare(found.graph, space, info, constants=found.constants)
+        given = space_from(found.graph.params, constants or (), grid or (), zipped or ())
+        space, read = read_prompts(found.graph, given, info, Path())
+        plan = client.prepare(found.graph, space, info, constants={**found.constants, **read})
         job_name = name or experiment.stem.replace("_", "-")
         if dry_run:
             describe(plan, job_name, output, Reusable.nothing(plan) if no_reuse else client.reusable(plan, seed=seed))

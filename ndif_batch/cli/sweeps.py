@@ -157,13 +157,15 @@ def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0
     """A sweep file and its checked plan."""
     from ndif_batch.cli.experiments import load_experiment
     from ndif_batch.cli.values import variables_from
+    from ndif_batch.client.prompts import read_prompts
     from ndif_batch.sweep.load import load_sweep
 
     sweep = load_sweep(config, variables_from(variables), seed)
     info = client.model_info(sweep.model)
     found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
     sweep.check(found.graph.params, found.graph.saves())
-    plan = client.prepare(found.graph, sweep.space, info, constants=found.constants, save=sweep.save)
+    space, read = read_prompts(found.graph, sweep.space, info, config.parent)
+    plan = client.prepare(found.graph, space, info, constants={**found.constants, **read}, save=sweep.save)
     return sweep, plan
 
 

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ndif_batch.archive.files import write_file
-from ndif_batch.models.info import FILE, ModelInfo
+from ndif_batch.models.info import FILE, PREPROCESSOR, ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER
 from ndif_batch.queue.api import Api
 
@@ -26,7 +26,8 @@ def fetched(server: Api, name: str, cache: Path) -> ModelInfo:
     if not (folder / FILE).is_file():
         entry = server.model_entry(name)
         folder.mkdir(parents=True, exist_ok=True)
-        for file, text in ((TOKENIZER, entry.tokenizer), (CONFIG, entry.config)):
+        files = ((TOKENIZER, entry.tokenizer), (CONFIG, entry.config), (PREPROCESSOR, entry.processor))
+        for file, text in files:
             if text is not None:
                 write_file(folder / file, text.encode())
         here = entry.info | {"directory": str(folder), "weights": str(folder)}

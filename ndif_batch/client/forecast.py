@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING
@@ -58,7 +58,8 @@ def forecast(plan: Plan, batch_tokens: int | None, tasks: Tasks | None = None) -
 
     tokens = batch_tokens or CPU_BATCH_TOKENS
     model = assume(plan.model)
-    forecaster = Forecaster(model, tokens)
+    each = plan.model.sites.input_tokens
+    forecaster = Forecaster(model, max(1, tokens // each))
     total = Forecast()
     run = plan.running if tasks is None else tasks
     for call, goes_on in _sample(_calls(plan, tokens, run), len(run)):
@@ -74,7 +75,17 @@ def forecast(plan: Plan, batch_tokens: int | None, tasks: Tasks | None = None) -
         stages=forecaster.stages,
         batches=round(total.batches * factor),
         bytes=total.bytes,
-        efforts={step: (effort * factor).rounded() for step, effort in total.efforts.items()},
+        efforts={step: _in_tokens(effort * factor, each).rounded() for step, effort in total.efforts.items()},
+    )
+
+
+def _in_tokens(effort: Effort, each: int) -> Effort:
+    """What passes over items compute, of which each costs as much as so many tokens."""
+    return replace(
+        effort,
+        tokens=effort.tokens * each,
+        token_blocks=effort.token_blocks * each,
+        blocks_back=effort.blocks_back * each,
     )
 
 

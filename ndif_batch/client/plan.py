@@ -11,7 +11,7 @@ import numpy as np
 
 from ndif_batch import blobs
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, archive_size, distinct_dims
-from ndif_batch.client.resolved import Prompts, check_parameters, count_prompts, resolve_space
+from ndif_batch.client.resolved import Prompts, check_parameters, check_prompts, count_prompts, resolve_space
 from ndif_batch.client.shapes import Saved, shapes
 from ndif_batch.errors import ShapeError, SweepError
 from ndif_batch.graph.abstract import AbstractTensor
@@ -85,6 +85,7 @@ def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str
     resolved = resolve_space(graph, space, model)
     given, stored = _constants(graph, space, constants, blobs_directory)
     check_constants(graph, {digest: tensor.bytes for digest, tensor in (given | stored).items()})
+    check_prompts(graph, resolved, model, given | stored)
     found = shapes(graph, space, resolved, model, given | stored)
     axes = tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes)
     arrays = distinct_dims(axes, [_array(graph, name, saved) for name, saved in found.saves.items()])

@@ -8,15 +8,17 @@ from math import ceil
 from typing import Any
 
 from ndif_batch.errors import ModelError, SweepError, nearest
-from ndif_batch.graph.nodes import Graph, ParamRef, ParamType, TensorRef, Value
+from ndif_batch.graph.abstract import AbstractTensor
+from ndif_batch.graph.nodes import Graph, Inputs, ParamRef, ParamType, Prompt, TensorRef, Value
 from ndif_batch.graph.steps import generations
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.inputs import check_inputs
 from ndif_batch.models.tokenizer import check_prompt, resolve
 from ndif_batch.sweep.space import Axis, Space
 from ndif_batch.sweep.task import SEED_AXIS
 
 ACCEPTS: Mapping[ParamType, tuple[type, ...]] = {
-    ParamType.PROMPT: (str, tuple),
+    ParamType.PROMPT: (str, tuple, Inputs),
     ParamType.INT: (int, str),
     ParamType.FLOAT: (float, int),
     ParamType.BOOL: (bool,),
@@ -28,7 +30,10 @@ TEXT = (ParamType.PROMPT, ParamType.INT)
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """How many different prompts the tasks of a job run, and how many tokens: of all tasks, and of one on average."""
+    """How many different prompts the tasks of a job run, and how many tokens: of all tasks, and of one on average.
+
+    A prompt of tensors counts as the tokens of a language model that cost as much.
+    """
 
     distinct: int
     tokens: int
@@ -60,9 +65,11 @@ def resolve_space(graph: Graph, space: Space, model: ModelInfo) -> Space:
 
     def resolved(name: str, value: Value) -> Value:
         try:
-            found = resolve(graph.params, {name: value}, model.tokenizer)[name]
+            found = resolve(graph.params, {name: value}, model.tokenizer, model.sites)[name]
         except ModelError as error:
-            raise ModelError(f"parameter {name!r}: {error.message}", hint=error.hint) from None
+            named = f"parameter {name!r}"
+            told = error.message if error.message.startswith(named) else f"{named}: {error.message}"
+            raise ModelError(told, hint=error.hint) from None
         if isinstance(found, tuple):
             check_prompt(runs.get(name, name), found, model.sites)
         return found
@@ -79,13 +86,25 @@ def resolve_space(graph: Graph, space: Space, model: ModelInfo) -> Space:
     return Space(axes, constants, space.rules)
 
 
+def check_prompts(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str, AbstractTensor]) -> None:
+    """``ModelError`` unless each prompt of tensors has those that the model takes."""
+    for run in graph.runs:
+        if isinstance(run.prompt, Inputs):
+            check_inputs(f"the prompt of run {run.name!r}", run.prompt, model.sites, constants)
+    for name, values in _columns(space):
+        if graph.params.get(name) is ParamType.PROMPT:
+            for value in dict.fromkeys(values):
+                if isinstance(value, Inputs):
+                    check_inputs(f"parameter {name!r}", value, model.sites, constants)
+
+
 def count_prompts(graph: Graph, space: Space, model: ModelInfo) -> Prompts:
     """The prompts of all tasks of a resolved ``space`` that run; one that no axis varies is the same in each.
 
     Tokens are those that go through the model: those of a generation count among them.
     """
     uses, running = _uses(space)
-    distinct: set[tuple[int, ...]] = set()
+    distinct: set[Prompt] = set()
     tokens = 0
     steps = generations(graph)
     for number, run in enumerate(graph.runs):
@@ -95,7 +114,7 @@ def count_prompts(graph: Graph, space: Space, model: ModelInfo) -> Prompts:
         for ids, tasks in zip(_ids(values, model), uses.get(name, (running,)), strict=True):
             if tasks:
                 distinct.add(ids)
-                tokens += (len(ids) + further) * tasks
+                tokens += (len(ids) * model.sites.input_tokens + further) * tasks
     return Prompts(len(distinct), tokens, max(1, ceil(tokens / running)))
 
 
@@ -114,11 +133,11 @@ def _uses(space: Space) -> tuple[dict[str | None, Sequence[int]], int]:
     return {name: tasks for axis, tasks in along for name in axis.columns}, running
 
 
-def _ids(prompts: Sequence[Any], model: ModelInfo) -> list[tuple[int, ...]]:
-    """Token ids of each prompt; none of one that cannot be."""
+def _ids(prompts: Sequence[Any], model: ModelInfo) -> list[Prompt]:
+    """Token ids, or tensors, of each prompt; none of one that cannot be."""
     tokenizer = model.tokenizer
     encoded = [tokenizer.encode(p) if isinstance(p, str) and tokenizer is not None else p for p in prompts]
-    return [ids if isinstance(ids, tuple) else () for ids in encoded]
+    return [ids if isinstance(ids, tuple | Inputs) else () for ids in encoded]
 
 
 def _columns(space: Space) -> Iterator[tuple[str, Sequence[Value]]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
 
 import torch
 from torch import nn
 
 from ndif_batch.engine.blocks import Block, token_axes
+from ndif_batch.engine.given import Given
 from ndif_batch.engine.layout import Layout, forward
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.pack import Lanes, Pack
@@ -18,21 +20,28 @@ from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
 LENGTHS = (7, 11)
 """Tokens of the two passes that show which arguments of a module have something for every token."""
 
+ITEMS = (2, 3)
+"""Items of the same two passes of a model that takes tensors: each costs as much as many tokens."""
+
 _ATTENTION = ""
 """Among the paths of modules that are entered: attention looks at its pack."""
 
 
-def measured(model: LoadedModel, paths: Sequence[str]) -> Iterator[Block]:
-    """The modules at ``paths`` as blocks, without tails; ``ValueError`` if their arguments cannot be told."""
-    short, long = (_arguments(model, paths, tokens) for tokens in LENGTHS)
+def measured(model: LoadedModel, paths: Sequence[str], items: Sequence[Given] = ()) -> Iterator[Block]:
+    """The modules at ``paths`` as blocks, without tails; ``ValueError`` if their arguments cannot be told.
+
+    ``items`` are prompts of a model that takes tensors.
+    """
+    lengths = ITEMS if items else LENGTHS
+    short, long = (_arguments(model, paths, [*islice(cycle(items), n)] or [range(n)]) for n in lengths)
     for path in paths:
         (rest, named), (longer_rest, longer_named) = short[path], long[path]
-        yield Block(path, token_axes(rest, longer_rest, LENGTHS), token_axes(named, longer_named, LENGTHS))
+        yield Block(path, token_axes(rest, longer_rest, lengths), token_axes(named, longer_named, lengths))
 
 
 def with_tails(model: LoadedModel, layout: Layout) -> Layout:
     """The layout with the tails of its blocks, if all have one: whether they may be used has to be tried."""
-    if model.split is not None:
+    if model.split is not None or not layout.attends:
         return layout
     found = [tuple(_tail(model.sites, part)) for part in _parts(_entered(model), [b.path for b in layout.blocks])]
     if not all(found):
@@ -49,14 +58,17 @@ def with_tails(model: LoadedModel, layout: Layout) -> Layout:
     return replace(layout, blocks=tuple(blocks), moments=replace(layout.moments, tails=orders))
 
 
-def run(model: LoadedModel, prompts: Iterable[Iterable[int]]) -> None:
+def run(model: LoadedModel, prompts: Iterable[Iterable[int] | Given]) -> None:
     """A packed pass over some prompts, whose tokens are taken modulo the vocabulary."""
-    pack = Pack.of(Lanes.of([[token % model.sites.vocabulary for token in prompt] for prompt in prompts]))
+    known = [one if isinstance(one, Given) else [token % model.sites.vocabulary for token in one] for one in prompts]
+    pack = Pack.of(Lanes.of(known))
     with torch.no_grad():
         forward(model.module, lambda: pack, packed=True)
 
 
-def _arguments(model: LoadedModel, paths: Sequence[str], tokens: int) -> dict[str, tuple[Any, dict[str, Any]]]:
+def _arguments(
+    model: LoadedModel, paths: Sequence[str], prompts: Sequence[range | Given]
+) -> dict[str, tuple[Any, dict[str, Any]]]:
     found: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def watch(path: str) -> Any:
@@ -67,7 +79,7 @@ def _arguments(model: LoadedModel, paths: Sequence[str], tokens: int) -> dict[st
 
     handles = [watch(path) for path in paths]
     try:
-        run(model, [range(tokens)])
+        run(model, prompts)
     finally:
         for handle in handles:
             handle.remove()

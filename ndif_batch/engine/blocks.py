@@ -146,7 +146,7 @@ def _in_order(paths: tuple[str, ...], sites: SiteMap) -> bool:
 
 def _is_hidden(site: Site) -> bool:
     value = site.value[0] if isinstance(site.value, tuple) and site.value else site.value
-    return isinstance(value, SiteTensor) and len(value.shape) == 3 and value.token_axes == (1,)
+    return isinstance(value, SiteTensor) and len(value.shape) == 3 and value.token_axes in ((0,), (1,))
 
 
 def _span(paths: tuple[str, ...], sites: SiteMap) -> int:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_places(places: Tensor, length: int, *, first: int = 0) -> None:
@@ -17,6 +17,18 @@ def check_places(places: Tensor, length: int, *, first: int = 0) -> None:
         if low < first or high >= length:
             wrong = low if low < first else high
             raise IndexError(f"index {wrong} is outside a dimension of size {length}")
+
+
+def guard_tables(model: nn.Module) -> None:
+    """Has every table of vectors in a model raise ``IndexError`` for a row that it lacks."""
+
+    def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(module, nn.Embedding):
+            check_places(args[0], module.num_embeddings)
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_pre_hook(check)
 
 
 def check_index(shape: tuple[int, ...], index: Any) -> None:

@@ -112,6 +112,11 @@ class Engine:
         return self.max_batch_tokens or default
 
     @property
+    def batch_places(self) -> int:
+        """As many places on the tokens' axis: fewer than tokens where each is an item that costs as much as many."""
+        return max(1, self.batch_tokens // self.model.sites.input_tokens)
+
+    @property
     def in_flight(self) -> int:
         """How many batches are under way while the next is made ready: one a GPU through which each goes."""
         return len(self.model.devices)
@@ -156,9 +161,9 @@ class Engine:
         refused: list[Outcome] = []
         prepared = in_turn(self._prepared(tasks, preparation, refused), packed=self.model.layout.packed)
         if len(self.model.devices) > 1:
-            prepared = late_first(prepared, preparation.routes, WINDOW * self.batch_tokens)
+            prepared = late_first(prepared, preparation.routes, WINDOW * self.batch_places)
         free = free_for_passes(self.model)
-        waiting = Waiting(prepared, self.batch_tokens, free, self.model.footprint)
+        waiting = Waiting(prepared, self.batch_places, free, self.model.footprint)
         started: list[_Started] = []
         with suppress(_Interrupted):
             while (batch := waiting.batch()) is not None:
@@ -315,7 +320,7 @@ class Engine:
             if plan.differentiated:
                 differentiate(beside, running.cohorts)
             self.counters.passes += 1
-            self.counters.tokens += ran.tokens
+            self.counters.tokens += ran.tokens * self.model.sites.input_tokens
             for cohort in beside:
                 if ran.unsound is not None:
                     cohort.unsound[cohort.stage] = ran.unsound

@@ -9,17 +9,19 @@ from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from ndif_batch.engine import attention, rowed
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.cache import Cache, Region
+from ndif_batch.engine.given import Given, stacked
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
 from ndif_batch.graph.sites import ATTENTION, SiteMap, SiteTensor, SiteValue, tensors_of
-from ndif_batch.models.probe import entry_device, watching
+from ndif_batch.models.probe import decoder_inputs, entry_device, floating_dtype, watching
 
 LENGTHS = (5, 9, 5, 2)
 """Prompt lengths of the packed trial: two equal ones share a block, the others do not."""
@@ -39,9 +41,13 @@ Values: TypeAlias = dict[str, Any]
 
 
 class Arrangement(StrEnum):
-    """Where the tokens of several runs lie: on one axis, on an axis each if they are equally many, or apart."""
+    """Where the tokens of several runs lie: on one axis, on an axis each if they are equally many, or apart.
+
+    Runs that begin with tensors are ``stacked``: on the axis of the batch, as if each were one token.
+    """
 
     PACKED = "packed"
+    STACKED = "stacked"
     ROWS = "rows"
     ALONE = "alone"
 
@@ -67,12 +73,17 @@ class Layout:
 
     @property
     def packed(self) -> bool:
-        """Whether attention is ours, so that runs of any length lie on one axis."""
+        """Whether all runs lie on one axis."""
+        return self.arrangement in (Arrangement.PACKED, Arrangement.STACKED)
+
+    @property
+    def attends(self) -> bool:
+        """Whether attention is ours, so that runs of any length lie on one axis of tokens."""
         return self.arrangement is Arrangement.PACKED
 
 
 def forward(
-    model: PreTrainedModel,
+    model: nn.Module,
     pack: Callable[[], Pack],
     *,
     packed: bool,
@@ -86,14 +97,18 @@ def forward(
     ``region`` has its own cache of what the one run of the pass has seen, and is given that which it has then.
     """
     device = entry_device(model)
+    given = pack().given()
+    if given:
+        return model(**stacked(given, device, floating_dtype(model)))
+    assert isinstance(model, PreTrainedModel)
     ids = pack().token_ids(device)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+    named = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False, **decoder_inputs(model, ids)}
     if region is not None and not packed:
         return _with_own_cache(model, region, ids)
     if not packed:
-        return model(**given)
+        return model(**named)
     with attention.attending(pack, watch, cache):
-        return model(**given, position_ids=pack().position_ids(device))
+        return model(**named, position_ids=pack().position_ids(device))
 
 
 def _with_own_cache(model: PreTrainedModel, region: Region, ids: torch.Tensor) -> Any:
@@ -150,6 +165,16 @@ def _refused_inside(sites: SiteMap, reason: str) -> SiteMap:
     """The sites of which those inside attention are refused."""
     found = {path: replace(site, refused=reason) if _is_inside(path) else site for path, site in sites.sites.items()}
     return replace(sites, sites=found)
+
+
+def measure_stacked(model: nn.Module, sites: SiteMap, items: Sequence[Given]) -> Layout:
+    """How runs that begin with tensors go together: stacked, if they are the same so as alone."""
+    pack = Pack.of(Lanes.of(items))
+    try:
+        mixed = _mixed(sites, pack, each_alone(model, items), _values(model, pack, packed=False))
+    except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it takes one at a time
+        return Layout(Arrangement.ALONE, _first_line(error))
+    return Layout(Arrangement.STACKED, alone=mixed)
 
 
 def _packed(
@@ -220,12 +245,12 @@ def random_prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:
     return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
 
-def each_alone(model: PreTrainedModel, runs: Sequence[Sequence[int]]) -> list[Values]:
+def each_alone(model: nn.Module, runs: Sequence[Sequence[int] | Given]) -> list[Values]:
     """The value of every site in a pass of each run."""
     return [_values(model, Pack.of(Lanes.of([run])), packed=False) for run in runs]
 
 
-def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Values:
+def _values(model: nn.Module, pack: Pack, *, packed: bool) -> Values:
     values: Values = {}
     with watching(model, values.__setitem__), torch.no_grad():
         forward(model, lambda: pack, packed=packed)
@@ -235,7 +260,10 @@ def _values(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Values:
 def _mixed(
     sites: SiteMap, pack: Pack, alone: Sequence[dict[str, Any]], together: dict[str, Any]
 ) -> frozenset[tuple[str, tuple[int, ...]]]:
-    """The tensors that do not hold each run's own values. ``ValueError`` if the last site of all has one of them."""
+    """The tensors that do not hold each run's own values.
+
+    ``ValueError`` if one of them is the last of all that are hidden states, or what comes out in the end.
+    """
     usable = [site for site in sites.sites.values() if site.refused is None]
     mixed = frozenset(
         (site.path, items)
@@ -243,10 +271,18 @@ def _mixed(
         for items, shape in tensors_of(site.value)
         if not _is_each_ones(shape, pack, [at(own, site.path, items) for own in alone], at(together, site.path, items))
     )
+    ends = [(site.order, site.path, items) for site in usable for items, one in tensors_of(site.value) if _goes_on(one)]
     last = max(usable, key=lambda site: site.order).path
-    if any(path == last for path, _ in mixed):
-        raise ValueError(f"{'packed runs' if pack.rows == 1 else 'they'} differ from runs alone at {last}")
+    if (max(ends)[1:] in mixed) if ends else any(path == last for path, _ in mixed):
+        raise ValueError(
+            f"{'packed runs' if pack.rows == 1 else 'they'} differ from runs alone at {max(ends)[1] if ends else last}"
+        )
     return mixed
+
+
+def _goes_on(tensor: SiteTensor) -> bool:
+    """Whether this could be hidden states: the tokens come first, but for a batch of one."""
+    return tensor.token_axes in ((0,), (1,))
 
 
 def at(values: Mapping[str, Any], path: str, items: tuple[int, ...]) -> Any:

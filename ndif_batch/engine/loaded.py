@@ -9,13 +9,14 @@ from typing import Protocol
 import torch
 from accelerate.utils import align_module_device, has_offloaded_params
 from torch import nn
-from transformers import PreTrainedModel
 
 from ndif_batch.engine.layout import Layout
 from ndif_batch.engine.split import Split
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.models.probe import entry_device
 from ndif_batch.models.tokenizer import Tokenizer
+
+DECODERS_ALONE = "this version generates with decoders alone, from tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class LoadedModel:
     ``split`` is there if its weights are split over ranks, of which this process is one.
     """
 
-    module: PreTrainedModel
+    module: nn.Module
     sites: SiteMap
     layout: Layout
     tokenizer: Tokenizer | None = None
@@ -75,7 +76,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go in."""
+        """Where inputs go in."""
         return entry_device(self.module)
 
     @cached_property
@@ -94,7 +95,9 @@ class LoadedModel:
         """Why it cannot generate, if so."""
         if self.split is not None:
             return "this version does not generate with weights that are split over processes"
-        causal = self.layout.moments.causal and self.module.can_generate()
+        if self.sites.inputs is not None or self.sites.decoder_start is not None:
+            return DECODERS_ALONE
+        causal = self.layout.moments.causal and self.module.can_generate()  # type: ignore[operator]
         return None if causal else "its tokens see those that come after them"
 
     @property

@@ -14,6 +14,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from ndif_batch.engine.blocks import find_blocks
+from ndif_batch.engine.given import Given
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Footprint, LoadedModel, Outline
 from ndif_batch.engine.pack import Lanes
@@ -38,16 +39,19 @@ NOTED = 3
 """What a site at which gradients are taken is held so often: noted, handed on as a copy, and as the gradient."""
 
 
-def measure_footprint(model: LoadedModel) -> Footprint:
-    """What a pass of the model takes beside its weights."""
+def measure_footprint(model: LoadedModel, items: Sequence[Given] = ()) -> Footprint:
+    """What a pass of the model takes beside its weights; ``items`` are prompts of one that takes tensors."""
     shapes = footprint_by_shapes(model)
-    kept = shapes.kept if model.split is not None else _kept(model)
+    kept = shapes.kept if model.split is not None or items else _kept(model)
     if model.device.type != "cuda":
         return replace(shapes, kept=kept)
-    short, long = (_peak(model, tokens) for tokens in TRIAL_TOKENS)
-    token = max(long - short, 0) / (TRIAL_TOKENS[1] - TRIAL_TOKENS[0])
+    few, many = (1, 1 if model.layout.arrangement is Arrangement.ALONE else len(items)) if items else TRIAL_TOKENS
+    short, long = (
+        _peak(model, items[:count]) if items else _peak(model, _prompts(model, count)) for count in (few, many)
+    )
+    token = max(long - short, 0) / (many - few) if many > few else short
     head = bytes_a_token(model.sites, f"{model.sites.head}.output")
-    return Footprint(max(short - token * TRIAL_TOKENS[0], 0), token, head, kept, shapes.entering, shapes.cached)
+    return Footprint(max(short - token * few, 0), token, head, kept, shapes.entering, shapes.cached)
 
 
 def most(footprints: Sequence[Footprint]) -> Footprint:
@@ -155,15 +159,19 @@ def peak_of(*devices: torch.device) -> Iterator[list[int]]:
     found.append(max(rises))
 
 
-def _peak(model: LoadedModel, tokens: int) -> int:
-    length = min(TRIAL_LENGTH, model.sites.max_tokens)
-    rows = 1 if model.layout.arrangement is Arrangement.ALONE else tokens // length
+def _peak(model: LoadedModel, prompts: Sequence[Sequence[int] | Given]) -> int:
     with peak_of(*model.devices) as found:
-        run_pass(model, _trial(model, [range(length)] * rows))
+        run_pass(model, _trial(model, prompts))
     return found[0]
 
 
-def _trial(model: LoadedModel, prompts: Sequence[Sequence[int]], *, differentiated: bool = False) -> PassPlan:
+def _prompts(model: LoadedModel, tokens: int) -> list[range]:
+    """So many tokens, in prompts of equal length."""
+    length = min(TRIAL_LENGTH, model.sites.max_tokens)
+    return [range(length)] * (1 if model.layout.arrangement is Arrangement.ALONE else tokens // length)
+
+
+def _trial(model: LoadedModel, prompts: Sequence[Sequence[int] | Given], *, differentiated: bool = False) -> PassPlan:
     """A pass through all blocks that ends before the head."""
     births = model.layout.moments.births
     ends = [site.order for site in model.sites.sites.values() if site.refused is None]
@@ -188,7 +196,7 @@ def _kept(model: LoadedModel) -> float:
     def differentiable(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
         return output.detach().requires_grad_().clone()
 
-    handle = model.module.get_input_embeddings().register_forward_hook(differentiable)
+    handle = model.module.get_input_embeddings().register_forward_hook(differentiable)  # type: ignore[operator]
     try:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             run_pass(model, _trial(model, [range(length)], differentiated=True))

@@ -9,9 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
-from ndif_batch.engine.layout import measure_layout
+from ndif_batch.engine.bounds import guard_tables
+from ndif_batch.engine.given import trial_items
+from ndif_batch.engine.layout import measure_layout, measure_stacked
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.engine.memory import free_here, measure_footprint, most
 from ndif_batch.engine.norms import join_norms
@@ -21,10 +24,13 @@ from ndif_batch.engine.rotary import join_rotations
 from ndif_batch.engine.split import Split
 from ndif_batch.engine.trial import measure_blocks
 from ndif_batch.engine.whole import come_together, empty_twin
-from ndif_batch.errors import ModelError, UsageError
+from ndif_batch.errors import IntegrityError, ModelError, UsageError
 from ndif_batch.models.architecture import model_class, read_config, torch_dtype
-from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.entry_points import registered
+from ndif_batch.models.examples import example_inputs
+from ndif_batch.models.info import ENTRY, ModelInfo
 from ndif_batch.models.probe import measure_empty, measure_sites
+from ndif_batch.models.stacking import Tensors, measure_stacking
 from ndif_batch.models.tokenizer import Tokenizer
 
 
@@ -36,21 +42,45 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-def wrap(module: PreTrainedModel, tokenizer: Tokenizer | None = None, ranks: Ranks | None = None) -> LoadedModel:
-    """Measures a model that is in memory already. If it is split over ``ranks``, all of them do it side by side."""
+def wrap(
+    module: nn.Module,
+    tokenizer: Tokenizer | None = None,
+    ranks: Ranks | None = None,
+    example: Tensors | None = None,
+) -> LoadedModel:
+    """Measures a model that is in memory already. If it is split over ``ranks``, all of them do it side by side.
+
+    ``example`` is one item of each input, ``[1, …]``, of a model that does not run on token ids.
+    """
     started = time.perf_counter()
     module.train(False).requires_grad_(False)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles anew for every shape, and packs have many
-    keep_frequencies_apart(module)
-    join_norms(module)
-    join_rotations(module)
-    if ranks is None:
-        layout, sites = measure_layout(module, measure_sites(module))
-        model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))
-        model = replace(model, footprint=measure_footprint(model))
+    if example is not None:
+        model = _stacked(module, tokenizer, example)
     else:
-        model = _split(module, tokenizer, ranks)
+        assert isinstance(module, PreTrainedModel)
+        keep_frequencies_apart(module)
+        join_norms(module)
+        join_rotations(module)
+        model = _of_tokens(module, tokenizer, ranks)
     return replace(model, load_seconds=time.perf_counter() - started)
+
+
+def _of_tokens(module: PreTrainedModel, tokenizer: Tokenizer | None, ranks: Ranks | None) -> LoadedModel:
+    if ranks is not None:
+        return _split(module, tokenizer, ranks)
+    layout, sites = measure_layout(module, measure_sites(module))
+    model = measure_blocks(LoadedModel(module, sites, layout, tokenizer))
+    return replace(model, footprint=measure_footprint(model))
+
+
+def _stacked(module: nn.Module, tokenizer: Tokenizer | None, example: Tensors) -> LoadedModel:
+    """A model that takes tensors."""
+    guard_tables(module)
+    sites = measure_stacking(module, example)
+    items = trial_items(example)
+    model = measure_blocks(LoadedModel(module, sites, measure_stacked(module, sites, items), tokenizer), items)
+    return replace(model, footprint=measure_footprint(model, items))
 
 
 def _split(module: PreTrainedModel, tokenizer: Tokenizer | None, ranks: Ranks) -> LoadedModel:
@@ -72,16 +102,36 @@ def _split(module: PreTrainedModel, tokenizer: Tokenizer | None, ranks: Ranks) -
 
 
 def load(info: ModelInfo, device: Device | str = Device.AUTO, ranks: Ranks | None = None) -> LoadedModel:
-    """Reads a model entry's safetensors onto ``device`` and measures it.
+    """Reads a model entry's safetensors onto ``device``, or has a package make its model there, and measures it.
 
     On CUDA accelerate places the blocks: over all GPUs that are visible, what does not fit in main memory or on the
     disk beside the entry. With ``ranks`` each weight is split over them, and all of them load side by side.
     """
     started = time.perf_counter()
-    model = _read(info, find_device(device)) if ranks is None else _read_split(info, ranks)
-    loaded = wrap(model, info.tokenizer, ranks)
+    if ranks is not None and info.sites.inputs is not None:
+        raise UsageError(f"model {info.name!r} takes tensors; its weights are not split over processes")
+    example: Tensors | None = None
+    if info.source.startswith(ENTRY):
+        model, example = _registered(info, find_device(device))
+    elif ranks is not None:
+        model = _read_split(info, ranks)
+    else:
+        read = _read(info, find_device(device))
+        model, example = read, None if info.sites.inputs is None else example_inputs(read, info.weights)
+    loaded = wrap(model, info.tokenizer, ranks, example)
     gc.freeze()  # a model is thousands of objects that no collection needs to look at
     return replace(loaded, load_seconds=time.perf_counter() - started)
+
+
+def _registered(info: ModelInfo, device: torch.device) -> tuple[nn.Module, Tensors]:
+    """The model of an installed package, if it is the one that was added."""
+    found = registered(info.source)
+    if found.digest != info.digest:
+        raise IntegrityError(
+            f"model {info.name!r}: {info.source} has other weights here than where it was added",
+            hint="install the version of its package that was added, or add the model under another name",
+        )
+    return found.module.to(device, torch_dtype(info.dtype)), found.example
 
 
 def find_device(wanted: Device | str) -> torch.device:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from ndif_batch.engine.blocks import Block, Moments, births_of, find_blocks, last_before_head
 from ndif_batch.engine.layout import Arrangement, Layout
-from ndif_batch.engine.loaded import Footprint
+from ndif_batch.engine.loaded import DECODERS_ALONE, Footprint
 from ndif_batch.engine.memory import footprint_by_shapes
 from ndif_batch.errors import ModelError
-from ndif_batch.graph.sites import SiteMap
+from ndif_batch.graph.sites import SiteMap, tensors_of
 from ndif_batch.models.architecture import model_class, read_config
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.models.tokenizer import Tokenizer
@@ -27,13 +27,18 @@ class AssumedModel:
     @property
     def generates_not(self) -> str | None:
         """Why it cannot generate, if so."""
+        if self.sites.inputs is not None or self.sites.decoder_start is not None:
+            return DECODERS_ALONE
         return None if self.layout.moments.causal else "its tokens see those that come after them"
 
 
 def assume(info: ModelInfo) -> AssumedModel:
     """The model of an entry, from its site map and its configuration."""
-    packed, causal = _promised(info)
-    layout = assumed_layout(info.sites, packed=packed, causal=causal)
+    if info.sites.inputs is None:
+        packed, causal = _promised(info)
+        layout = assumed_layout(info.sites, packed=packed, causal=causal)
+    else:
+        layout = assumed_stacking(info.sites)
     model = AssumedModel(info.sites, layout, info.tokenizer)
     return replace(model, footprint=footprint_by_shapes(model))
 
@@ -55,6 +60,20 @@ def assumed_layout(sites: SiteMap, *, packed: bool, causal: bool) -> Layout:
         blocks=blocks,
         last=last_before_head(paths, sites),
     )
+
+
+def assumed_stacking(sites: SiteMap) -> Layout:
+    """The same of a model that takes tensors: stacked, if one of its sites has been seen to be."""
+    values = [tensor for site in sites.sites.values() for _, tensor in tensors_of(site.value)]
+    if not any(tensor.token_axes for tensor in values):
+        return Layout(Arrangement.ALONE, "it takes one item at a time")
+    alone = {
+        (site.path, items)
+        for site in sites.sites.values()
+        for items, tensor in tensors_of(site.value)
+        if len(tensor.token_axes) != 1
+    }
+    return Layout(Arrangement.STACKED, alone=frozenset(alone))
 
 
 def _promised(info: ModelInfo) -> tuple[bool, bool]:

@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import pad
 
 from ndif_batch.engine.decoding import Rows, in_rows
+from ndif_batch.engine.given import Given, Prompted
 from ndif_batch.engine.vectorised import uploaded
 
 Numbers: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -34,16 +35,18 @@ class Lanes:
     ``region[i]`` on, those of its past first; ``NOWHERE`` if they are not kept.
     """
 
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: tuple[Prompted, ...]
     start: Numbers
     trunk: Numbers
     past: Numbers
     region: Numbers
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], start: Numbers | None = None, trunk: Numbers | None = None) -> Lanes:
+    def of(
+        cls, prompts: Sequence[Sequence[int] | Given], start: Numbers | None = None, trunk: Numbers | None = None
+    ) -> Lanes:
         """Runs side by side without a past, none of them a branch unless ``start`` and ``trunk`` say so."""
-        whole = tuple(tuple(prompt) for prompt in prompts)
+        whole = tuple(prompt if isinstance(prompt, Given) else tuple(prompt) for prompt in prompts)
         none = np.zeros(len(whole), np.int64)
         start = none if start is None else start
         trunk = np.arange(len(whole)) if trunk is None else trunk
@@ -166,8 +169,13 @@ class Pack:
     def token_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""
         prompts = (self.lanes.prompts[lane] for lane in self.ordered.tolist())
-        flat = np.fromiter((token for prompt in prompts for token in prompt), np.int64)
+        flat = np.fromiter((token for prompt in prompts if isinstance(prompt, tuple) for token in prompt), np.int64)
         return uploaded(flat, device).reshape(self.rows, -1)
+
+    def given(self) -> list[Given]:
+        """The prompts that are tensors, in order; of the beginning of a pass."""
+        prompts = (self.lanes.prompts[lane] for lane in self.ordered.tolist())
+        return [prompt for prompt in prompts if isinstance(prompt, Given)]
 
     def position_ids(self, device: torch.device) -> torch.Tensor:
         """``[rows, tokens of a row]``; of the beginning of a pass."""

@@ -57,12 +57,13 @@ def run_pass(model: LoadedModel, plan: PassPlan, cache: Cache | None = None, *, 
         output = forward(
             model.module,
             lambda: going.pack,
-            packed=model.layout.packed,
+            packed=model.layout.attends,
             watch=going.watch,
             cache=cache,
             region=region,
         )
-        going.end(output.logits)
+        if END in plan.due:
+            going.end(output.logits)
     if going.unsound is None:
         return Ran(going.tokens)
     unsound = torch.isnan(going.unsound).int()
@@ -147,7 +148,7 @@ class _Pass:
 
         @contextmanager
         def around(handed_on: Mapping[str, Any]) -> Iterator[None]:
-            ours = attending(lambda: pack) if self._model.layout.packed else nullcontext()
+            ours = attending(lambda: pack) if self._model.layout.attends else nullcontext()
             with ours, touching(lambda module: Repeated(self._inside.get(id(module), ""), handed_on)):
                 yield
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from ndif_batch.engine.batches import Need, Prepared, WayBack
 from ndif_batch.engine.blocks import Moments, births_of, find_blocks
 from ndif_batch.engine.forms import Filled, Forms
+from ndif_batch.engine.given import Given, Prompted
 from ndif_batch.engine.histories import exact
 from ndif_batch.engine.layout import Arrangement
 from ndif_batch.engine.loaded import Outline
@@ -23,10 +24,11 @@ from ndif_batch.errors import GraphError, NdifBatchError
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.bind import bind, prompt_of, require_bound
 from ndif_batch.graph.infer import infer
-from ndif_batch.graph.nodes import Graph, Run, Value
+from ndif_batch.graph.nodes import Graph, Inputs, Prompt, Run, Value
 from ndif_batch.graph.validate import constants as digests
+from ndif_batch.models.inputs import check_inputs
 from ndif_batch.models.probe import dtype_name
-from ndif_batch.models.tokenizer import check_room, resolve, token_ids
+from ndif_batch.models.tokenizer import check_room, checked_prompt, resolve
 from ndif_batch.sweep.task import Task
 
 
@@ -51,7 +53,7 @@ class Preparation:
         self._skeletons = Skeletons(model.sites)
         self._graphs: dict[int, Filled] = {}
         self._programs: dict[Hashable, _Made] = {}
-        self._prompts: dict[tuple[str, str | tuple[int, ...]], tuple[int, ...]] = {}
+        self._prompts: dict[tuple[str, str | Prompt], Prompted] = {}
         self._lives: dict[Hashable, Live] = {}
         self._reaches: Reaches = {}
         paths = find_blocks(model.sites)
@@ -64,7 +66,7 @@ class Preparation:
         if bindings.keys() != task.graph.params.keys():
             require_bound(task.graph, bindings)
         if str in map(type, bindings.values()):
-            bindings = resolve(task.graph.params, bindings, self._model.tokenizer)
+            bindings = resolve(task.graph.params, bindings, self._model.tokenizer, self._model.sites)
         prompts = tuple([self._prompt(run, bindings) for run in task.graph.runs])
         if filled.generates:
             check_room(task.graph, [*map(len, prompts)], self._model.sites)
@@ -73,13 +75,24 @@ class Preparation:
         member = Member(index, task.seed, values, prompts, filled.names)
         return Prepared(made.program, member, made.alone, self._need(made, member))
 
-    def _prompt(self, run: Run, bindings: Mapping[str, Value]) -> tuple[int, ...]:
+    def _prompt(self, run: Run, bindings: Mapping[str, Value]) -> Prompted:
         prompt = prompt_of(run, bindings)
         found = self._prompts.get((run.name, prompt))
         if found is None:
-            found = token_ids(run, bindings, self._model.tokenizer, self._model.sites)
+            checked = checked_prompt(run, bindings, self._model.tokenizer, self._model.sites)
+            found = self._given(run, checked) if isinstance(checked, Inputs) else checked
             self._prompts[run.name, prompt] = found
         return found
+
+    def _given(self, run: Run, prompt: Inputs) -> Given:
+        """A prompt of tensors, checked once more if these are there: what is wrong with it is its task's own error."""
+        if self._constants:
+            missing = next((one for one in prompt.digests.values() if one not in self._constants), None)
+            if missing is not None:
+                raise GraphError(f"run {run.name!r}: the content of tensor {missing[:12]} is missing", rule="tensor")
+            known = self._known(prompt.digests.values())
+            check_inputs(f"the prompt of run {run.name!r}", prompt, self._model.sites, known)
+        return Given(prompt, self._constants)
 
     def _filled(self, graph: Graph) -> Filled:
         """The form of a graph; it holds the graph, so that no other can come to have its identity."""
@@ -93,7 +106,7 @@ class Preparation:
         filled: Filled,
         bindings: Mapping[str, Value],
         values: Mapping[str, Value],
-        prompts: tuple[tuple[int, ...], ...],
+        prompts: tuple[Prompted, ...],
     ) -> _Made:
         form = filled.form
         sites = tuple([site.format_map(bindings) if "{" in site else site for site in filled.sites])
@@ -199,7 +212,10 @@ class Preparation:
             return []
 
     def _shapes(self, bound: Graph) -> dict[str, AbstractTensor]:
-        given = {digest: self._constants[digest] for digest in digests(bound) if digest in self._constants}
+        return self._known(digest for digest in digests(bound) if digest in self._constants)
+
+    def _known(self, wanted: Iterable[str]) -> dict[str, AbstractTensor]:
+        given = {digest: self._constants[digest] for digest in wanted}
         return {digest: AbstractTensor(tuple(one.shape), dtype_name(one.dtype)) for digest, one in given.items()}
 
 

@@ -10,14 +10,15 @@ import torch
 
 from ndif_batch.engine.cache import Past
 from ndif_batch.engine.choosing import drawn, generator_of, likeliest
+from ndif_batch.engine.given import Prompted
 from ndif_batch.engine.program import Program
 from ndif_batch.engine.schedule import before
 from ndif_batch.engine.tasks import Member
 from ndif_batch.engine.values import Each, mapped, of_task, varies
 from ndif_batch.graph.steps import Choice
 
-Beginning: TypeAlias = "tuple[int, ...] | Next"
-"""What a run begins with: the tokens of a prompt, or one token after what was seen before."""
+Beginning: TypeAlias = "Prompted | Next"
+"""What a run begins with: the tokens of a prompt, or its tensors, or one token after what was seen before."""
 
 
 class _Absent:
@@ -39,8 +40,8 @@ class Next(NamedTuple):
     token: int
 
 
-def tokens_of(beginning: Beginning) -> tuple[int, ...]:
-    """The tokens that a run begins with."""
+def tokens_of(beginning: Beginning) -> Prompted:
+    """The tokens, or tensors, that a run begins with."""
     return (beginning.token,) if isinstance(beginning, Next) else beginning
 
 

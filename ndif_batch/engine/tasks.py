@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from ndif_batch.engine.given import Prompted
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.takes import TAKE
 from ndif_batch.errors import NdifBatchError, TaskError
@@ -53,7 +54,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and token ids by run.
+    """A task of a cohort: its place among the tasks that were given, its seed, bindings, and what its runs begin with.
 
     ``names`` has its own names of what its program saves and prints, where these are others.
     """
@@ -61,7 +62,7 @@ class Member:
     index: int
     seed: int
     bindings: Mapping[str, Value]
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: tuple[Prompted, ...]
     names: Mapping[str, str] = field(default_factory=dict)
 
     def length(self, run: int) -> int:

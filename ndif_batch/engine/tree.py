@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Moments
+from ndif_batch.engine.given import Prompted
 from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.routes import Reach, Route
 from ndif_batch.engine.stepping import Beginning, tokens_of
@@ -61,8 +62,8 @@ class Lane(Needed):
     trunk: int | None = None
 
     @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens that are computed, if it is no branch."""
+    def tokens(self) -> Prompted:
+        """The tokens, or tensors, of which it is computed, if it is no branch."""
         return tokens_of(self.prompt)
 
 

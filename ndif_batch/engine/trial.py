@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ import torch
 from ndif_batch.engine.anatomy import measured, run, with_tails
 from ndif_batch.engine.blocks import Moments, births_of, find_blocks, last_before_head
 from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.given import Given
 from ndif_batch.engine.layout import TOLERANCE, deviation, equal
 from ndif_batch.engine.loaded import LoadedModel
 from ndif_batch.errors import NdifBatchError
-from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg
-from ndif_batch.graph.sites import Site
+from ndif_batch.graph.nodes import Graph, Node, NodeRef, ParamRef, ParamType, Prompt, Run, SliceArg
+from ndif_batch.graph.sites import Site, SiteMap, SiteTensor
 from ndif_batch.models.probe import watching
 from ndif_batch.sweep.task import Task
 
@@ -27,8 +29,11 @@ PROMPTS = (9, 5)
 """Prompt lengths of the trial; each has a branch at several blocks and positions."""
 
 
-def measure_blocks(model: LoadedModel) -> LoadedModel:
-    """The model with the layout in which tokens come and go, if it gives the values of runs alone."""
+def measure_blocks(model: LoadedModel, items: Sequence[Given] = ()) -> LoadedModel:
+    """The model with the layout in which tokens come and go, if it gives the values of runs alone.
+
+    ``items`` are prompts of a model that takes tensors: there runs come and go.
+    """
     sites = model.sites
     head = None if sites.head is None else sites.sites.get(f"{sites.head}.input")
     plain = replace(model.layout, moments=Moments(narrow=None if head is None else head.order))
@@ -38,16 +43,16 @@ def measure_blocks(model: LoadedModel) -> LoadedModel:
     if not plain.packed or not paths or mixed.intersection(f"{path}.output" for path in paths):
         return model
     try:
-        blocks = tuple(measured(model, paths))
+        blocks = tuple(measured(model, paths, items))
     except ValueError:
         return model
     births = births_of(paths, sites)
-    moments = Moments(births, births[-1] + 1, _is_causal(model, paths[-1]))
+    moments = Moments(births, births[-1] + 1, not items and _is_causal(model, paths[-1]))
     whole = replace(plain, moments=moments, blocks=blocks)
     for layout in (with_tails(model, whole), whole):
         for last in dict.fromkeys((last_before_head(paths, sites), None)):
             tried = replace(model, layout=replace(layout, last=last))
-            right = _is_right(tried, model)
+            right = _is_right(tried, model, items)
             if right if model.split is None else all(model.split.ranks.all(right)):
                 return tried
     return model
@@ -67,15 +72,18 @@ def _is_causal(model: LoadedModel, last: str) -> bool:
     return equal(seen[0][:, :-1], seen[1][:, :-1])
 
 
-def _is_right(tried: LoadedModel, plain: LoadedModel) -> bool:
+def _is_right(tried: LoadedModel, plain: LoadedModel, items: Sequence[Given]) -> bool:
     """Whether branches have the values of runs alone, up to rounding.
 
     In low precision rounding alone can be much in a deep model: what it is shows in the same runs side by side.
     """
-    tasks = list(_tasks(tried))
+    tasks = list(_tasks(tried, items))
+    given = {digest: tensor for item in items for digest, tensor in item.constants.items()}
     try:
-        alone = {outcome.index: outcome for outcome in Engine(plain).run(tasks, layout="solo")}
-        beside, branched = ({outcome.index: outcome for outcome in Engine(m).run(tasks)} for m in (plain, tried))
+        alone = {outcome.index: outcome for outcome in Engine(plain).run(tasks, layout="solo", constants=given)}
+        beside, branched = (
+            {outcome.index: outcome for outcome in Engine(m).run(tasks, constants=given)} for m in (plain, tried)
+        )
         for index, one in alone.items():
             if one.error or beside[index].error or branched[index].error:
                 return False
@@ -89,7 +97,7 @@ def _is_right(tried: LoadedModel, plain: LoadedModel) -> bool:
     return True
 
 
-def _tasks(model: LoadedModel) -> Iterator[Task]:
+def _tasks(model: LoadedModel, items: Sequence[Given]) -> Iterator[Task]:
     """Noise at three positions of three blocks of two prompts; the next block and the end are saved."""
     sites = model.sites
     outputs = model.layout.moments.births[1:]
@@ -98,20 +106,33 @@ def _tasks(model: LoadedModel) -> Iterator[Task]:
     for place in sorted({0, len(outputs) // 2, len(outputs) - 1}):
         site, later = by_order[outputs[place]], by_order[outputs[min(place + 1, len(outputs) - 1)]]
         graphs = _graph(site, [later, end]), _graph(site, [end], part=True), _graph(site, [later], part=True)
-        for length in PROMPTS:
-            prompt = tuple((5 * token + length) % sites.vocabulary for token in range(length))
+        for prompt, length in _beginnings(sites, items, _hidden(site).shape[1]):
             for position in (0, length // 2, length - 1):
                 for number, graph in enumerate(graphs):
                     yield Task(graph, {"prompt": prompt, "position": position}, seed=3 * position + number)
 
 
+def _beginnings(sites: SiteMap, items: Sequence[Given], places: int | None) -> Iterator[tuple[Prompt, int]]:
+    """Two prompts, and along how many positions they go through the blocks: items through so many ``places``."""
+    for length, item in zip_longest(PROMPTS, items[: len(PROMPTS)]):
+        if item is None:
+            yield tuple((5 * token + length) % sites.vocabulary for token in range(length)), length
+        else:
+            yield item.inputs, places or 1
+
+
+def _hidden(site: Site) -> SiteTensor:
+    value = site.value[0] if isinstance(site.value, tuple) else site.value
+    assert isinstance(value, SiteTensor)
+    return value
+
+
 def _graph(site: Site, saved: list[Site], *, part: bool = False) -> Graph:
     """``part`` saves the position alone that is written."""
     nested = isinstance(site.value, tuple)
-    hidden: Any = site.value[0] if isinstance(site.value, tuple) else site.value
     index = (*((0,) if nested else ()), SliceArg(), ParamRef("position"))
     nodes = [
-        Node("randn", ((int(hidden.shape[2] or 0),),)),
+        Node("randn", ((int(_hidden(site).shape[2] or 0),),)),
         Node("write", (NodeRef(0),), run=0, site=site.path, index=index),
     ]
     for number, where in enumerate(saved):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from string import Formatter
 
 from ndif_batch.errors import GraphError, nearest
-from ndif_batch.graph.nodes import Arg, Graph, Node, ParamRef, Run, Value, map_node
+from ndif_batch.graph.nodes import Arg, Graph, Inputs, Node, ParamRef, Prompt, Run, Value, map_node
 
 
 def site_params(site: str) -> tuple[str, ...]:
@@ -46,9 +46,9 @@ def bind(graph: Graph, bindings: Mapping[str, Value]) -> Graph:
     return Graph(params={}, runs=runs, nodes=tuple(bound(node) for node in graph.nodes), version=graph.version)
 
 
-def prompt_of(run: Run, bindings: Mapping[str, Value]) -> str | tuple[int, ...]:
-    """The prompt of a run, as text or token ids."""
+def prompt_of(run: Run, bindings: Mapping[str, Value]) -> str | Prompt:
+    """The prompt of a run, as text, token ids or tensors."""
     value = bindings[run.prompt.param] if isinstance(run.prompt, ParamRef) else run.prompt
-    if isinstance(value, str | tuple):
+    if isinstance(value, str | tuple | Inputs):
         return value
-    raise GraphError(f"run {run.name!r} needs text or token ids, got {value!r}", rule="prompt")
+    raise GraphError(f"run {run.name!r} needs text, token ids or tensors, got {value!r}", rule="prompt")

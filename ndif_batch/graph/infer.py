@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ndif_batch.errors import ModelError, ShapeError, UsageError, nearest
 from ndif_batch.graph.abstract import Abstract, AbstractTensor
 from ndif_batch.graph.indexes import OutsideError, select
-from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, Run, SliceArg, TensorRef, map_arg
+from ndif_batch.graph.nodes import Arg, Graph, Inputs, Node, NodeRef, Run, SliceArg, TensorRef, map_arg
 from ndif_batch.graph.operations import OPERATIONS
 from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
 from ndif_batch.graph.steps import generations, step_by_step, steps_of
@@ -18,9 +18,9 @@ from ndif_batch.graph.steps import generations, step_by_step, steps_of
 def infer(graph: Graph, sites: SiteMap, constants: Mapping[str, AbstractTensor] | None = None) -> list[Abstract]:
     """The abstract value of each node; ``None`` where it has none (writes, control).
 
-    ``graph`` is bound: it has no parameters, and its prompts are token ids. ``constants`` has the shape and dtype of
-    each constant tensor by digest. ``ShapeError`` names the node and the operation that cannot take what it gets,
-    ``ModelError`` a site, module or weight that the model does not have.
+    ``graph`` is bound: it has no parameters, and its prompts are token ids or tensors. ``constants`` has the shape and
+    dtype of each constant tensor by digest. ``ShapeError`` names the node and the operation that cannot take what it
+    gets, ``ModelError`` a site, module or weight that the model does not have.
     """
     return _Inference(graph, sites, constants or {}).values()
 
@@ -164,7 +164,7 @@ class _Inference:
         if node.run is None:
             raise ShapeError("the node names no run")
         run = self.graph.runs[node.run]
-        if not isinstance(run.prompt, tuple):
+        if not isinstance(run.prompt, tuple | Inputs):
             raise ShapeError(f"the prompt of run {run.name!r} is not given as token ids")
         length = len(run.prompt)
         if node.step is None:

@@ -32,6 +32,8 @@ class Limits:
     """Tokens of a prompt that is written into the graph as token ids."""
     prompt: int = 1_000_000
     """Characters of a prompt that is written into the graph as text."""
+    inputs: int = 64
+    """Tensors of a prompt that is given as tensors."""
     string: int = 1024
     """Characters of any other string: a site, an ``einsum`` equation, a name."""
     arguments: int = 1024

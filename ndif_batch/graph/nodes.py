@@ -56,9 +56,38 @@ class SliceArg:
 Step: TypeAlias = "int | SliceArg"
 """Which steps of a generation: one, or a slice of them; negative ones count from the last."""
 
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A prompt that is no text: the tensors that the model's forward takes, by name in alphabetical order.
+
+    Each is one item of a batch, ``[1, …]``. A run of it counts as one token: the axis of the tokens is the batch's.
+    """
+
+    tensors: tuple[tuple[str, TensorRef], ...]
+
+    @classmethod
+    def of(cls, digests: Mapping[str, str]) -> Inputs:
+        """Of the digest of each tensor by its name."""
+        return cls(tuple((name, TensorRef(digests[name])) for name in sorted(digests)))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return f"Inputs({', '.join(f'{name}={tensor.digest}' for name, tensor in self.tensors)})"
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each tensor by its name."""
+        return {name: tensor.digest for name, tensor in self.tensors}
+
+
 Literal: TypeAlias = bool | int | float | str | None
-Arg: TypeAlias = "Literal | EllipsisType | NodeRef | ParamRef | TensorRef | SliceArg | tuple[Arg, ...]"
-Value: TypeAlias = bool | int | float | str | tuple[int, ...] | TensorRef
+Arg: TypeAlias = "Literal | EllipsisType | NodeRef | ParamRef | TensorRef | Inputs | SliceArg | tuple[Arg, ...]"
+Prompt: TypeAlias = tuple[int, ...] | Inputs
+"""What a model takes in: token ids, or tensors."""
+Value: TypeAlias = bool | int | float | str | tuple[int, ...] | TensorRef | Inputs
 """What a parameter can be bound to; a tuple of ints is a prompt given as token ids."""
 
 
@@ -70,7 +99,7 @@ class Run:
     """
 
     name: str
-    prompt: ParamRef | NodeRef | str | tuple[int, ...]
+    prompt: ParamRef | NodeRef | str | tuple[int, ...] | Inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,14 @@ def _text(pattern: str) -> Schema:
 
 def _run() -> Schema:
     tokens = {"type": "array", "items": _ID, "minItems": 1}
-    prompt = {"anyOf": [{"type": "string"}, tokens, _object({"param": _text(PARAM_NAME)})]}
+    named = {
+        "type": "object",
+        "propertyNames": _text(PARAM_NAME),
+        "additionalProperties": _object({"tensor": _text(DIGEST)}),
+        "minProperties": 1,
+    }
+    inputs = _object({"inputs": named})
+    prompt = {"anyOf": [{"type": "string"}, tokens, _object({"param": _text(PARAM_NAME)}), inputs]}
     return _object({"name": _text(RUN_NAME), "prompt": prompt})
 
 

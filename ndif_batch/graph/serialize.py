@@ -11,7 +11,19 @@ from typing import Any, Never
 
 from ndif_batch.errors import GraphError, nearest
 from ndif_batch.graph.limits import DEFAULT, Limits
-from ndif_batch.graph.nodes import VERSION, Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, TensorRef
+from ndif_batch.graph.nodes import (
+    VERSION,
+    Arg,
+    Graph,
+    Inputs,
+    Node,
+    NodeRef,
+    ParamRef,
+    ParamType,
+    Run,
+    SliceArg,
+    TensorRef,
+)
 from ndif_batch.graph.parse import NodeReader, only, required, typed
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.syntax import shown
@@ -68,7 +80,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
     return {
         "version": graph.version,
         "params": {name: str(kind) for name, kind in graph.params.items()},
-        "runs": [{"name": run.name, "prompt": _arg_to_json(run.prompt, None)} for run in graph.runs],
+        "runs": [{"name": run.name, "prompt": _prompt_to_json(run)} for run in graph.runs],
         "nodes": [node_to_json(node, i) for i, node in enumerate(graph.nodes)],
     }
 
@@ -88,6 +100,15 @@ def node_to_json(node: Node, i: int | None = None) -> dict[str, Any]:
     if node.step is not None:
         data["step"] = _arg_to_json(node.step, i)
     return data
+
+
+def _prompt_to_json(run: Run) -> Any:
+    return inputs_to_json(run.prompt) if isinstance(run.prompt, Inputs) else _arg_to_json(run.prompt, None)
+
+
+def inputs_to_json(prompt: Inputs) -> dict[str, Any]:
+    """``{"inputs": {name: {"tensor": digest}}}``."""
+    return {"inputs": {name: {"tensor": digest} for name, digest in prompt.digests.items()}}
 
 
 def _arg_to_json(arg: Arg, node: int | None) -> Any:
@@ -154,9 +175,23 @@ def _run(data: Any, where: str) -> Run:
         return Run(name, prompt)
     if isinstance(prompt, list):
         return Run(name, tuple(typed(token, int, f"{where}: token {i}") for i, token in enumerate(prompt)))
-    ref = typed(prompt, dict, f"{where}: prompt", word="text, a list of token ids or a parameter")
+    ref = typed(prompt, dict, f"{where}: prompt", word="text, a list of token ids, tensors or a parameter")
+    if "inputs" in ref:
+        return Run(name, inputs_from_json(ref, f"{where}: prompt"))
     only(ref, ("param",), f"{where}: prompt")
     return Run(name, ParamRef(typed(required(ref, "param", f"{where}: prompt"), str, f"{where}: prompt")))
+
+
+def inputs_from_json(data: Any, what: str) -> Inputs:
+    """The inverse of :func:`inputs_to_json`; ``GraphError`` with ``what`` in it for any other JSON."""
+    only(typed(data, dict, what), ("inputs",), what)
+    named = typed(required(data, "inputs", what), dict, f"{what}: inputs")
+    digests = {}
+    for name, value in named.items():
+        tensor = typed(value, dict, f"{what}: input {shown(name)}")
+        only(tensor, ("tensor",), f"{what}: input {shown(name)}")
+        digests[name] = typed(required(tensor, "tensor", what), str, f"{what}: input {shown(name)}")
+    return Inputs.of(digests)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -75,6 +75,10 @@ class SiteMap:
 
     ``weights`` maps a parameter's path to its shape and dtype. ``head`` is the path of the output embedding
     (``lm_head``), if there is one.
+
+    A model that does not run on token ids takes ``inputs``, tensors by name; the tokens' axis is then that of the
+    batch, a run has one place on it, and costs as much as ``input_tokens`` tokens of a language model.
+    ``decoder_start`` is the token that the decoder of an encoder-decoder begins with; its prompts are the encoder's.
     """
 
     sites: Mapping[str, Site]
@@ -83,6 +87,9 @@ class SiteMap:
     vocabulary: int
     max_tokens: int
     head: str | None = None
+    inputs: Mapping[str, SiteTensor] | None = None
+    input_tokens: int = 1
+    decoder_start: int | None = None
 
     def site(self, path: str) -> Site:
         """The site at ``path``; ``ModelError`` with the nearest name if there is none or it is refused."""
@@ -113,11 +120,17 @@ class SiteMap:
             "vocabulary": self.vocabulary,
             "max_tokens": self.max_tokens,
             "head": self.head,
+            **({} if self.inputs is None else {"inputs": self._inputs_to_json(), "input_tokens": self.input_tokens}),
+            **({} if self.decoder_start is None else {"decoder_start": self.decoder_start}),
         }
+
+    def _inputs_to_json(self) -> dict[str, Any]:
+        return {name: _value_to_json(tensor) for name, tensor in (self.inputs or {}).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SiteMap:
         """The inverse of :meth:`to_json`."""
+        inputs = data.get("inputs")
         return cls(
             sites={p: Site(p, order, _value_from_json(value), refused) for p, order, value, refused in data["sites"]},
             modules=tuple(data["modules"]),
@@ -125,6 +138,9 @@ class SiteMap:
             vocabulary=data["vocabulary"],
             max_tokens=data["max_tokens"],
             head=data["head"],
+            inputs=None if inputs is None else {name: _tensor_from_json(one) for name, one in inputs.items()},
+            input_tokens=data.get("input_tokens", 1),
+            decoder_start=data.get("decoder_start"),
         )
 
 
@@ -137,5 +153,9 @@ def _value_to_json(value: SiteValue) -> Any:
 
 def _value_from_json(data: Any) -> SiteValue:
     if isinstance(data, dict):
-        return SiteTensor(tuple(data["shape"]), data["dtype"], data.get("seen"))
+        return _tensor_from_json(data)
     return None if data is None else tuple(_value_from_json(item) for item in data)
+
+
+def _tensor_from_json(data: Mapping[str, Any]) -> SiteTensor:
+    return SiteTensor(tuple(data["shape"]), data["dtype"], data.get("seen"))

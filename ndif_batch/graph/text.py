@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from types import EllipsisType
 
-from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, SliceArg, TensorRef
+from ndif_batch.graph.nodes import Arg, Graph, Inputs, Node, NodeRef, ParamRef, SliceArg, TensorRef
 from ndif_batch.graph.syntax import shown
 
 _LONGEST_LIST = 16
@@ -74,6 +74,8 @@ def _arg(arg: Arg) -> str:
             return f"{{{arg.param}}}"
         case TensorRef():
             return f"tensor:{arg.digest[:12]}"
+        case Inputs():
+            return f"{{{', '.join(f'{name}: {_arg(tensor)}' for name, tensor in arg.tensors)}}}"
         case EllipsisType():
             return "..."
         case SliceArg():

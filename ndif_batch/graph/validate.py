@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from ndif_batch.errors import GraphError
 from ndif_batch.graph.limits import DEFAULT, Limits
-from ndif_batch.graph.nodes import Graph, NodeRef, ParamRef, ParamType, Run, TensorRef, leaves
+from ndif_batch.graph.nodes import Graph, Inputs, NodeRef, ParamRef, ParamType, Run, TensorRef, leaves
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.serialize import canonical
-from ndif_batch.graph.syntax import PARAM_NAME, RESERVED_SAVES, RUN_NAME, SAVE_NAME, is_storable, shown
+from ndif_batch.graph.syntax import DIGEST, PARAM_NAME, RESERVED_SAVES, RUN_NAME, SAVE_NAME, is_storable, shown
 from ndif_batch.graph.validate_node import NodeCheck, check_known
 
 
@@ -33,7 +33,8 @@ def validate(graph: Graph, limits: Limits = DEFAULT) -> None:
 
 def constants(graph: Graph) -> set[str]:
     """Digests of the constant tensors that stand in the graph; those that a task binds to a parameter do not."""
-    return {
+    prompts = {digest for run in graph.runs if isinstance(run.prompt, Inputs) for digest in run.prompt.digests.values()}
+    return prompts | {
         leaf.digest
         for node in graph.nodes
         for arg in node.arguments()
@@ -75,6 +76,8 @@ def _check_prompt(run: Run, params: Mapping[str, ParamType], limits: Limits) -> 
             raise GraphError(f"{where}: the prompt holds a character that is not valid text", rule=Rule.TEXT)
     elif isinstance(run.prompt, NodeRef):
         raise GraphError(f"{where}: a node is no prompt", rule=Rule.PROMPT)
+    elif isinstance(run.prompt, Inputs):
+        check_inputs(run.prompt, where, limits)
     else:
         limits.check("tokens", len(run.prompt), where=where)
         if not run.prompt:
@@ -82,6 +85,20 @@ def _check_prompt(run: Run, params: Mapping[str, ParamType], limits: Limits) -> 
         wrong = next((token for token in run.prompt if type(token) is not int or not 0 <= token < 2**31), None)
         if wrong is not None:
             raise GraphError(f"{where}: {shown(wrong)} is no token id", rule=Rule.PROMPT)
+
+
+def check_inputs(inputs: Inputs, where: str, limits: Limits = DEFAULT) -> None:
+    """Raises ``GraphError`` unless the tensors of a prompt have names, and digests that could be theirs."""
+    limits.check("inputs", len(inputs.tensors), where=where)
+    if not inputs.tensors:
+        raise GraphError(f"{where}: the prompt has no tensors", rule=Rule.PROMPT)
+    for name, tensor in inputs.tensors:
+        if not re.fullmatch(PARAM_NAME, name):
+            raise GraphError(
+                f"{where}: {shown(name)} cannot name an input", rule=Rule.PROMPT, hint=f"a name is {PARAM_NAME}"
+            )
+        if not re.fullmatch(DIGEST, tensor.digest):
+            raise GraphError(f"{where}: {shown(tensor.digest)} is no digest of a tensor", rule=Rule.TENSOR)
 
 
 def _check_saves(graph: Graph, limits: Limits) -> None:

@@ -15,11 +15,16 @@ from ndif_batch.models.tokenizer import Tokenizer
 FILE = "ndif_batch.json"
 VERSION = 2
 """Of the record: the site map of a first one has no sites inside attention."""
+ENTRY = "entry:"
+"""How the source of a model begins that an installed package registers."""
+PREPROCESSOR = "preprocessor_config.json"
+"""What Hugging Face calls the file that says how images are made into tensors."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model entry. ``directory`` holds this record and the tokenizer, ``weights`` the configuration and safetensors.
+    """A model entry. ``directory`` holds this record, the tokenizer and what makes tensors of images, ``weights`` the
+    configuration and safetensors.
 
     ``revision`` is the hub's commit, or the beginning of ``digest`` (BLAKE2b of the weight files) for local sources.
     """

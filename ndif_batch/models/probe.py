@@ -36,7 +36,7 @@ def measure_sites(model: PreTrainedModel) -> SiteMap:
     ``ModelError`` if the model cannot run on token ids alone.
     """
     own = _trails(model)
-    with _shapes_of_attention(model):
+    with shapes_of_attention(model):
         inside = _trails(model)
     short, long = (list(_with_attention(*trails)) for trails in zip(own, inside, strict=True))
     return _site_map(model, short, long)
@@ -48,7 +48,7 @@ def measure_empty(model: PreTrainedModel) -> SiteMap:
     if experts is not None:
         model.set_experts_implementation("batched_mm")
     try:
-        with _shapes_of_attention(model):
+        with shapes_of_attention(model):
             return _site_map(model, *_trails(model))
     finally:
         if experts is not None:
@@ -90,6 +90,7 @@ def _site_map(model: PreTrainedModel, short: list[Touch], long: list[Touch]) -> 
         vocabulary=config.vocab_size,
         max_tokens=_longest_prompt(config),
         head=None if head is None else next((n for n, module in model.named_modules() if module is head), None),
+        decoder_start=decoder_start(model),
     )
 
 
@@ -102,7 +103,8 @@ def _longest_prompt(config: Any) -> int:
 
 
 @contextmanager
-def _shapes_of_attention(model: PreTrainedModel) -> Iterator[None]:
+def shapes_of_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block the model's attention gives nothing but the right shapes, without a mask."""
     before = model.config._attn_implementation
     AttentionInterface.register(SHAPES_ONLY, _shapes_only)
     AttentionMaskInterface.register(SHAPES_ONLY, lambda *args, **kwargs: None)
@@ -113,12 +115,46 @@ def _shapes_of_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def entry_device(model: PreTrainedModel) -> torch.device:
-    """Where token ids go in: the device on which the embedding computes, even if its weights rest elsewhere."""
-    embedding: nn.Module = model.get_input_embeddings()
-    hook = getattr(embedding, "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
-    return next(embedding.parameters()).device if device is None else torch.device(device)
+def entry_device(model: nn.Module) -> torch.device:
+    """Where inputs go in: the device on which the embedding computes, even if its weights rest elsewhere."""
+    embedding = _embedding(model)
+    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    if device is not None:
+        return torch.device(device)
+    return next((weight.device for weight in embedding.parameters()), torch.device("cpu"))
+
+
+def _embedding(model: nn.Module) -> nn.Module:
+    """What inputs go into first; the model itself if it does not tell."""
+    try:
+        found: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return model
+    return found
+
+
+def floating_dtype(model: nn.Module) -> torch.dtype:
+    """In which precision a model computes."""
+    return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
+
+
+def decoder_inputs(model: PreTrainedModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the decoder of an encoder-decoder begins with, beside ``ids`` of the encoder: its start token."""
+    start = decoder_start(model)
+    return {} if start is None else {"decoder_input_ids": torch.full_like(ids[:, :1], start)}
+
+
+def decoder_start(model: PreTrainedModel) -> int | None:
+    """The token that the decoder begins with; ``None`` of a model that has no encoder."""
+    config = model.config
+    if not config.is_encoder_decoder:
+        return None
+    found: int | None = getattr(config, "decoder_start_token_id", None)
+    if found is None:
+        found = getattr(config.get_text_config(decoder=True), "bos_token_id", None)
+    if found is None:
+        raise ModelError("the configuration does not say with which token the decoder begins")
+    return found
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -204,7 +240,7 @@ def _trail(model: PreTrainedModel, tokens: int) -> list[Touch]:
     ids = torch.arange(tokens, device=entry_device(model))[None] % model.config.get_text_config().vocab_size
     trail: list[Touch] = []
     with watching(model, lambda path, value: trail.append(Touch(path, _outline(value)))), torch.no_grad():
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **decoder_inputs(model, ids))
     return trail
 
 

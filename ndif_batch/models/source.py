@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ndif_batch.errors import ModelError, NotFoundError, UsageError
-from ndif_batch.models.info import FILE, VERSION, ModelInfo
+from ndif_batch.errors import ConflictError, ModelError, NotFoundError, UsageError
+from ndif_batch.graph.sites import SiteMap
+from ndif_batch.models.info import ENTRY, FILE, PREPROCESSOR, VERSION, ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER_FILE
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -24,20 +26,26 @@ HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "
 def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: str | None = None) -> ModelInfo:
     """Makes the entry ``name`` of ``source`` in the model cache and returns it.
 
-    ``source`` is a directory with safetensors, a ``.gguf`` file (converted once) or a hub id. An entry that exists
-    for the same source, dtype and revision is returned as it is, unless an earlier version has measured its sites.
+    ``source`` is a directory with safetensors, a ``.gguf`` file (converted once), a hub id, or ``entry:NAME`` for
+    what an installed package registers. An entry that exists for the same source, dtype and revision is returned as it
+    is, unless it is of a package, which may be another one by now, or an earlier version has measured its sites.
     """
     check_name(name)
     target = cache / name
-    known = _existing(target, source, dtype, revision)
+    registers = source.startswith(ENTRY)
+    known = None if registers else _existing(target, source, dtype, revision)
     if known is not None:
         return known
     cache.mkdir(parents=True, exist_ok=True)
     work = cache / f".{name}-{token_hex(4)}"
     work.mkdir()
     try:
-        weights, commit = _weights(source, work / "weights", revision)
-        info = _describe(source, name, target, work, weights, commit, dtype)
+        if registers:
+            info = _describe_registered(source, name, target, dtype)
+            _refuse_other(target, info)
+        else:
+            weights, commit = _weights(source, work / "weights", revision)
+            info = _describe(source, name, target, work, weights, commit, dtype)
         (work / FILE).write_text(json.dumps(info.to_json()))
         _replace(work, target)
     finally:
@@ -58,6 +66,14 @@ def _existing(target: Path, source: str, dtype: str, revision: str | None) -> Mo
         return None
     same = info.source == source and info.dtype == dtype and revision in (None, info.revision)
     return info if same and info.version == VERSION and info.weights.is_dir() else None
+
+
+def _refuse_other(target: Path, info: ModelInfo) -> None:
+    """``ConflictError`` if the entry stands for other weights of the same package, which jobs may have named."""
+    with suppress(NotFoundError):
+        known = ModelInfo.read(target)
+        if known.source == info.source and known.digest != info.digest:
+            raise ConflictError(f"model {info.name!r} exists with other weights", hint="add it under another name")
 
 
 def _replace(work: Path, target: Path) -> None:
@@ -128,10 +144,13 @@ def _describe(
     source: str, name: str, target: Path, work: Path, weights: Path, commit: str | None, dtype: str
 ) -> ModelInfo:
     from ndif_batch.models.architecture import empty_model, read_config
-    from ndif_batch.models.probe import measure_empty
+    from ndif_batch.models.examples import measure_entry
 
     digest = _digest(weights)
-    _save_tokenizer(weights, work)
+    sites = measure_entry(empty_model(read_config(weights), dtype), weights)
+    _save_tokenizer(weights, work, sites)
+    if (weights / PREPROCESSOR).is_file():
+        shutil.copyfile(weights / PREPROCESSOR, work / PREPROCESSOR)
     return ModelInfo(
         name=name,
         source=source,
@@ -140,11 +159,33 @@ def _describe(
         revision=commit or digest[:12],
         digest=digest,
         dtype=dtype,
-        sites=measure_empty(empty_model(read_config(weights), dtype)),
+        sites=sites,
     )
 
 
-def _save_tokenizer(weights: Path, work: Path) -> None:
+def _describe_registered(source: str, name: str, target: Path, dtype: str) -> ModelInfo:
+    """The entry of a package's model: its weights are its own, and stay where it has them."""
+    from ndif_batch.models.architecture import torch_dtype
+    from ndif_batch.models.entry_points import registered
+    from ndif_batch.models.stacking import measure_stacking
+
+    found = registered(source)
+    digest = found.digest
+    module = found.module.to(torch_dtype(dtype)).train(False)
+    return ModelInfo(
+        name=name,
+        source=source,
+        directory=target,
+        weights=target,
+        revision=f"{found.version}-{digest[:12]}",
+        digest=digest,
+        dtype=dtype,
+        sites=measure_stacking(module, found.example),
+    )
+
+
+def _save_tokenizer(weights: Path, work: Path, sites: SiteMap) -> None:
+    """The model's tokenizer. One whose texts are of one length has the padding with it that the model was made for."""
     from transformers import AutoTokenizer
 
     try:
@@ -153,6 +194,12 @@ def _save_tokenizer(weights: Path, work: Path) -> None:
         return
     backend = getattr(tokenizer, "backend_tokenizer", None)
     files = (*tokenizer.vocab_files_names.values(), TOKENIZER_FILE)  # without any of these it is made up and empty
+    ids = (sites.inputs or {}).get("input_ids")
+    if backend is not None and ids is not None:
+        pad = tokenizer.pad_token_id or 0
+        backend.enable_padding(
+            direction=tokenizer.padding_side, pad_id=pad, pad_token=tokenizer.pad_token or "", length=ids.shape[1]
+        )
     if backend is not None and any((weights / file).is_file() for file in files):
         backend.save(str(work / TOKENIZER_FILE))
 

@@ -11,9 +11,10 @@ import tokenizers
 
 from ndif_batch.errors import ModelError, NotFoundError
 from ndif_batch.graph.bind import bind, prompt_of
-from ndif_batch.graph.nodes import Graph, ParamType, Run, Value
+from ndif_batch.graph.nodes import Graph, Inputs, ParamType, Prompt, Run, Value
 from ndif_batch.graph.sites import SiteMap
 from ndif_batch.graph.steps import generations
+from ndif_batch.models.inputs import check_kind
 
 FILE = "tokenizer.json"
 
@@ -60,12 +61,17 @@ class Tokenizer:
 
 
 def resolve(
-    params: Mapping[str, ParamType], bindings: Mapping[str, Value], tokenizer: Tokenizer | None
+    params: Mapping[str, ParamType], bindings: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap
 ) -> dict[str, Value]:
-    """``bindings`` with prompt text as token ids and, for ``int`` parameters, a string as the id of its one token."""
+    """``bindings`` with prompt text as token ids and, for ``int`` parameters, a string as the id of its one token.
+
+    ``ModelError`` for what is no prompt of the model.
+    """
     resolved: dict[str, Value] = {}
     for name, value in bindings.items():
         kind = params.get(name)
+        if kind is ParamType.PROMPT:
+            check_kind(f"parameter {name!r}", value, sites)
         if isinstance(value, str) and kind in (ParamType.PROMPT, ParamType.INT):
             if tokenizer is None:
                 raise ModelError(f"parameter {name!r} is text but the model has no tokenizer", hint="give token ids")
@@ -75,17 +81,21 @@ def resolve(
 
 
 def concrete(graph: Graph, bindings: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> Graph:
-    """The graph that one task runs: no parameters left, every prompt a checked tuple of token ids."""
-    bound = bind(graph, resolve(graph.params, bindings, tokenizer))
-    prompts = [token_ids(run, {}, tokenizer, sites) for run in bound.runs]
+    """The graph that one task runs: no parameters left, every prompt checked token ids, or tensors."""
+    bound = bind(graph, resolve(graph.params, bindings, tokenizer, sites))
+    prompts = [checked_prompt(run, {}, tokenizer, sites) for run in bound.runs]
     check_room(graph, [len(prompt) for prompt in prompts], sites)
     runs = tuple(replace(run, prompt=prompt) for run, prompt in zip(bound.runs, prompts, strict=True))
     return replace(bound, runs=runs)
 
 
 def check_room(graph: Graph, lengths: Sequence[int], sites: SiteMap) -> None:
-    """``ModelError`` if a run would generate more tokens than the model takes after a prompt of its length."""
+    """``ModelError`` if a run would generate more tokens than the model takes after a prompt of its length, or any
+    of a model that does not generate here."""
     for run, own in generations(graph).items():
+        if sites.inputs is not None or sites.decoder_start is not None:
+            kind = "encoder-decoders generate nothing" if sites.inputs is None else "models of tensors generate nothing"
+            raise ModelError(f"run {graph.runs[run].name!r} generates; in this version {kind}")
         if lengths[run] + own.count - 1 > sites.max_tokens:
             raise ModelError(
                 f"run {graph.runs[run].name!r} has {lengths[run]} tokens and generates {own.count}; "
@@ -94,9 +104,12 @@ def check_room(graph: Graph, lengths: Sequence[int], sites: SiteMap) -> None:
             )
 
 
-def token_ids(run: Run, resolved: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> tuple[int, ...]:
-    """The checked token ids of a run's prompt; ``resolved`` is what :func:`resolve` gave."""
+def checked_prompt(run: Run, resolved: Mapping[str, Value], tokenizer: Tokenizer | None, sites: SiteMap) -> Prompt:
+    """The checked token ids, or tensors, of a run's prompt; ``resolved`` is what :func:`resolve` gave."""
     prompt = prompt_of(run, resolved)
+    check_kind(f"the prompt of run {run.name!r}", prompt, sites)
+    if isinstance(prompt, Inputs):
+        return prompt
     if isinstance(prompt, str):
         if tokenizer is None:
             raise ModelError(f"run {run.name!r} is text but the model has no tokenizer", hint="give token ids")

@@ -82,6 +82,7 @@ class ModelEntry:
     info: Json
     tokenizer: str | None
     config: str | None
+    processor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,7 @@ class Api(ClientQueue, Protocol):
 
     @get("/models/{name}/entry")
     def model_entry(self, name: str) -> ModelEntry:
-        """What is known of a model, and its tokenizer."""
+        """What is known of a model, its tokenizer and its image processor."""
 
     @post("/jobs")
     def submit(self, submission: Submission) -> JobRecord:

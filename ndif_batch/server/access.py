@@ -19,7 +19,7 @@ from ndif_batch.config import Settings
 from ndif_batch.errors import NotAllowedError, NotFoundError, UsageError
 from ndif_batch.graph.serialize import graph_from_json
 from ndif_batch.launcher import Launcher, open_launcher
-from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.info import PREPROCESSOR, ModelInfo
 from ndif_batch.models.source import check_name
 from ndif_batch.models.tokenizer import FILE as TOKENIZER
 from ndif_batch.queue.access import SESSION_LASTS, Caller, NewToken, Scope, TokenRecord
@@ -78,9 +78,10 @@ class CallerQueue:
         return self.queue.tokens_per_second(name)
 
     def model_entry(self, name: str) -> ModelEntry:
-        """What is known of a model, and its tokenizer."""
+        """What is known of a model, its tokenizer and its image processor."""
         info = ModelInfo.read(Path(self.queue.model(name).path))
-        return ModelEntry(info.to_json(), _text(info.directory / TOKENIZER), _text(info.weights / "config.json"))
+        files = (info.directory / TOKENIZER, info.weights / "config.json", info.directory / PREPROCESSOR)
+        return ModelEntry(info.to_json(), *map(_text, files))
 
     def add_model(self, source: str, name: str, dtype: str = "float32", revision: str | None = None) -> ModelRecord:
         """A new model, brought here by a process of its own: it takes memory and time."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ndif_batch.errors import UsageError
-from ndif_batch.graph.nodes import TensorRef
+from ndif_batch.graph.nodes import Inputs, TensorRef
+from ndif_batch.graph.validate import check_inputs
 from ndif_batch.sweep.space import Space
 
 MOST_TASKS = 10_000_000
@@ -34,6 +35,9 @@ def space_from(data: Mapping[str, Any]) -> Space:
 def _plain(value: object) -> bool:
     if isinstance(value, TensorRef):
         return isinstance(value.digest, str)
+    if isinstance(value, Inputs):
+        check_inputs(value, "a prompt")
+        return True
     if isinstance(value, tuple):
         return all(type(item) is int for item in value)
     return isinstance(value, str | int | float)

@@ -9,7 +9,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ndif_batch.errors import SweepError
-from ndif_batch.graph.nodes import TensorRef, Value
+from ndif_batch.graph.nodes import Inputs, TensorRef, Value
+from ndif_batch.graph.serialize import inputs_from_json, inputs_to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +87,13 @@ class Space:
         """Digests of the constant tensors that tasks bind."""
         columns = [values for axis in self.axes for values in axis.columns.values()]
         bound = chain(self.constants.values(), *(values for values in columns if not isinstance(values, range)))
-        return {value.digest for value in bound if isinstance(value, TensorRef)}
+        found: set[str] = set()
+        for value in bound:
+            if isinstance(value, TensorRef):
+                found.add(value.digest)
+            elif isinstance(value, Inputs):
+                found.update(value.digests.values())
+        return found
 
     def point(self, task: int) -> tuple[int, ...]:
         """Position of a task along each axis."""
@@ -162,7 +169,9 @@ class Space:
 
 
 def value_to_json(value: Value) -> Any:
-    """A bound value as JSON: token ids as a list, a tensor as ``{"tensor": digest}``."""
+    """A bound value as JSON: token ids as a list, a tensor as ``{"tensor": digest}``, a prompt as in a graph."""
+    if isinstance(value, Inputs):
+        return inputs_to_json(value)
     if isinstance(value, TensorRef):
         return {"tensor": value.digest}
     return list(value) if isinstance(value, tuple) else value
@@ -171,7 +180,7 @@ def value_to_json(value: Value) -> Any:
 def value_from_json(data: Any) -> Value:
     """The inverse of :func:`value_to_json`."""
     if isinstance(data, dict):
-        return TensorRef(data["tensor"])
+        return inputs_from_json(data, "a prompt") if "inputs" in data else TensorRef(data["tensor"])
     if isinstance(data, list):
         return tuple(data)
     value: Value = data

@@ -9,8 +9,10 @@ import numpy as np
 
 from ndif_batch.errors import TraceError, nearest
 from ndif_batch.graph.nodes import Graph, ParamType, TensorRef, Value
+from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace import constants
 from ndif_batch.trace.place import refusal
+from ndif_batch.trace.prompts import inputs_of
 
 SEED = "seed"
 
@@ -18,8 +20,9 @@ SEED = "seed"
 class Bindings:
     """Converts bound values; tensors among them are put beside ``tensors``, the experiment's own."""
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Any]) -> None:
+    def __init__(self, graph: Graph, tensors: Mapping[str, Any], info: ModelInfo) -> None:
         self._graph = graph
+        self._info = info
         self.tensors = dict(tensors)
 
     def point(self, given: Mapping[str, Any]) -> dict[str, Value]:
@@ -49,14 +52,16 @@ class Bindings:
     def _column(self, name: str, values: Iterable[Any]) -> Sequence[Value]:
         if isinstance(values, range):
             return values
-        if isinstance(values, str):
-            raise refusal(f"the values of parameter {name!r} are one text, not several", hint=f"[{values!r}]")
+        if isinstance(values, str | Mapping):
+            raise refusal(f"the values of parameter {name!r} are one, not several", hint=f"[{values!r}]")
         return tuple(self._value(name, value) for value in values)
 
     def _value(self, name: str, value: Any) -> Value:
         kind = self._graph.params.get(name)
         if kind is ParamType.TENSOR and constants.is_tensor(value):
             return TensorRef(constants.take(self.tensors, value))
+        if kind is ParamType.PROMPT and self._info.sites.inputs is not None:
+            return inputs_of(self._info, f"parameter {name!r}", value, self.tensors)
         if kind is ParamType.PROMPT and not isinstance(value, str):
             return _token_ids(name, value)
         if isinstance(value, np.generic):

@@ -20,8 +20,9 @@ from ndif_batch.trace.finish import drawn, finished
 from ndif_batch.trace.generation import Generates, Steps
 from ndif_batch.trace.look import look
 from ndif_batch.trace.modules import Module, blocks_of, path_of
-from ndif_batch.trace.parameters import RESERVED
+from ndif_batch.trace.parameters import RESERVED, Param
 from ndif_batch.trace.place import refusal
+from ndif_batch.trace.prompts import inputs_of
 from ndif_batch.trace.proxy import Proxy
 from ndif_batch.trace.recorder import Recorder
 from ndif_batch.trace.tree import Tree
@@ -63,6 +64,9 @@ class Recording:
     def invoke(self, prompt: Any, *, name: str | None = None) -> Iterator[None]:
         """One run of the model: text, token ids, or a parameter. Sites inside the block belong to it.
 
+        A model that takes images takes the path of one, a PIL image, an array of bytes, or tensors by name; one that
+        compares them with texts ``{"images": …, "text": …}``.
+
         A run is called ``name``, else as its parameter, else ``run0``, ``run1``, …
         """
         if self._prompt is not None:
@@ -74,6 +78,8 @@ class Recording:
             self._recorder.close_run()
 
     def _open(self, prompt: Any, name: str | None) -> None:
+        if self.info.sites.inputs is not None and not isinstance(prompt, Param):
+            prompt = inputs_of(self.info, "the prompt", prompt, self._recorder.constants)
         self._recorder.open_run(prompt, name)
         if self._generates is not None:
             self._recorder.generate(self._generates.count, self._generates.options(self.info.tokenizer))
@@ -243,7 +249,7 @@ class Trace(Recording):
         )
 
     def _bindings(self, *given: Mapping[str, Any]) -> Bindings:
-        bindings = Bindings(self.graph, self.constants)
+        bindings = Bindings(self.graph, self.constants, self.info)
         bindings.check_names(*given)
         return bindings
 

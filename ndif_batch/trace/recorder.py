@@ -8,7 +8,7 @@ from typing import Any
 
 from ndif_batch.errors import TraceError
 from ndif_batch.graph.abstract import Abstract
-from ndif_batch.graph.nodes import Arg, Node, NodeRef, ParamRef, ParamType, Run, Step
+from ndif_batch.graph.nodes import Arg, Inputs, Node, NodeRef, ParamRef, ParamType, Prompt, Run, Step
 from ndif_batch.graph.operations import OPERATIONS, Operation
 from ndif_batch.graph.syntax import RUN_NAME, SAVE_NAME
 from ndif_batch.trace import functions
@@ -221,12 +221,12 @@ class Recorder:
         own = prompt.param_name if isinstance(prompt, Param) else f"run{len(self.runs)}"
         return own if own not in taken else f"{own}.{len(self.runs)}"
 
-    def _prompt(self, prompt: Any) -> ParamRef | str | tuple[int, ...]:
+    def _prompt(self, prompt: Any) -> ParamRef | str | Prompt:
         if isinstance(prompt, Param):
             ref = self.parameters.meet(prompt)
             self.parameters.use(ref.param, ParamType.PROMPT)
             return ref
-        if isinstance(prompt, str):
+        if isinstance(prompt, str | Inputs):
             return prompt
         try:
             ids = tuple(int(token) for token in prompt)

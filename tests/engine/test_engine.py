@@ -170,7 +170,8 @@ def refusing(subject: Subject, token: int) -> Iterator[None]:
         if bool((args[0] == token).any()):
             raise torch.OutOfMemoryError("out of memory")
 
-    handle = subject.loaded.module.get_input_embeddings().register_forward_pre_hook(hook)
+    model: Any = subject.loaded.module
+    handle = model.get_input_embeddings().register_forward_pre_hook(hook)
     try:
         yield
     finally:
