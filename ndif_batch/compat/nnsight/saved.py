@@ -1,0 +1,95 @@
+"""What nnsight's blocks save: recorded values in variables, lists and dictionaries, and the results in their places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from itertools import count
+from typing import Any
+
+import torch
+from nnsight.tracing.tracer import _saves, mark
+
+from ndif_batch.trace.proxy import Fields, Proxy
+
+LONGEST = 48
+
+
+class Saved:
+    """The recorded values that leave blocks, by names made of those of their variables.
+
+    ``scopes`` are nnsight's, a dictionary of variables for each block, and the names that the block uses.
+    """
+
+    def __init__(self, scopes: Collection[tuple[Any, Collection[str]]]) -> None:
+        self.values: dict[str, Proxy] = {}
+        self._names: dict[int, tuple[str, ...]] = {}
+        self._operations: dict[int, str] = {}
+        self._scopes = scopes
+        self._seen: set[tuple[int, bool]] = set()
+        self._variables: dict[str, Any] = {}
+        for scope, used in scopes:
+            for name in used:
+                if dict.__contains__(scope, name):
+                    self.take(name, scope[name], id(scope[name]) in _saves())
+                    if id(scope[name]) in _saves():
+                        self._variables[name] = scope[name]
+
+    def take(self, name: str, value: Any, wanted: bool = True) -> None:
+        """Names the recorded values in ``value``: all that are ``wanted``, else those that are saved themselves."""
+        wanted = wanted or id(value) in _saves()
+        if (id(value), wanted) in self._seen:
+            return
+        if isinstance(value, Proxy):
+            if wanted and id(value) not in self._names:
+                parts = [(name, value)]
+                if isinstance(value, Fields):
+                    self._operations[id(value)] = value.operation
+                    parts = [(f"{name}.{i}", item) for i, item in enumerate(value)]
+                self._names[id(value)] = tuple(self._named(*part) for part in parts)
+        elif isinstance(value, list | tuple | dict):
+            self._seen.add((id(value), wanted))
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                self.take(f"{name}.{key}", item, wanted)
+
+    def put(self, results: Mapping[str, Any]) -> None:
+        """Puts results where the recorded values stood; lists and dictionaries stay the same objects."""
+        for scope, used in self._scopes:
+            for name in used:
+                if dict.__contains__(scope, name):
+                    new = self.resolved(scope[name], results)
+                    if name in scope.written:
+                        scope[name] = new
+
+    def variables(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """The saved variables with results in them."""
+        return {name: self.resolved(value, results) for name, value in self._variables.items()}
+
+    def resolved(self, value: Any, results: Mapping[str, Any]) -> Any:
+        """``value`` with results for the recorded values in it; saved if it was."""
+        new = self._resolved(value, results, set())
+        return mark(new) if id(value) in _saves() else new
+
+    def _resolved(self, value: Any, results: Mapping[str, Any], seen: set[int]) -> Any:
+        if isinstance(value, Proxy):
+            found = [results[name] for name in self._names.get(id(value), ())]
+            if id(value) in self._operations:
+                return getattr(torch.return_types, self._operations[id(value)])(found)
+            return found[0] if found else value
+        if not isinstance(value, list | tuple | dict) or id(value) in seen:
+            return value
+        seen.add(id(value))
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        new = [self._resolved(value[key], results, seen) for key in keys]
+        if isinstance(value, tuple):
+            same = all(item is value[key] for key, item in zip(keys, new, strict=True))
+            return value if same else type(value)(*new) if hasattr(value, "_fields") else tuple(new)
+        for key, item in zip(keys, new, strict=True):
+            value[key] = item
+        return value
+
+    def _named(self, name: str, value: Proxy) -> str:
+        clean = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:LONGEST]
+        free = next(new for i in count() if (new := f"{clean}-{i}" if i else clean) not in self.values)
+        self.values[free] = value
+        return free
