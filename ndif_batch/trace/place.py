@@ -27,7 +27,7 @@ def seen_from(frame: FrameType | None) -> Iterator[None]:
 
 def user_place() -> str:
     """``file:line`` of the innermost code that is neither the front end nor a library it is called through."""
-    frame = _FROM.get() or sys._getframe(1)
+    frame: FrameType | None = _FROM.get() or sys._getframe(1)
     while frame is not None and _passed_over(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return "<unknown>" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -108,9 +108,9 @@ class Proxy(Operand):
         return methods.find(self, name)
 
     def __len__(self) -> int:
-        recorder = self._recorder
-        seen = None if recorder.look is None else recorder.look(self.current())
-        return len(seen) if isinstance(seen, tuple) else super().__len__() if seen is None else seen.shape[0]
+        if self._recorder.look is None:
+            return int(super().__len__())
+        return int(self.shape[0])
 
     def __iter__(self) -> Iterator[Any]:
         return super().__iter__() if self._recorder.look is None else iter([self[i] for i in range(len(self))])

@@ -8,68 +8,70 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnsight import TransformersModel
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from ndif_batch import Client
 from ndif_batch.compat.nnsight import NDIFBatchBackend
-from ndif_batch.errors import NdifBatchError
 from ndif_batch.queue import schema
 from tests import toy
-from tests.compat import patterns
+from tests.compat import jobs, page, patterns
 
 TOKENS = {"vocab_size": toy.VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=32, **TOKENS)),
-    "llama": lambda: LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=32,
-            **TOKENS,
-        )
-    ),
+SIZES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_layer": 3, "n_embd": 16, "n_head": 2, "n_positions": 32},
+    "llama": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 32,
+    },
 }
 
 
 def write(directory: Path, name: str) -> Path:
     torch.manual_seed(3)
-    model = MODELS[name]()
+    factory: Any = AutoModelForCausalLM
+    model = factory.from_config(AutoConfig.for_model(name, **SIZES[name], **TOKENS), dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4 if parameter.ndim > 1 else 1)
     where = directory / name
     model.save_pretrained(where)
     toy.write_tokenizer(where)
-    words = PreTrainedTokenizerFast(tokenizer_file=str(where / "tokenizer.json"), unk_token="[unknown]", pad_token="[unknown]")
+    tokenizer: Any = PreTrainedTokenizerFast
+    words = tokenizer(
+        tokenizer_file=str(where / "tokenizer.json"), unk_token="[unknown]", pad_token="[unknown]"
+    )
     words.save_pretrained(where)
     return where
 
 
-def through(model: Any, backend: NDIFBatchBackend, *names: str) -> Any:
-    """A model whose methods of these names go through ``backend`` when nothing else is said."""
+def through(model: Any, backend: NDIFBatchBackend) -> Any:
+    """A model whose traces and sessions go through ``backend`` when nothing else is said."""
 
     def method(name: str) -> Callable[..., Any]:
         return lambda own, *args, **kwargs: getattr(base, name)(own, *args, **{"backend": backend, **kwargs})
 
     base = type(model)
-    model.__class__ = type(base.__name__, (base,), {name: method(name) for name in names})
+    names = [name for name in ("trace", "session") if hasattr(base, name)]
+    model.__class__ = type(base.__name__, (base,), {"backend": backend, **{name: method(name) for name in names}})
     return model
 
 
-def outcome(pattern: Callable[[Any], Any], model: Any) -> Any:
+def outcome(pattern: Callable[[Any], Any], given: Any) -> Any:
+    """What a pattern gives, or its error in words."""
     try:
-        return pattern(model)
+        return plain(pattern(given))
     except Exception as error:  # noqa: BLE001 -- it is compared
-        return f"{type(error).__name__}: {error} ({getattr(error, 'hint', None)})" + "".join(__import__("traceback").format_tb(error.__traceback__)[-4:])
+        return f"{type(error).__name__}: {error}"
 
 
 def plain(value: Any) -> Any:
@@ -78,28 +80,46 @@ def plain(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else None
 
 
 def main(directory: Path, output: Path) -> None:
     warnings.simplefilter("ignore")
     client = Client(toy.settings(directory / "data"))
     schema.upgrade(client.settings.database)
-    found: dict[str, Any] = {}
+    both: dict[str, Any] = {}
+    models: dict[str, Any] = {}
     for name, chosen in (("gpt2", patterns.GPT2), ("llama", patterns.LLAMA)):
         where = write(directory, name)
         client.add_model(str(where), name)
         backend = NDIFBatchBackend(name, client=client)
         words = PreTrainedTokenizerFast.from_pretrained(where)
         theirs = TransformersModel(str(where), task="text-generation", tokenizer=words, dispatch=True)
-        ours = through(TransformersModel(str(where), task="text-generation", tokenizer=words), backend, "trace", "session")
+        ours = through(TransformersModel(str(where), task="text-generation", tokenizer=words), backend)
+        models[name] = theirs, ours
         for pattern in chosen:
             pair = theirs, ours
             if (wrap := patterns.PLAIN.get(pattern)) is not None:
-                pair = wrap(theirs._module), through(wrap(ours._module), backend, "trace")
-            found[pattern.__name__] = [plain(outcome(pattern, model)) for model in pair]
+                pair = wrap(theirs._module), through(wrap(ours._module), backend)
+            both[pattern.__name__] = [outcome(pattern, model) for model in pair]
         assert not ours.dispatched
-    torch.save(found, output)
+    refused = {pattern.__name__: outcome(pattern, models["gpt2"][1]) for pattern, _ in patterns.REFUSED}
+    done = {test.__name__: outcome(partial(test, client), models["gpt2"][0]) for test in jobs.ALL}
+    theirs, ours = models["gpt2"]
+    lm = client.language_model("gpt2")
+    pages = [
+        [
+            outcome(partial(page.run, their, "native"), {"model": theirs}),
+            outcome(partial(page.run, their, "backend"), {"model": ours}),
+            outcome(partial(page.run, own, "here"), {"lm": lm}),
+        ]
+        for their, own in page.pairs()
+    ]
+    for block in page.refused():
+        refused[str(block.line)] = outcome(partial(page.run, block, "refused"), {"model": ours})
+    torch.save({"pages": pages, "both": both, "refused": refused, "jobs": done}, output)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from nnsight import NNsight
 
 Pattern = Callable[[Any], Any]
+Refusal = tuple[Pattern, str]
 
 PROMPT = "the cat sat on"
 OTHER = "the dog ran far"
@@ -21,6 +22,7 @@ LONGER = "the dog sat on the mat"
 
 GPT2: list[Pattern] = []
 LLAMA: list[Pattern] = []
+REFUSED: list[Refusal] = []
 
 
 def gpt2(pattern: Pattern) -> Pattern:
@@ -31,6 +33,16 @@ def gpt2(pattern: Pattern) -> Pattern:
 def llama(pattern: Pattern) -> Pattern:
     LLAMA.append(pattern)
     return pattern
+
+
+def refused(because: str) -> Callable[[Pattern], Pattern]:
+    """Of a pattern that a graph cannot express: what the error says, after the place."""
+
+    def add(pattern: Pattern) -> Pattern:
+        REFUSED.append((pattern, because))
+        return pattern
+
+    return add
 
 
 @gpt2
@@ -203,9 +215,12 @@ def invokes(model: Any) -> Any:
 @gpt2
 def transplant(model: Any) -> Any:
     with model.trace() as tracer:
+        read = tracer.barrier(2)
         with tracer.invoke(PROMPT):
             clean = model.transformer.h[0].output[:, -1]
+            read()
         with tracer.invoke(OTHER):
+            read()
             model.transformer.h[0].output[:, -1] = clean
             patched = model.lm_head.output[:, -1].save()
     return patched
@@ -532,7 +547,7 @@ def functions_of_ones_own(model: Any) -> Any:
 
     with model.trace(PROMPT):
         ablate(block, 2)
-        scale = lambda value: value / value.norm()  # noqa: E731
+        scale = lambda value: value / value.norm()
         logits = scale(lens(block.output)).save()
     return logits
 
@@ -634,3 +649,132 @@ def llama_as_a_plain_module(model: Any) -> Any:
 
 PLAIN = {llama_as_a_plain_module: NNsight}
 """Patterns of models that are wrapped by another class than nnsight's for language models."""
+
+
+@refused("`if`, `while`, `and`, `or` and `not` need to know a value now")
+def branch(model: Any) -> None:
+    with model.trace(PROMPT):
+        if model.transformer.h[0].output.sum() > 0:
+            model.transformer.h[1].output[:] = 0
+
+
+@refused(".item is not known while an experiment is recorded")
+def number(model: Any) -> None:
+    with model.trace(PROMPT):
+        nnsight.save(model.transformer.h[0].output.sum().item())
+
+
+@refused("'linalg_svd' is no operation of a graph")
+def unknown_function(model: Any) -> None:
+    with model.trace(PROMPT):
+        torch.linalg.svd(model.transformer.h[0].output).save()
+
+
+@refused("this invoke has 2 prompts, and a run has one")
+def batch(model: Any) -> None:
+    with model.trace([PROMPT, OTHER]):
+        model.transformer.h[0].output.save()
+
+
+@refused("an invoke without a prompt is about the whole batch, and runs have none in common")
+def whole_batch(model: Any) -> None:
+    with model.trace() as tracer:
+        with tracer.invoke(PROMPT):
+            model.transformer.h[0].output.save()
+        with tracer.invoke(OTHER):
+            model.transformer.h[0].output.save()
+        with tracer.invoke():
+            model.transformer.h[0].output.save()
+
+
+@refused("model.transformer.h.0.attn.source.split_0.output is no site of a graph")
+def inside_of_a_forward(model: Any) -> None:
+    with model.trace(PROMPT):
+        model.transformer.h[0].attn.source.split_0.output.save()
+
+
+@refused("the module's input 'attention_mask' is no site")
+def keyword_input(model: Any) -> None:
+    with model.trace(PROMPT):
+        _, given = model.transformer.h[0].attn.inputs
+        given["attention_mask"].save()
+
+
+@refused("a gradient cannot be replaced on its way")
+def gradient_replaced(model: Any) -> None:
+    with model.trace(PROMPT):
+        hidden = model.transformer.h[0].output
+        with model.output.logits.sum().backward():
+            hidden.grad = hidden.grad * 2
+
+
+@refused("only what was read at a site has a gradient")
+def gradient_of_a_result(model: Any) -> None:
+    with model.trace(PROMPT):
+        hidden = model.transformer.h[0].output * 2
+        with model.output.logits.sum().backward():
+            hidden.grad.save()
+
+
+@refused("model.pipe cannot be recorded")
+def pipeline(model: Any) -> None:
+    with model.pipe(PROMPT, max_new_tokens=2) as tracer:
+        tracer.result.save()
+
+
+@refused("num_beams=2 cannot be generated with")
+def beams(model: Any) -> None:
+    with model.generate(PROMPT, max_new_tokens=2, num_beams=2) as tracer:
+        tracer.result.save()
+
+
+@refused("how many tokens?")
+def generation_of_any_length(model: Any) -> None:
+    with model.generate(PROMPT) as tracer:
+        tracer.result.save()
+
+
+@refused("a forward pass takes no 'output_hidden_states' here")
+def forward_option(model: Any) -> None:
+    with model.trace(PROMPT, output_hidden_states=True):
+        model.output.hidden_states[0].save()
+
+
+@refused("the model's output has no 'past_key_values' here")
+def keys_and_values(model: Any) -> None:
+    with model.trace(PROMPT):
+        nnsight.save(model.output.past_key_values)
+
+
+@refused("model.transformer is a part of a model, and only models are run")
+def part_of_a_model(model: Any) -> None:
+    with model.transformer.trace(torch.tensor([[0, 1]]), backend=model.backend):
+        model.transformer.h[0].output.save()
+
+
+@refused("transformer.h.1.attn.output is 2 values")
+def too_few_values(model: Any) -> None:
+    with model.trace(PROMPT):
+        model.transformer.h[1].attn.output = (model.transformer.h[1].attn.output[0],)
+
+
+@refused("model.generator.streamer.output is no site of a graph")
+def streamed_tokens(model: Any) -> None:
+    with model.generate(PROMPT, max_new_tokens=2) as tracer:
+        for _ in tracer.iter[:2]:
+            model.generator.streamer.output.save()
+
+
+@refused("a tensor of your own cannot be changed by a recorded value")
+def own_tensor_changed(model: Any) -> None:
+    own = torch.zeros(4, 16)
+    with model.trace(PROMPT):
+        own[:] = model.transformer.h[0].output[0]
+
+
+@refused("numpy needs to know a value now")
+def library(model: Any) -> None:
+    import numpy as np
+
+    with model.trace(PROMPT):
+        np.linalg.norm(model.transformer.h[0].output)

@@ -85,9 +85,7 @@ class NDIFBatchBackend:
         if not self.submits:
             return carrier.run(self.model.info, graph, {}, seed=self.seed, constants=constants)
         options = {"seed": self.seed, **self.options}
-        self.job = carrier.submit(
-            self.model.info, graph, grid={}, zip={}, bindings={}, constants=constants, **options
-        )
+        self.job = carrier.submit(self.model.info, graph, grid={}, zip={}, bindings={}, constants=constants, **options)
         self._pending = (recording, saved)
         return values(self.job.wait(), saved) if self.blocking else None
 

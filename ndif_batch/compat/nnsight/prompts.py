@@ -10,8 +10,15 @@ import torch
 from ndif_batch.trace.generation import Generates
 from ndif_batch.trace.place import refusal
 
-_WITHOUT_EFFECT = frozenset({"use_cache", "return_dict", "pad_token_id", "streamer", "token_type_ids", "cache_position"})
-_OFF: Mapping[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+_WITHOUT_EFFECT = frozenset(
+    {"use_cache", "return_dict", "pad_token_id", "streamer", "token_type_ids", "cache_position"}
+)
+_OFF: Mapping[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
 _SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
 
 
@@ -70,6 +77,8 @@ def generates(options: Mapping[str, Any], checkpoint: Any) -> Generates:
         chosen = dict.fromkeys(_SAMPLING)
     else:
         chosen = {name: _SAMPLING[name] if value is None else value for name, value in chosen.items()}
-        chosen = {name: None if value in (0, 1.0) and name != "temperature" else value for name, value in chosen.items()}
+        chosen = {
+            name: None if value in (0, 1.0) and name != "temperature" else value for name, value in chosen.items()
+        }
     stop = [] if stop is None or least == steps else stop if isinstance(stop, list) else [stop]
     return Generates(steps, stop=stop, **chosen)

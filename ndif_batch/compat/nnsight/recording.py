@@ -89,7 +89,7 @@ class Recording:
         saved = Saved(scopes)
         for i, (values, _) in enumerate(self._prints):
             saved.take(f"print.{i}", values)
-        for cache, (path, slot), value in self._caches:
+        for _, (path, slot), value in self._caches:
             saved.take(f"{path}.{slot}", value)
         if not saved.values:
             return
@@ -264,7 +264,7 @@ def finish(workers: list[Worker]) -> None:
     for worker in workers:
         worker.start()
         worker.go_on()
-    while any([worker.go_on() for worker in workers]):
+    while sum(worker.go_on() for worker in workers):
         pass
     for worker in workers:
         if worker.waits:
@@ -280,7 +280,8 @@ def names_in(code: CodeType) -> set[str]:
 
 def _run_of(block: Any, runs: list[int]) -> int:
     if block.batch_group is not None:
-        return runs[block.batch_group[0]]
+        first: int = block.batch_group[0]
+        return runs[first]
     if len(runs) != 1:
         raise refusal(
             "an invoke without a prompt is about the whole batch, and runs have none in common",

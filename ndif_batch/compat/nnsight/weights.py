@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch.overrides import TorchFunctionMode
 
 from ndif_batch.compat.nnsight.recorder import NNsightRecorder
