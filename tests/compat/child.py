@@ -47,9 +47,7 @@ def write(directory: Path, name: str) -> Path:
     model.save_pretrained(where)
     toy.write_tokenizer(where)
     tokenizer: Any = PreTrainedTokenizerFast
-    words = tokenizer(
-        tokenizer_file=str(where / "tokenizer.json"), unk_token="[unknown]", pad_token="[unknown]"
-    )
+    words = tokenizer(tokenizer_file=str(where / "tokenizer.json"), unk_token="[unknown]", pad_token="[unknown]")
     words.save_pretrained(where)
     return where
 
@@ -96,8 +94,9 @@ def main(directory: Path, output: Path) -> None:
         client.add_model(str(where), name)
         backend = NDIFBatchBackend(name, client=client)
         words = PreTrainedTokenizerFast.from_pretrained(where)
-        theirs = TransformersModel(str(where), task="text-generation", tokenizer=words, dispatch=True)
-        ours = through(TransformersModel(str(where), task="text-generation", tokenizer=words), backend)
+        options = {"task": "text-generation", "tokenizer": words, "attn_implementation": "eager"}
+        theirs = TransformersModel(str(where), dispatch=True, **options)
+        ours = through(TransformersModel(str(where), **options), backend)
         models[name] = theirs, ours
         for pattern in chosen:
             pair = theirs, ours

@@ -587,6 +587,25 @@ def nothing_but_python(model: Any) -> Any:
     return answer
 
 
+@gpt2
+def attention_pattern(model: Any) -> Any:
+    with model.trace(PROMPT):
+        taken, _ = model.transformer.h[1].attn.source.attention_interface_1.inputs
+        query = taken[1].save()
+        heads, pattern = model.transformer.h[1].attn.source.attention_interface_1.output
+        heads.save()
+        pattern.save()
+    return query, heads, pattern
+
+
+@gpt2
+def one_head_left_out(model: Any) -> Any:
+    with model.trace(PROMPT):
+        model.transformer.h[1].attn.source.attention_interface_1.output[0][:, :, 1] = 0
+        logits = model.output.logits.save()
+    return logits
+
+
 @llama
 def llama_sites(model: Any) -> Any:
     with model.trace(PROMPT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,20 @@ import torch
 from nnsight.intervention.interleaver import Event
 
 from ndif_batch.compat.nnsight.recorder import NNsightRecorder
-from ndif_batch.graph.sites import SiteTensor, SiteValue
+from ndif_batch.graph.sites import ATTENTION, SiteTensor, SiteValue
 from ndif_batch.trace.place import refusal
 from ndif_batch.trace.proxy import Proxy
 
 _SCALES = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
 """What some families do to logits behind the head, by the configuration's name, and what leaves them as they are."""
 
-_NOT_HERE = "read or write the sites of modules; operations inside attention are sites of their own"
+_INSIDE = re.compile(r"(.+)\.source\.attention_interface_1\.(input|output)")
+"""nnsight's name of the call that computes attention in transformers' modules."""
+
+_ATTENTION = {"input": (None, "query", "key", "value", None), "output": ("heads", "pattern")}
+"""What that call takes (the module and the mask are no tensors of the run) and gives, by the names of our sites."""
+
+_NOT_HERE = f"there are .input and .output of modules, and of those that compute attention .{', .'.join(ATTENTION)}"
 
 
 class Output(dict[str, Any]):
@@ -80,22 +87,32 @@ class Locations:
             return self._generated()
         if location in ("result", f"{self.root.path}.output"):
             return self._logits()
-        path, _, kind = location.rpartition(".")
-        site = f"{self._own(path, location)}.{kind}"
-        view = self._recorder.view(site)
-        value = laid_out(self._recorder.tree.site_value(site), view)
-        return ((value,), Inputs()) if kind == "input" else value
+        values = tuple(None if site is None else self._view(site) for site in self._sites(location))
+        if location.endswith(".input"):
+            return values, Inputs()
+        return values if len(values) > 1 else values[0]
 
     def _assign(self, location: str, value: Any) -> None:
         if isinstance(value, Output) and location == f"{self.root.path}.output":
             return
+        sites = self._sites(location)
+        values = value[0] if location.endswith(".input") else value if len(sites) > 1 else (value,)
+        for site, new in zip(sites, values, strict=True):
+            if site is not None:
+                view, kind = self._recorder.view(site), self._recorder.tree.site_value(site)
+                for items, item in list(_changes(site, kind, view, new)):
+                    self._recorder.replace(site, item, items or None)
+
+    def _sites(self, location: str) -> list[str | None]:
+        """The site of a module's output or first input; those of what a call inside of it takes or gives."""
+        inside = _INSIDE.fullmatch(location)
+        if inside is not None and (own := self.module(inside[1])) is not None:
+            return [None if name is None else f"{own}.{name}" for name in _ATTENTION[inside[2]]]
         path, _, kind = location.rpartition(".")
-        site = f"{self._own(path, location)}.{kind}"
-        if kind == "input":
-            (value, *_), _ = value
-        view = self._recorder.view(site)
-        for items, new in list(_changes(site, self._recorder.tree.site_value(site), view, value)):
-            self._recorder.replace(site, new, items or None)
+        return [f"{self._own(path, location)}.{kind}"]
+
+    def _view(self, site: str) -> Any:
+        return laid_out(self._recorder.tree.site_value(site), self._recorder.view(site))
 
     def _own(self, path: str, location: str) -> str:
         own = self.module(path)
