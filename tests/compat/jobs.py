@@ -131,6 +131,19 @@ def the_model_of_ones_own_is_not_run(client: Client, model: Any) -> None:
 
 
 @job
+def what_a_block_only_uses_is_left_alone(client: Client, model: Any) -> None:
+    class Table(dict[str, Any]):
+        def clear(self) -> None:
+            raise AssertionError("a table of the user's was changed")
+
+    table = Table(scale=2.0, rows=[1, 2])
+    with model.trace(PROMPT, backend=NDIFBatchBackend("gpt2", client=client)):
+        hidden = (model.transformer.h[1].output * table["scale"]).save()
+    torch.testing.assert_close(hidden, native(model) * 2, atol=1e-4, rtol=1e-4)
+    assert table == {"scale": 2.0, "rows": [1, 2]}
+
+
+@job
 def after_an_error_the_next_trace_is_as_ever(client: Client, model: Any) -> None:
     backend = NDIFBatchBackend("gpt2", client=client)
     for _ in range(2):

@@ -402,6 +402,25 @@ def generations_of_invokes(model: Any) -> Any:
 
 
 @gpt2
+def generation_that_ends_early(model: Any) -> Any:
+    with model.generate(PROMPT, max_new_tokens=6, min_new_tokens=6) as tracer:
+        ids = tracer.result.save()
+    end = next(int(token) for i, token in enumerate(ids[0, 4:]) if i > 0 and token not in ids[0, 4 : 4 + i])
+    with model.generate(PROMPT, max_new_tokens=6, eos_token_id=end) as tracer:
+        hidden = nnsight.save([])
+        result = tracer.result.save()
+    with model.generate(PROMPT, max_new_tokens=6, eos_token_id=end) as tracer:
+        hidden = nnsight.save([])
+        for step in tracer.iter[:]:
+            model.transformer.h[1].output[:, -1] *= 1
+            hidden.append(model.transformer.h[2].output[:, -1] + step)
+            last = model.transformer.h[2].output[:, -1].save()
+    assert 1 < len(hidden) < 6
+    assert "last" not in locals() or last.shape == hidden[0].shape
+    return result, hidden
+
+
+@gpt2
 def stopped(model: Any) -> Any:
     with model.trace(PROMPT) as tracer:
         hidden = model.transformer.h[0].output.save()

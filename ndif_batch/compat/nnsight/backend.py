@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from nnsight.tracing.tracer import push_result
@@ -11,7 +11,6 @@ from nnsight.tracing.util import Scope
 from ndif_batch.client import Client, JobHandle, LanguageModel
 from ndif_batch.compat.nnsight import hooks
 from ndif_batch.compat.nnsight.recording import Recording, names_in
-from ndif_batch.compat.nnsight.saved import Saved
 from ndif_batch.config import load_settings
 from ndif_batch.errors import TaskError, UsageError
 
@@ -52,7 +51,7 @@ class NDIFBatchBackend:
         self.seed = seed
         self.options = options
         self.job: JobHandle | None = None
-        self._pending: tuple[Recording, Saved] | None = None
+        self._pending: Recording | None = None
 
     def __call__(self, tracer: Any = None) -> dict[str, Any] | None:
         """nnsight's call with a tracer whose block is to be run; without one, a job's saved values if it has ended."""
@@ -61,7 +60,7 @@ class NDIFBatchBackend:
         if hooks.recording() is not None:
             tracer.execute(tracer.info.code)
             return None
-        with Recording(self.model.info, self._carry_out) as recording, hooks.recorded_by(recording):
+        with self._recording() as recording, hooks.recorded_by(recording):
             if hasattr(tracer, "envoy"):
                 tracer.execute(tracer.info.code)
             else:
@@ -78,7 +77,11 @@ class NDIFBatchBackend:
         recording.conclude([(scope, names_in(tracer.info.code))])
         push_result(frame, scope)
 
-    def _carry_out(self, recording: Recording, saved: Saved) -> Mapping[str, Any] | None:
+    def _recording(self) -> Recording:
+        again = self.blocking and "key" not in self.options
+        return Recording(self.model.info, self._carry_out, again=again)
+
+    def _carry_out(self, recording: Recording, names: Collection[str]) -> Mapping[str, Any] | None:
         """The saved values by name, or ``None`` if they are not waited for."""
         carrier, graph, constants = self.model.backend, *recording.graph()
         assert carrier is not None
@@ -86,23 +89,23 @@ class NDIFBatchBackend:
             return carrier.run(self.model.info, graph, {}, seed=self.seed, constants=constants)
         options = {"seed": self.seed, **self.options}
         self.job = carrier.submit(self.model.info, graph, grid={}, zip={}, bindings={}, constants=constants, **options)
-        self._pending = (recording, saved)
-        return values(self.job.wait(), saved) if self.blocking else None
+        self._pending = recording
+        return values(self.job.wait(), names) if self.blocking else None
 
     def _ended(self) -> dict[str, Any] | None:
         if self.job is None or self._pending is None:
             raise UsageError("nothing was submitted through this backend", hint="with model.trace(…, backend=backend):")
         if not self.job.refresh().state.final:
             return None
-        recording, saved = self._pending
-        results = values(self.job, saved)
-        recording.deliver(saved, results)
+        saved = self._pending.saved
+        results = values(self.job, saved.values)
+        self._pending.deliver(results)
         return saved.variables(results)
 
 
-def values(job: JobHandle, saved: Saved) -> dict[str, Any]:
+def values(job: JobHandle, names: Collection[str]) -> dict[str, Any]:
     """What a job of one task has saved; ``TaskError`` if it failed."""
     for failure in job.failures(1):
         raise TaskError(failure.message)
     results = job.results()
-    return {name: results.torch(name) for name in saved.values}
+    return {name: results.torch(name) for name in names}

@@ -14,17 +14,17 @@ from nnsight.intervention.interleaver import EarlyStopException, Event, dangling
 from ndif_batch.compat.nnsight.locations import Locations
 from ndif_batch.compat.nnsight.prompts import check_forward, generates, token_ids
 from ndif_batch.compat.nnsight.recorder import NNsightRecorder
-from ndif_batch.compat.nnsight.saved import Saved
+from ndif_batch.compat.nnsight.saved import GONE, Saved
 from ndif_batch.compat.nnsight.weights import Weights
-from ndif_batch.errors import UsageError
-from ndif_batch.graph.nodes import Graph
+from ndif_batch.errors import TaskError, UsageError
+from ndif_batch.graph.nodes import Graph, inputs
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace import active
 from ndif_batch.trace.finish import finished
 from ndif_batch.trace.place import refusal, seen_from
 from ndif_batch.trace.proxy import Proxy
 
-CarryOut = Callable[["Recording", Saved], Mapping[str, Any] | None]
+CarryOut = Callable[["Recording", Collection[str]], Mapping[str, Any] | None]
 
 
 class Visits:
@@ -39,12 +39,15 @@ class Visits:
 class Recording:
     """Traces recorded as one graph of ``info``'s model, which ``carry_out`` then runs.
 
-    It gives results by name, or ``None`` if nobody waits for them.
+    That gives results by name, or ``None`` if nobody waits for them. ``again`` says whether it may be called again.
     """
 
-    def __init__(self, info: ModelInfo, carry_out: CarryOut) -> None:
+    saved: Saved
+
+    def __init__(self, info: ModelInfo, carry_out: CarryOut, *, again: bool) -> None:
         self.recorder = NNsightRecorder(info)
         self._carry_out = carry_out
+        self._again = again
         self._in_session = False
         self._locations: Locations | None = None
         self._prints: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -93,23 +96,64 @@ class Recording:
             saved.take(f"{path}.{slot}", value)
         if not saved.values:
             return
-        for name, value in saved.values.items():
-            self.recorder.save(value, name, None)
+        for value in saved.values.values():
+            value.current()
         self._open.close()
-        results = self._carry_out(self, saved)
+        self.saved = saved
+        results = self._results(saved)
         if results is None:
             for scope, _ in scopes:
                 scope.written.clear()
             return
-        self.deliver(saved, results)
+        self.deliver(results)
         saved.put(results)
 
-    def deliver(self, saved: Saved, results: Mapping[str, Any]) -> None:
+    def deliver(self, results: Mapping[str, Any]) -> None:
         """Prints what the blocks have printed, and fills their caches."""
         for values, kwargs in self._prints:
-            print(*saved.resolved(values, results), **kwargs)
+            known = self.saved.resolved(values, results)
+            if len(known) == len(values):
+                print(*known, **kwargs)
         for cache, selected, value in self._caches:
-            cache.observe_selected(selected, saved.resolved(value, results))
+            known = self.saved.resolved(value, results)
+            if known is not GONE:
+                cache.observe_selected(selected, known)
+
+    def _results(self, saved: Saved) -> Mapping[str, Any] | None:
+        """What is saved by name; less what is of steps that a generation did not take, where nnsight's loops end."""
+        try:
+            return self._carried_out(saved.values)
+        except TaskError:
+            late = self._late(saved.values) if self._again else set()
+            if not late:
+                raise
+            warnings.warn(f"a generation stopped before steps of which {', '.join(sorted(late))} are", stacklevel=2)
+            return self._carried_out({name: value for name, value in saved.values.items() if name not in late})
+
+    def _carried_out(self, values: Mapping[str, Proxy]) -> Mapping[str, Any] | None:
+        end = len(self.recorder.nodes)
+        for name, value in values.items():
+            self.recorder.save(value, name, None)
+        try:
+            return self._carry_out(self, list(values)) if values else {}
+        finally:
+            del self.recorder.nodes[end:], self.recorder.places[end:]
+
+    def _late(self, values: Mapping[str, Proxy]) -> set[str]:
+        """Names of values of steps that generations do not take: another run of the graph tells how many they do."""
+        tokens: dict[str, Proxy] = {}
+        for run in range(len(self.recorder.runs)):
+            if self.recorder.steps_of(run) > 1:
+                self.recorder.run = run
+                tokens[f"run.{run}"] = self.recorder.tokens()
+        found = self._carried_out(tokens) or {}
+        taken = {int(name.removeprefix("run.")): len(known) for name, known in found.items()}
+        late: set[int] = set()
+        for i, node in enumerate(self.recorder.nodes):
+            step = node.step if isinstance(node.step, int) else 0
+            if (node.run in taken and step >= taken[node.run]) or not late.isdisjoint(inputs(node)):
+                late.add(i)
+        return {name for name, value in values.items() if value.current() in late}
 
     def graph(self) -> tuple[Graph, dict[str, Any]]:
         """What was recorded, and its constants by digest."""

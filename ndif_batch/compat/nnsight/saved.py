@@ -14,6 +14,9 @@ from ndif_batch.trace.proxy import Fields, Proxy
 
 LONGEST = 48
 
+GONE: Any = object()
+"""Stands for a value that was not computed: that of a step which a generation did not take."""
+
 
 class Saved:
     """The recorded values that leave blocks, by names made of those of their variables.
@@ -58,12 +61,15 @@ class Saved:
             for name in used:
                 if dict.__contains__(scope, name):
                     new = self.resolved(scope[name], results)
-                    if name in scope.written:
+                    if new is GONE:
+                        scope.written.discard(name)
+                    elif name in scope.written:
                         scope[name] = new
 
     def variables(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """The saved variables with results in them."""
-        return {name: self.resolved(value, results) for name, value in self._variables.items()}
+        known = {name: self.resolved(value, results) for name, value in self._variables.items()}
+        return {name: value for name, value in known.items() if value is not GONE}
 
     def resolved(self, value: Any, results: Mapping[str, Any]) -> Any:
         """``value`` with results for the recorded values in it; saved if it was."""
@@ -72,20 +78,28 @@ class Saved:
 
     def _resolved(self, value: Any, results: Mapping[str, Any], seen: set[int]) -> Any:
         if isinstance(value, Proxy):
-            found = [results[name] for name in self._names.get(id(value), ())]
-            if id(value) in self._operations:
-                return getattr(torch.return_types, self._operations[id(value)])(found)
-            return found[0] if found else value
+            names = self._names.get(id(value), ())
+            if not names:
+                return value
+            found = [results[name] for name in names if name in results]
+            if len(found) < len(names):
+                return GONE
+            operation = self._operations.get(id(value))
+            return found[0] if operation is None else getattr(torch.return_types, operation)(found)
         if not isinstance(value, list | tuple | dict) or id(value) in seen:
             return value
         seen.add(id(value))
-        keys = list(value) if isinstance(value, dict) else range(len(value))
-        new = [self._resolved(value[key], results, seen) for key in keys]
+        old = dict(value if isinstance(value, dict) else enumerate(value))
+        new = {key: known for key, item in old.items() if (known := self._resolved(item, results, seen)) is not GONE}
+        if all(key in new and new[key] is item for key, item in old.items()):
+            return value
         if isinstance(value, tuple):
-            same = all(item is value[key] for key, item in zip(keys, new, strict=True))
-            return value if same else type(value)(*new) if hasattr(value, "_fields") else tuple(new)
-        for key, item in zip(keys, new, strict=True):
-            value[key] = item
+            return type(value)(*new.values()) if hasattr(value, "_fields") else tuple(new.values())
+        value.clear()
+        if isinstance(value, dict):
+            value.update(new)
+        else:
+            value.extend(new.values())
         return value
 
     def _named(self, name: str, value: Proxy) -> str:
