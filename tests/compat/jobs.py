@@ -13,7 +13,7 @@ import torch
 
 from ndif_batch import Client, worker
 from ndif_batch.compat.nnsight import NDIFBatchBackend
-from ndif_batch.errors import TaskError
+from ndif_batch.errors import TaskError, TraceError
 from ndif_batch.queue.records import JobState
 from tests.compat.patterns import OTHER, PROMPT
 
@@ -128,6 +128,35 @@ def the_model_of_ones_own_is_not_run(client: Client, model: Any) -> None:
     finally:
         hook.remove()
     torch.testing.assert_close(hidden, native(model), atol=1e-4, rtol=1e-4)
+
+
+@job
+def a_scan_in_a_session_is_nnsights_own(client: Client, model: Any) -> None:
+    with model.session(backend=NDIFBatchBackend("gpt2", client=client)):
+        with model.trace(PROMPT):
+            logits = model.lm_head(model.transformer.ln_f(model.transformer.h[1].output)).save()
+        with model.scan(PROMPT):
+            shape = nnsight.save(list(model.lm_head(model.transformer.ln_f(model.transformer.h[1].output)).shape))
+    assert shape == list(logits.shape)
+
+
+@job
+def a_tensor_without_values_is_refused(client: Client, model: Any) -> None:
+    with (
+        pytest.raises(TraceError, match="a tensor on the meta device has no values"),
+        model.trace(PROMPT, backend=NDIFBatchBackend("gpt2", client=client)),
+    ):
+        model.transformer.h[1].output[:] = torch.zeros(16, device="meta")
+
+
+@job
+def constants_are_as_they_were_when_used(client: Client, model: Any) -> None:
+    vector = torch.ones(16)
+    with model.trace(PROMPT, backend=NDIFBatchBackend("gpt2", client=client)):
+        one = (model.transformer.h[1].output * 0 + vector).save()
+        vector += 1
+        two = (model.transformer.h[1].output * 0 + vector).save()
+    assert (one.unique().item(), two.unique().item()) == (1, 2)
 
 
 @job

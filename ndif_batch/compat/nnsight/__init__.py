@@ -6,6 +6,8 @@ locations (``model.transformer.h.0.output``), and that saved values are pushed i
 
 from __future__ import annotations
 
+import warnings
+
 from ndif_batch.errors import UsageError
 
 try:
@@ -13,6 +15,8 @@ try:
 except ImportError:
     raise UsageError("nnsight is not installed", hint='pip install "ndif-batch[nnsight]"') from None
 
-from ndif_batch.compat.nnsight.backend import NDIFBatchBackend
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", 'Field name "save"')  # nnsight gives every object a method of that name
+    from ndif_batch.compat.nnsight.backend import NDIFBatchBackend
 
 __all__ = ["NDIFBatchBackend"]

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from nnsight.intervention.envoy import Envoy
-from nnsight.intervention.tracer import InterleavingTracer
+from nnsight.intervention.tracer import InterleavingTracer, ScanningTracer
 
 if TYPE_CHECKING:
     from ndif_batch.compat.nnsight.recording import Recording
@@ -25,8 +25,8 @@ def recording() -> Recording | None:
 
 
 @contextmanager
-def recorded_by(recording: Recording) -> Iterator[None]:
-    """Inside, traces are recorded instead of run."""
+def recorded_by(recording: Recording | None) -> Iterator[None]:
+    """Inside, traces are recorded instead of run; with ``None`` they are run."""
     token = _OPEN.set(recording)
     try:
         yield
@@ -52,6 +52,10 @@ class Recorded:
 def _through_recording(execute: Callable[..., None]) -> Callable[..., None]:
     def run(tracer: Any, code: Any) -> None:
         recording = _OPEN.get()
+        if isinstance(tracer, ScanningTracer):  # it computes shapes alone, here
+            with recorded_by(None):
+                execute(tracer, code)
+            return
         if recording is not None:
             tracer.envoy = Recorded(tracer.envoy, recording)
         execute(tracer, code)

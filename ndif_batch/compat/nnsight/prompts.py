@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ _OFF: Mapping[str, Any] = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
 }
-_SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
+"""What transformers can do besides drawing, and the values with which it does not."""
 
 
 def token_ids(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[int, ...]:
@@ -46,9 +46,8 @@ def token_ids(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[int, ...]
 
 def check_forward(options: Mapping[str, Any]) -> None:
     """Refuses keywords that change what a forward pass is."""
-    for name, value in options.items():
-        if value is not None and value is not False and name not in _WITHOUT_EFFECT:
-            raise refusal(f"a forward pass takes no {name!r} here", hint="read the sites of its modules instead")
+    for name in _effective(options):
+        raise refusal(f"a forward pass takes no {name!r} here", hint="read the sites of its modules instead")
 
 
 def generates(options: Mapping[str, Any], checkpoint: Any) -> Generates:
@@ -56,29 +55,32 @@ def generates(options: Mapping[str, Any], checkpoint: Any) -> Generates:
     given = dict(options)
     config = given.pop("generation_config", None) or checkpoint
 
-    def option(name: str) -> Any:
-        value = given.pop(name, None)
-        return getattr(config, name, None) if value is None else value
+    def option(name: str, default: Any = None) -> Any:
+        """What is said of ``name``, by the call or the checkpoint."""
+        said = (given.pop(name, None), getattr(config, name, None), default)
+        return next((value for value in said if value is not None), None)
 
-    steps, least, stop = option("max_new_tokens"), option("min_new_tokens"), option("eos_token_id")
-    if not isinstance(steps, int):
+    count, least, stop = option("max_new_tokens"), option("min_new_tokens", 0), option("eos_token_id", [])
+    if not isinstance(count, int):
         raise refusal("how many tokens?", hint="model.generate(prompt, max_new_tokens=20)")
-    if least not in (None, 0, steps):
+    if least not in (0, count):
         raise refusal(f"min_new_tokens={least} is neither 0 nor max_new_tokens", hint="generate either way")
     for name, off in _OFF.items():
-        if (value := option(name)) not in (None, off):
+        if (value := option(name, off)) != off:
             raise refusal(f"{name}={value!r} cannot be generated with", hint="greedy, or temperature, top_k and top_p")
-    sampled = option("do_sample")
-    chosen = {name: option(name) for name in _SAMPLING}
-    for name, value in given.items():
-        if value is not None and value is not False and name not in _WITHOUT_EFFECT:
-            raise refusal(f"a generation takes no {name!r} here", hint="greedy, or temperature, top_k and top_p")
+    sampled, temperature = option("do_sample", False), option("temperature", 1.0)
+    top_k, top_p = option("top_k", 50), option("top_p", 1.0)
+    for name in _effective(given):
+        raise refusal(f"a generation takes no {name!r} here", hint="greedy, or temperature, top_k and top_p")
+    stops = [] if least else stop if isinstance(stop, list) else [stop]
     if not sampled:
-        chosen = dict.fromkeys(_SAMPLING)
-    else:
-        chosen = {name: _SAMPLING[name] if value is None else value for name, value in chosen.items()}
-        chosen = {
-            name: None if value in (0, 1.0) and name != "temperature" else value for name, value in chosen.items()
-        }
-    stop = [] if stop is None or least == steps else stop if isinstance(stop, list) else [stop]
-    return Generates(steps, stop=stop, **chosen)
+        return Generates(count, stop=stops)
+    return Generates(count, temperature, top_k or None, None if top_p == 1 else top_p, stops)
+
+
+def _effective(options: Mapping[str, Any]) -> Iterator[str]:
+    return (
+        name
+        for name, value in options.items()
+        if value is not None and value is not False and name not in _WITHOUT_EFFECT
+    )

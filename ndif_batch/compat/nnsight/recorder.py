@@ -13,6 +13,7 @@ from ndif_batch.graph.nodes import Arg, Graph, NodeRef, inputs, map_node
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace.arguments import Arguments
 from ndif_batch.trace.look import look
+from ndif_batch.trace.place import refusal
 from ndif_batch.trace.proxy import Proxy
 from ndif_batch.trace.recorder import Recorder
 from ndif_batch.trace.tree import Tree
@@ -30,7 +31,9 @@ class NNsightArguments(Arguments):
         self._own = recorder
 
     def convert(self, value: Any) -> Arg:
-        """``value`` as an argument."""
+        """``value`` as an argument; ``TraceError`` for a tensor that has no values, as those of a model on meta."""
+        if isinstance(value, torch.Tensor) and value.is_meta and id(value) not in self._own.weights:
+            raise refusal("a tensor on the meta device has no values", hint="make it on hidden.device, or on the CPU")
         return super().convert(self._own.or_weight(value))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
+from ndif_batch.compat.nnsight import hooks
 from ndif_batch.compat.nnsight.recorder import NNsightRecorder
 from ndif_batch.trace import functions
 
@@ -28,7 +29,7 @@ class Weights(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if not any(id(arg) in self._recorder.weights for arg in args):
+        if hooks.recording() is None or not any(id(arg) in self._recorder.weights for arg in args):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name == "__get__":
