@@ -163,7 +163,10 @@ def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0
     info = client.model_info(sweep.model)
     found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
     sweep.check(found.graph.params, found.graph.saves())
-    plan = client.prepare(found.graph, sweep.space, info, constants=found.constants, save=sweep.save)
+    with sweep.placing_errors():
+        plan = client.prepare(
+            found.graph, sweep.space, info, constants=found.constants, save=sweep.save, reduce=sweep.reduce
+        )
     return sweep, plan
 
 
