@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from anyio.abc import SocketAttribute  # noqa: F401 -- the server's, which cannot be made once nnsight is there
 from nnsight import TransformersModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 

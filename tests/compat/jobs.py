@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import StringIO
+from os import environ
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 import nnsight
 import pytest
@@ -16,6 +18,7 @@ from ndif_batch.compat.nnsight import NDIFBatchBackend
 from ndif_batch.errors import TaskError, TraceError
 from ndif_batch.queue.records import JobState
 from tests.compat.patterns import OTHER, PROMPT
+from tests.server.serving import serving
 
 ALL: list[Callable[[Client, Any], Any]] = []
 
@@ -69,6 +72,25 @@ def a_job_that_is_waited_for(client: Client, model: Any) -> None:
     worker.run(client.settings, "gpt2", until_idle=True, device="cpu")
     asking.join()
     torch.testing.assert_close(found[0], native(model), atol=1e-4, rtol=1e-4)
+
+
+@job
+def a_job_through_a_server(client: Client, model: Any) -> None:
+    with serving(client.queue, client.settings) as served:
+        own = str(client.settings.data_dir / "elsewhere")
+        with patch.dict(environ, NDIF_BATCH_DATA_DIR=own, NDIF_BATCH_TOKEN=served.tokens["ada"]):
+            backend = NDIFBatchBackend("gpt2", url=served.url, blocking=False)
+            with model.trace(PROMPT, backend=backend):
+                model.transformer.h[0].output[:, 0] = torch.ones(16)
+                logits = model.output.logits.save()
+        assert "logits" not in locals()
+        worker.run(client.settings, "gpt2", until_idle=True, device="cpu")
+        saved = backend()
+    with model.trace(PROMPT):
+        model.transformer.h[0].output[:, 0] = torch.ones(16)
+        logits = model.output.logits.save()
+    assert saved is not None
+    torch.testing.assert_close(saved["logits"], logits, atol=1e-4, rtol=1e-4)
 
 
 @job
