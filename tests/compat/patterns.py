@@ -455,6 +455,15 @@ def cache_of_modules(model: Any) -> Any:
 
 
 @gpt2
+def cache_until_a_stop(model: Any) -> Any:
+    with model.trace(PROMPT) as tracer:
+        cache = tracer.cache(modules=[model.transformer.h[0]])
+        hidden = model.transformer.h[1].output.save()
+        tracer.stop()
+    return cache["model.transformer.h.0"].output, hidden
+
+
+@gpt2
 def cache_of_everything(model: Any) -> Any:
     with model.trace(PROMPT) as tracer:
         cache = tracer.cache()

@@ -83,7 +83,7 @@ class Recording:
                 finish([Worker(self, edit, run)])
         finish(workers)
         for worker in workers:
-            self._observe(worker, envoy)
+            self.observe(worker)
         if not self._in_session:
             self.conclude([(block.lcls, names_in(block.code)) for block in blocks])
 
@@ -160,6 +160,19 @@ class Recording:
         graph, _ = finished(self.recorder)
         return graph, self.recorder.constants
 
+    def observe(self, worker: Worker) -> None:
+        """Reads what the caches of a block that has ended are to keep; once."""
+        caches, worker.block.caches = worker.block.caches, []
+        for cache in caches:
+            cache.model = self.locations().root
+            everything = cache.targets is None
+            for step in range(self.recorder.steps_of(worker.run)):
+                self.recorder.run, self.recorder.step = worker.run, step or None
+                for location, selected in cache.subscriptions().items():
+                    if not everything or self.locations().has(location):
+                        self._caches.append((cache, selected, self.locations().value(location)))
+            self.recorder.step = None
+
     def knows(self, envoy: Any) -> bool:
         """Whether ``envoy`` is a module of the recorded model: not one that the user has added."""
         return self._locations is not None and self._locations.module(envoy.path) is not None
@@ -215,17 +228,6 @@ class Recording:
             check_forward(given)
         self.locations().prompts[run] = ids
         return run
-
-    def _observe(self, worker: Worker, envoy: Any) -> None:
-        for cache in worker.block.caches:
-            cache.model = envoy
-            everything = cache.targets is None
-            for step in range(self.recorder.steps_of(worker.run)):
-                self.recorder.run, self.recorder.step = worker.run, step or None
-                for location, selected in cache.subscriptions().items():
-                    if not everything or self.locations().has(location):
-                        self._caches.append((cache, selected, self.locations().value(location)))
-            self.recorder.step = None
 
 
 class Worker:
@@ -299,6 +301,7 @@ class Worker:
             self.block.pending = None
             for value in self.recorder.kept:
                 value.current()
+            self.recording.observe(self)
             self.recorder.run = self.run
             self.recorder.stop()
 

@@ -32,7 +32,7 @@ class Saved:
         self._seen: set[tuple[int, bool]] = set()
         self._variables: dict[str, Any] = {}
         for scope, used in scopes:
-            for name in used:
+            for name in sorted(used):
                 if dict.__contains__(scope, name):
                     self.take(name, scope[name], id(scope[name]) in _saves())
                     if id(scope[name]) in _saves():
@@ -58,7 +58,7 @@ class Saved:
     def put(self, results: Mapping[str, Any]) -> None:
         """Puts results where the recorded values stood; lists and dictionaries stay the same objects."""
         for scope, used in self._scopes:
-            for name in used:
+            for name in sorted(used):
                 if dict.__contains__(scope, name):
                     new = self.resolved(scope[name], results)
                     if new is GONE:
@@ -94,7 +94,8 @@ class Saved:
         if all(key in new and new[key] is item for key, item in old.items()):
             return value
         if isinstance(value, tuple):
-            return type(value)(*new.values()) if hasattr(value, "_fields") else tuple(new.values())
+            named = hasattr(value, "_fields") and len(new) == len(value)
+            return type(value)(*new.values()) if named else tuple(new.values())
         value.clear()
         if isinstance(value, dict):
             value.update(new)
