@@ -22,8 +22,8 @@ measured when it is loaded, not looked up in a list: a family that is missing he
   are rows of one batch, without padding; `alone`, one run a pass.
 - **branches**: from where on a changed run is computed apart from an unchanged one of the same prompt. In rows, runs
   that nothing changes are shared, changed ones are computed from the beginning.
-- **sites**: modules' inputs and outputs that a graph can touch; **refused**: those that it cannot (a module that is
-  called twice in a pass, an axis that follows no run's tokens).
+- **sites**: modules' inputs and outputs, and what is inside attention, that a graph can touch; **refused**: those that
+  it cannot (a module that is called twice in a pass, an axis that follows no run's tokens).
 - **deviation**: the largest difference from the oracle, as a share of the saved tensor's largest value.
 """
 COLUMNS = ("family", "class", "layout", "branches", "not packed because", "sites", "refused", "deviation")

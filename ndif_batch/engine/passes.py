@@ -102,9 +102,9 @@ class _Pass:
         self._arguments: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._aside: Any = None
         self.unsound: torch.Tensor | None = None
-        self._inside = {
-            id(model.submodule(path)): path for path in self._paths() if f"{path}.{ATTENTION[0]}" in self.sites
-        }
+        self._touched_paths = self._paths()
+        inside = [path for path in self._touched_paths if f"{path}.{ATTENTION[0]}" in self.sites]
+        self._inside = {id(model.submodule(path)): path for path in inside}
         self._checkpoints = Checkpoints(self._whole_blocks() if checkpointed else (), model.submodule, self._again)
 
     def watch(self, pack: Pack, values: torch.Tensor) -> None:
@@ -122,7 +122,7 @@ class _Pass:
     def hooks(self) -> Iterator[None]:
         """The model with this pass's hooks."""
         handles = []
-        for path in self._paths():
+        for path in self._touched_paths:
             module = self._model.submodule(path)
             handles.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leaving(path)))

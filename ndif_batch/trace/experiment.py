@@ -18,8 +18,10 @@ from ndif_batch.trace.bindings import Bindings
 from ndif_batch.trace.finish import finished
 from ndif_batch.trace.generation import Generates, Steps
 from ndif_batch.trace.look import look
+from ndif_batch.trace.modules import Module, blocks_of, path_of
 from ndif_batch.trace.parameters import RESERVED
 from ndif_batch.trace.place import refusal
+from ndif_batch.trace.proxy import Proxy
 from ndif_batch.trace.recorder import Recorder
 from ndif_batch.trace.tree import Tree
 
@@ -95,6 +97,19 @@ class Recording:
     def tokens(self) -> Any:
         """The tokens that the open run generates, ``[steps]``; fewer if it stops early."""
         return self._recorder.tokens()
+
+    def cache(self, modules: Iterable[Module] | None = None) -> dict[str, Proxy]:
+        """Reads what modules (without any: all decoder blocks) put out in the open run, and saves it, by their paths.
+
+        The arrays are called ``model.layers.0.output`` and so on, in a trace of several runs the run's name and a dot
+        before that; of a tuple it is the first item. Writes that come later are not in them.
+        """
+        prefix = "" if self._prompt is not None else f"{self._recorder.runs[self._recorder.run].name}."
+        found = {}
+        for module in blocks_of(self._recorder.tree) if modules is None else modules:
+            path = path_of(module)
+            found[path] = module.residual.save(f"{prefix}{path}.output")
+        return found
 
     def stop(self) -> None:
         """Ends the pass of the open run after what was asked of it before."""

@@ -9,11 +9,8 @@ from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace.backend import Backend
 from ndif_batch.trace.experiment import Scan, Session, Trace
 from ndif_batch.trace.generation import Generates
-from ndif_batch.trace.modules import Module
+from ndif_batch.trace.modules import Module, blocks_of, found_in
 from ndif_batch.trace.tree import Tree
-
-BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
-"""Where decoder models keep their blocks."""
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 """What they call the norm after the last block, beside the blocks."""
@@ -85,22 +82,16 @@ class LanguageModel(Module):
     @property
     def blocks(self) -> Module:
         """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
-        return self._found("decoder blocks", BLOCKS)
+        return blocks_of(self._tree)
 
     @property
     def final_norm(self) -> Module:
         """The norm between the last block and the unembedding."""
         beside, _, _ = self.blocks._path.rpartition(".")
-        return self._found("final norm", tuple(f"{beside}.{name}" for name in FINAL_NORMS))
+        return found_in(self._tree, "final norm", tuple(f"{beside}.{name}" for name in FINAL_NORMS))
 
     @property
     def unembedding(self) -> Module:
         """The module that gives the logits."""
         head = self.info.sites.head
-        return self._found("unembedding", UNEMBEDDINGS if head is None else (head,))
-
-    def _found(self, what: str, paths: tuple[str, ...]) -> Module:
-        path = self._tree.first(paths)
-        if path is None:
-            raise ModelError(f"the model has no {what} at {' or '.join(paths)}", hint=f"it has {self!r}")
-        return Module(self._tree, path)
+        return found_in(self._tree, "unembedding", UNEMBEDDINGS if head is None else (head,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ndif_batch.errors import ModelError, nearest
@@ -17,6 +17,9 @@ from ndif_batch.trace.shared import Shared
 if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
     from ndif_batch.trace.tree import Tree
+
+BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
+"""Where decoder models keep their blocks."""
 
 
 class UnknownModuleError(ModelError, AttributeError):
@@ -169,3 +172,21 @@ class Module:
         hint = nearest(name, names)
         listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
         return hint if hint.startswith("there is") else f"{hint} There is {listed}"
+
+
+def path_of(module: Module) -> str:
+    """Where a module is, such as ``model.layers.0.mlp``."""
+    return module._path
+
+
+def blocks_of(tree: Tree) -> Module:
+    """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
+    return found_in(tree, "decoder blocks", BLOCKS)
+
+
+def found_in(tree: Tree, what: str, paths: Sequence[str]) -> Module:
+    """The module at the first of ``paths`` that there is; ``ModelError`` if there is none."""
+    path = tree.first(paths)
+    if path is None:
+        raise ModelError(f"the model has no {what} at {' or '.join(paths)}", hint=f"it has {Module(tree, '')!r}")
+    return Module(tree, path)

@@ -1,5 +1,6 @@
 """What may become a model entry, what is kept of it, and what is refused."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from ndif_batch.errors import ModelError, NotFoundError
 from ndif_batch.models import source
-from ndif_batch.models.info import ModelInfo
+from ndif_batch.models.info import FILE, ModelInfo
 from tests.families import FAMILIES, TOKENS
 
 
@@ -65,6 +66,17 @@ def test_the_same_entry_is_not_made_twice_and_another_dtype_replaces_it(checkpoi
     half = source.add(str(checkpoint), "tiny", cache, dtype="bfloat16")
     assert half.sites.site("transformer.h.0.output").value.dtype == "bfloat16"  # type: ignore[union-attr]
     assert [path.name for path in cache.iterdir()] == ["tiny"]
+
+
+def test_an_entry_of_an_earlier_version_is_measured_anew(checkpoint: Path, cache: Path) -> None:
+    info = source.add(str(checkpoint), "tiny", cache)
+    record = info.to_json()
+    del record["version"]
+    record["sites"]["sites"] = [site for site in record["sites"]["sites"] if not site[0].endswith(".pattern")]
+    (cache / "tiny" / FILE).write_text(json.dumps(record))
+    assert "transformer.h.0.attn.pattern" not in ModelInfo.read(cache / "tiny").sites.sites
+    assert source.add(str(checkpoint), "tiny", cache) == info
+    assert "transformer.h.0.attn.pattern" in ModelInfo.read(cache / "tiny").sites.sites
 
 
 def test_other_weights_have_another_digest(checkpoint: Path, cache: Path) -> None:
