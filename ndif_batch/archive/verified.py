@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MOST_NAMED = 100
@@ -14,7 +14,7 @@ SHOWN_TASKS = 10
 class Deviation:
     """The largest of one save, and the task that has it; ``relative`` to the largest value of that task's tensor."""
 
-    save: str
+    save: str = field()  # nnsight gives every object an attribute `save`, which would be its default
     task: int
     absolute: float
     relative: float

@@ -224,7 +224,7 @@ def _default(results: Results) -> str:
     names = list(results)
     if not names:
         raise NotFoundError("the job saves nothing")
-    numbers = [name for name in names if not results.arrays[name].dims]
+    numbers = [name for name in names if not results.array_of(name).dims]
     chosen = next(iter((*numbers, *results.generated, *names)))
     if len(names) > 1:
         say(f"showing {chosen}; --save chooses among {', '.join(names)}")
@@ -234,8 +234,8 @@ def _default(results: Results) -> str:
 def _arrays(results: Results, output: Format) -> list[dict[str, Any]]:
     rows = []
     for name in results:
-        array, spec = results[name], results.arrays[name]
-        dims, count = (*results.axes, *spec.dims), array.nbytes
+        array, spec = results[name], results.array_of(name)
+        dims, count = (*results.axes_of(name), *spec.dims), array.nbytes
         rows.append(
             {
                 "array": name,

@@ -165,7 +165,10 @@ def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0
     found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
     sweep.check(found.graph.params, found.graph.saves())
     space, read = read_prompts(found.graph, sweep.space, info, config.parent)
-    plan = client.prepare(found.graph, space, info, constants={**found.constants, **read}, save=sweep.save)
+    with sweep.placing_errors():
+        plan = client.prepare(
+            found.graph, space, info, constants={**found.constants, **read}, save=sweep.save, reduce=sweep.reduce
+        )
     return sweep, plan
 
 

@@ -46,8 +46,8 @@ def find(value: Proxy, name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
     recorder = value._recorder
-    if recorder.look is not None and name in ("shape", "dtype"):
-        return getattr(recorder.look(value.current()), name)
+    if recorder.look is not None and name in recorder.looked:
+        return recorder.looked[name](recorder.look(value.current()))
     if name in _ABSENT:
         message = f"{user_place()}: .{name} is not known while an experiment is recorded"
         raise UnknownMethodError(message, hint=_ABSENT[name])

@@ -107,6 +107,14 @@ class Proxy(Operand):
     def __getattr__(self, name: str) -> Any:
         return methods.find(self, name)
 
+    def __len__(self) -> int:
+        if self._recorder.look is None:
+            return int(super().__len__())
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__() if self._recorder.look is None else iter([self[i] for i in range(len(self))])
+
     def clone(self) -> Proxy:
         """The same value in a storage of its own: changing it does not write the site."""
         return Proxy(Storage(self._recorder, self.current()))
@@ -146,7 +154,7 @@ class Proxy(Operand):
 
     def save(self, name: str | None = None, dims: Sequence[str] | None = None) -> Proxy:
         """Saves the value as the job's array ``name``; ``dims`` names its dimensions, as ``("token", "hidden")``."""
-        self._recorder.save(self.current(), name, dims)
+        self._recorder.save(self, name, dims)
         return self
 
 
@@ -161,8 +169,16 @@ class Fields(Proxy):
         super().__init__(storage)
         self._names = names
 
+    def __len__(self) -> int:
+        return len(self._names)
+
     def __iter__(self) -> Iterator[Proxy]:
         return iter([self[i] for i in range(len(self._names))])
+
+    @property
+    def operation(self) -> str:
+        """What it is the result of."""
+        return self._recorder.nodes[self.current()].op
 
     def __getattr__(self, name: str) -> Any:
         if name in self._names:

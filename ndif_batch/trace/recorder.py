@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ndif_batch.errors import TraceError
 from ndif_batch.graph.abstract import Abstract
@@ -16,7 +16,7 @@ from ndif_batch.trace.arguments import Arguments
 from ndif_batch.trace.parameters import Param, Parameters
 from ndif_batch.trace.place import refusal, user_place
 from ndif_batch.trace.proxy import Fields, Proxy
-from ndif_batch.trace.storage import SiteStorage, Storage, may_be_same
+from ndif_batch.trace.storage import Index, SiteStorage, Storage, may_be_same
 from ndif_batch.trace.tree import Tree
 
 WEIGHT = "it is a weight of the model"
@@ -25,8 +25,17 @@ WEIGHT = "it is a weight of the model"
 class Recorder:
     """One experiment as far as it is recorded. ``places`` has the user's line of every node.
 
-    ``look`` gives the abstract value of a node while a scan is recorded, else it is ``None``.
+    That of a session (``is_session``) takes in the traces that are opened inside, all of a model with the same
+    ``edits``; ``broken`` if one ended by an error.
+
+    ``look`` gives the abstract value of a node where shapes are known while recording (a scan), else it is ``None``;
+    ``looked`` says what that tells, by the name of the attribute.
     """
+
+    looked: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "shape": lambda seen: seen.shape,
+        "dtype": lambda seen: seen.dtype,
+    }
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -37,6 +46,8 @@ class Recorder:
         self.constants: dict[str, Any] = {}
         self.arguments = Arguments(self)
         self.look: Callable[[int], Abstract] | None = None
+        self.is_session = self.broken = False
+        self.edits: tuple[object, ...] = ()
         self._run: int | None = None
         self.step: Step | None = None
         self._counts: dict[int, int] = {}
@@ -80,6 +91,11 @@ class Recorder:
             raise refusal("this run generates nothing, so it has no steps", hint="with lm.generate(prompt, …) as t:")
         return self._counts[self.run]
 
+    @property
+    def has_open_run(self) -> bool:
+        """Whether sites belong to a run now."""
+        return self._run is not None
+
     def close_run(self) -> None:
         """Ends the open run; its values stay usable."""
         self._run = None
@@ -96,6 +112,10 @@ class Recorder:
             raise refusal("no invoke is open, so it is not known which run this is", hint="with t.invoke(prompt): …")
         return self._run
 
+    @run.setter
+    def run(self, run: int) -> None:
+        self._run = run
+
     def view(self, site: str) -> Proxy:
         """Reads a site of the open run."""
         self.tree.check_site(site)
@@ -104,8 +124,8 @@ class Recorder:
         storage.read()
         return Proxy(storage)
 
-    def replace(self, site: str, value: Any) -> None:
-        """``module.output = value``. What was read of the site before keeps its old value."""
+    def replace(self, site: str, value: Any, index: Index | None = None) -> None:
+        """``module.output = value``, or of one item of it. What was read of the site before keeps its old value."""
         self.tree.check_site(site)
         own = self._sites.get((self.run, site, self.step))
         if own is not None and isinstance(value, Proxy) and value.sees(own, ()):
@@ -113,7 +133,7 @@ class Recorder:
         alike = list(self._alike(self.run, site))
         for storage in alike:
             storage.read()
-        self.add(Node("write", (self.arguments.value(value),), run=self.run, site=site, step=self.step))
+        self.add(Node("write", (self.arguments.value(value),), run=self.run, site=site, index=index, step=self.step))
         for storage in alike:
             storage.locked = f"it was read before the site was replaced at {user_place()}"
             del self._sites[storage.run, storage.site, storage.step]
@@ -161,7 +181,7 @@ class Recorder:
         _check_name(name)
         self.add(Node("print", (self.arguments.value(value),), name=name))
 
-    def save(self, node: int, name: str | None, dims: Sequence[str] | None) -> None:
+    def save(self, value: Proxy, name: str | None, dims: Sequence[str] | None) -> None:
         """Names a value as an array of the job."""
         if name is None:
             raise refusal("a saved value needs a name", hint='the job\'s array is called so: .save("logits")')
@@ -169,7 +189,7 @@ class Recorder:
         if any(known.op == "save" and known.name == name for known in self.nodes):
             raise refusal(f"two values are saved as {name!r}", hint="give each its own name")
         named = None if dims is None else (dims,) if isinstance(dims, str) else tuple(dims)
-        self.add(Node("save", (NodeRef(node),), name=name, dims=named))
+        self.add(Node("save", (NodeRef(value.current()),), name=name, dims=named))
 
     def apply(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Proxy:
         """Records the operation that torch calls ``name``."""

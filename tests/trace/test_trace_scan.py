@@ -89,3 +89,10 @@ def test_a_scan_block_refuses_wrong_shapes_and_parameters(lm: LanguageModel) -> 
         (lm.model.norm.output @ lm.lm_head.output).shape  # noqa: B018
     with pytest.raises(TraceError, match="a scan knows no parameters"), lm.scan([1, 2, 3]):
         lm.model.norm.output[:, param("p")].shape  # noqa: B018
+
+
+def test_inside_a_scan_values_have_a_length_and_can_be_gone_through(lm: LanguageModel) -> None:
+    with lm.scan([1, 2, 3]):
+        hidden = lm.model.norm.output[0]
+        assert len(hidden) == 3
+        assert [row.shape for row in hidden] == [(8,)] * 3

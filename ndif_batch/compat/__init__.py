@@ -1,0 +1,1 @@
+"""Experiments written for other libraries, recorded as graphs."""
