@@ -34,6 +34,10 @@ Zipped: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--zip", metavar="NAME=VALUES", help="Parameters that vary together, on one axis."),
 ]
+After: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option("--after", metavar="JOB", help="Begin when this job is completed; cancelled if it fails. Repeatable."),
+]
 Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the job's number only.")]
 NoReuse: TypeAlias = Annotated[
     bool, typer.Option("--no-reuse", help="Run every task, also those that earlier jobs of yours have saved.")
@@ -45,6 +49,7 @@ VerifyFraction: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
 
 __all__ = [
+    "After",
     "Constants",
     "DryRun",
     "Grid",

@@ -9,6 +9,7 @@ import typer
 
 from ndif_batch.cli.output import Format, Output
 from ndif_batch.cli.submission import (
+    After,
     Constants,
     DryRun,
     Grid,
@@ -37,6 +38,7 @@ def submit(
     seed: Seed = 0,
     hold: Hold = False,
     key: Key = None,
+    after: After = None,
     no_reuse: NoReuse = False,
     verify_fraction: VerifyFraction = VERIFY_FRACTION,
     wait: Wait = False,
@@ -72,6 +74,7 @@ def submit(
                 seed=seed,
                 hold=hold,
                 key=key,
+                after=after or (),
                 no_reuse=no_reuse,
                 verify_fraction=verify_fraction,
                 wait=wait,
