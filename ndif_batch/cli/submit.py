@@ -24,6 +24,7 @@ from ndif_batch.cli.submission import (
     Zipped,
     describe,
     enqueue,
+    follow_if,
 )
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 
@@ -67,7 +68,7 @@ def submit(
         if dry_run:
             describe(plan, job_name, output, Reusable.nothing(plan) if no_reuse else client.reusable(plan, seed=seed))
         else:
-            enqueue(
+            job = enqueue(
                 client,
                 plan,
                 name=job_name,
@@ -77,7 +78,6 @@ def submit(
                 after=after or (),
                 no_reuse=no_reuse,
                 verify_fraction=verify_fraction,
-                wait=wait,
-                worker=worker,
                 parsable=parsable,
             )
+            follow_if(client, [job], wait=wait, worker=worker)

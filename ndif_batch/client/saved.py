@@ -44,7 +44,8 @@ def saved_ref(job: int, identity: str | None, space: Json, seed: int, arrays: li
     found: dict[str, tuple[ArraySpec, tuple[str, ...]]] = {array.name: (array, ()) for array in plain}
     found |= {one.name: (one.result, one.axes) for one in reduced}
     if save not in found:
-        raise NotFoundError(f"job {job} saves nothing called {save!r}", hint=nearest(save, found))
+        whose = f"job {job}" if job else "that phase"
+        raise NotFoundError(f"{whose} saves nothing called {save!r}", hint=nearest(save, found))
     array, over = found[save]
     if array.ragged:
         raise UsageError(f"{save!r} is not of one length in all tasks and cannot be bound", hint="reduce it, or a part")
@@ -69,7 +70,7 @@ def taken(space: Space) -> tuple[Space, dict[str, SavedRef]]:
         found[value.digest] = value
         return TensorRef(value.digest)
 
-    changed = _each(space, plain)
+    changed = each(space, plain)
     return (changed if found else space), found
 
 
@@ -79,10 +80,12 @@ def with_saved(space: Space, refs: Mapping[str, SavedRef]) -> Space:
     def saved(value: Value) -> Value:
         return refs.get(value.digest, value) if isinstance(value, TensorRef) else value
 
-    return _each(space, saved) if refs else space
+    return each(space, saved) if refs else space
 
 
-def _each(space: Space, change: Callable[[Value], Value]) -> Space:
+def each(space: Space, change: Callable[[Value], Value]) -> Space:
+    """A space with every value that it binds changed."""
+
     def column(values: Sequence[Value]) -> Sequence[Value]:
         return values if isinstance(values, range) else [change(value) for value in values]
 
