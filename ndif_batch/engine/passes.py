@@ -234,12 +234,11 @@ class _Pass:
 
     def _lanes_at(self, site: Site) -> Numbers:
         """The lanes that are touched at a site; of a pass that only ends there, one."""
-        here = (self._plan.stage, site.order)
         touched = [self.pack.ordered[:1]]
         for cohort in self._plan.due.get(site.order, ()):
-            nodes = cohort.program.graph.nodes
+            nodes, here = cohort.program.graph.nodes, (cohort.stage, site.order)
             runs = {nodes[entry.node].run for entry in cohort.program.entries if (entry.stage, entry.order) == here}
-            touched += [lanes for (stage, run), lanes in cohort.lanes.items() if stage == here[0] and run in runs]
+            touched += [lanes for (stage, run), lanes in cohort.lanes.items() if stage == cohort.stage and run in runs]
         return np.concatenate(touched[1:] or touched)
 
     def _advance(self, order: int, access: SiteAccess) -> None:

@@ -9,9 +9,21 @@ from typing import TypeAlias
 from ndif_batch.errors import SweepError
 from ndif_batch.graph.nodes import Value
 from ndif_batch.sweep.choosing import with_rules
-from ndif_batch.sweep.config import Cell, Entry, FileAxis, Method, RangeAxis, Row, SweepConfig, ValuesAxis, split_names
+from ndif_batch.sweep.config import (
+    Cell,
+    Entry,
+    ExperimentConfig,
+    FileAxis,
+    Method,
+    PhaseValue,
+    RangeAxis,
+    Row,
+    ValuesAxis,
+    split_names,
+)
 from ndif_batch.sweep.distributions import Choice, IntUniform, LogUniform, Normal, Uniform
 from ndif_batch.sweep.marked import Document, Location
+from ndif_batch.sweep.phases import PhaseRef
 from ndif_batch.sweep.points import POINT_AXIS, Sampling, listed, sampled, zipped
 from ndif_batch.sweep.rows import cell, read_columns
 from ndif_batch.sweep.space import Axis, Space
@@ -24,7 +36,7 @@ MAX_TASKS = 2**40
 Find: TypeAlias = Callable[[Location, str], Path]
 
 
-def space_of(config: SweepConfig, document: Document, find: Find, seed: int = 0) -> Space:
+def space_of(config: ExperimentConfig, document: Document, find: Find, seed: int = 0) -> Space:
     """The space of a sweep file; ``find`` gives the path of a file that it names, ``seed`` decides what is drawn.
 
     Axes keep the order of the file.
@@ -83,6 +95,11 @@ def _entries(entries: Mapping[str, Entry], document: Document, find: Find) -> tu
             if len(names) > 1:
                 raise document.error("tied parameters need rows", at, hint="use values: [[…], …] or file:")
             constants[names[0]] = entry
+            continue
+        if isinstance(entry, PhaseValue):
+            if len(names) > 1:
+                raise document.error("a phase gives one parameter", at)
+            constants[names[0]] = PhaseRef("", entry.phase, entry.save)
             continue
         columns = _columns(names, entry, at, document, find)
         named = None if isinstance(entry, list) else entry.axis

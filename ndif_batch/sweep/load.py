@@ -15,9 +15,20 @@ from pydantic_core import ErrorDetails
 from ndif_batch.errors import NotFoundError, SweepError, nearest
 from ndif_batch.graph.nodes import ParamType
 from ndif_batch.sweep.axes import space_of
-from ndif_batch.sweep.config import FileAxis, Method, RangeAxis, SomeRange, SweepConfig, ValuesAxis, split_names
+from ndif_batch.sweep.config import (
+    FileAxis,
+    Method,
+    PhaseConfig,
+    PhaseValue,
+    RangeAxis,
+    SomeRange,
+    SweepConfig,
+    ValuesAxis,
+    split_names,
+)
 from ndif_batch.sweep.distributions import AT, KINDS, keys_of
 from ndif_batch.sweep.marked import Document, Location, load_yaml
+from ndif_batch.sweep.phases import PhaseRef
 from ndif_batch.sweep.reduction import OPS, Reduction
 from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
@@ -51,6 +62,7 @@ class Sweep:
     schedule: Schedule = field(default_factory=Schedule)
     retention_days: int | None = None
     reduce: Mapping[str, Reduction] = field(default_factory=dict)
+    phase: str | None = None
 
     def check(self, params: Mapping[str, ParamType], saves: Iterable[str]) -> None:
         """``SweepError`` if the space names a parameter that the graph lacks, or leaves one of the graph's out, or if
@@ -88,6 +100,15 @@ class Sweep:
                     f"the experiment's parameter {name!r} has no value", ("parameters",), hint=f"add `{name}: …`"
                 )
 
+    def check_phases(self, earlier: Sequence[str]) -> None:
+        """``SweepError`` if it takes something from a phase that is not before it."""
+        for name, value in self.space.constants.items():
+            if isinstance(value, PhaseRef) and value.phase not in earlier:
+                at = (*self._where(name), "phase")
+                raise self.document.error(
+                    f"no phase before this one is called {value.phase!r}", at, hint=nearest(value.phase, earlier)
+                )
+
     @contextmanager
     def placing_errors(self) -> Iterator[None]:
         """Inside, a ``SweepError`` that names a key of the file gets its line, too."""
@@ -107,24 +128,44 @@ class Sweep:
 
 
 def load_sweep(path: Path, variables: Mapping[str, Any] | None = None, seed: int = 0) -> Sweep:
-    """Read a sweep file; ``variables`` take the place of those that it declares under ``variables:``.
+    """Read a sweep file of one job; ``variables`` take the place of those that it declares under ``variables:``.
 
     ``seed`` decides what method random draws.
     """
+    phases = load_phases(path, variables, seed)
+    if phases[0].phase is not None:
+        raise phases[0].document.error("here a sweep is one job, without phases", ())
+    return phases[0]
+
+
+def load_phases(path: Path, variables: Mapping[str, Any] | None = None, seed: int = 0) -> list[Sweep]:
+    """Read a sweep file: its jobs, one after the other, each of which may take what earlier ones save."""
     document = _substituted(load_yaml(path), variables or {})
     config = _validated(document)
+    if config.phases is None:
+        return [_sweep(config, config, document, path, seed)]
+    found: list[Sweep] = []
+    for number, phase in enumerate(config.phases):
+        found.append(_sweep(config, phase, document.part("phases", number), path, seed))
+        found[-1].check_phases([one.phase for one in found[:-1] if one.phase is not None])
+    return found
+
+
+def _sweep(whole: SweepConfig, config: SweepConfig | PhaseConfig, document: Document, path: Path, seed: int) -> Sweep:
+    phase = config.name if isinstance(config, PhaseConfig) else None
     key, experiment = ("job", config.job) if config.job is not None else ("graph", config.graph or "")
     return Sweep(
-        name=config.name,
-        model=config.model,
+        name=whole.name if phase is None else f"{whole.name}-{phase}",
+        model=whole.model,
         experiment=_found(document, (key,), experiment, path.parent),
         space=space_of(config, document, lambda at, name: _found(document, at, name, path.parent), seed),
         document=document,
         save=None if config.save is None else tuple(dict.fromkeys(config.save)),
-        resources=config.resources,
-        schedule=config.schedule,
-        retention_days=config.retention_days,
+        resources=whole.resources,
+        schedule=whole.schedule,
+        retention_days=whole.retention_days,
         reduce=config.reduce or {},
+        phase=phase,
     )
 
 
@@ -189,15 +230,16 @@ def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
     """The first error in the order of lines; a missing key comes last, as it may be one that is misspelt."""
     placed = [(_location(document.data, _places(error)), error) for error in errors]
     at, error = min(placed, key=lambda pair: (pair[1]["type"] == "missing", document.line(pair[0])))
+    within = at[2:] if at[:1] == ("phases",) else at
     match error["type"]:
         case "extra_forbidden":
             return _unknown_key(document, at)
         case "missing":
             return document.error(f"the key {error['loc'][-1]!r} is missing", at)
-        case "enum" if at == ("method",):
+        case "enum" if within == ("method",):
             known = [method.value for method in Method]
             return document.error(_plainly(error["msg"]), at, hint=nearest(str(error["input"]), known))
-        case "literal_error" if at[0] == "reduce" and at[-1] == "op":
+        case "literal_error" if within[0] == "reduce" and at[-1] == "op":
             return document.error(f"there is no op {error['input']!r}", at, hint=nearest(str(error["input"]), OPS))
         case "literal_error" if at == ("schedule", "priority"):
             return document.error(
@@ -235,7 +277,9 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
     """The keys that there may be in the mapping at a place."""
     match at:
         case ():
-            return tuple(SweepConfig.model_fields)
+            return tuple(SweepConfig.model_fields if not document.root else PhaseConfig.model_fields)
+        case ("phases", int(number), *rest):
+            return _keys(document.part("phases", number), tuple(rest))
         case ("resources", *_):
             return tuple(Resources.model_fields)
         case ("schedule", *_):
@@ -247,7 +291,13 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
     entry = document.data["parameters"][at[1]]
     if isinstance(entry, dict) and "distribution" in entry:
         return keys_of(entry["distribution"])
-    return (*RangeAxis.model_fields, *ValuesAxis.model_fields, *FileAxis.model_fields, "distribution")
+    return (
+        *RangeAxis.model_fields,
+        *ValuesAxis.model_fields,
+        *FileAxis.model_fields,
+        *PhaseValue.model_fields,
+        "distribution",
+    )
 
 
 def _location(data: Any, loc: Sequence[str | int]) -> Location:
