@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, say, write_rows
+from ndif_batch.cli.output import Format, Key, Output, say, write_rows
 from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.queue.cluster import Role
 
@@ -27,13 +27,15 @@ RoleOption: TypeAlias = Annotated[
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")], role: RoleOption = Role.USER
+    name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")],
+    role: RoleOption = Role.USER,
+    key: Key = None,
 ) -> None:
     """Make a user. `ndif-batch token create` gives them a token."""
     from ndif_batch.client import Client
 
     with Client() as client:
-        client.service.create_user(name, role, actor=client.settings.user)
+        client.keyed(key).create_user(name, role, actor=client.settings.user)
     say(f"user {name} is made; a token for them: ndif-batch token create {name}")
 
 
