@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Key, Output, say, write_rows, write_text
+from ndif_batch.cli.watching import watched
 from ndif_batch.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def create(
 
 
 @app.command()
+@watched
 def ls(
     user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's.")] = None,
     output: Output = Format.TABLE,

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Key, Output, say, write_rows
+from ndif_batch.cli.watching import watched
 from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.queue.cluster import Role
 
@@ -40,6 +41,7 @@ def create(
 
 
 @app.command()
+@watched
 def ls(output: Output = Format.TABLE) -> None:
     """List users with their shares, limits (empty is none), the shards that they run now and what they have used."""
     from ndif_batch.client import Client
