@@ -21,7 +21,7 @@ Read: TypeAlias = "Callable[[Region], np.ndarray[Any, Any]]"
 """The values of a part of the tile; shorter than asked for where the tile ends."""
 
 FLOAT_COMPRESSOR, FLOAT_LEVEL = "lz4", 1
-"""For bit-shuffled floats: zstd for byte-shuffled ones takes three times as long; of float32 it makes no fewer bytes."""
+"""For bit-shuffled floats: zstd for byte-shuffled ones takes three times as long, and float32 gets no smaller."""
 
 ZSTD_LEVEL = 3
 THREADS = min(8, os.cpu_count() or 1)
