@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -20,7 +20,8 @@ Region: TypeAlias = tuple[slice, ...]
 Read: TypeAlias = "Callable[[Region], np.ndarray[Any, Any]]"
 """The values of a part of the tile; shorter than asked for where the tile ends."""
 
-FLOAT_COMPRESSOR, FLOAT_LEVEL = "lz4", 1
+FLOAT_COMPRESSOR: Final = "lz4"
+FLOAT_LEVEL = 1
 """For bit-shuffled floats: zstd for byte-shuffled ones takes three times as long, and float32 gets no smaller."""
 
 ZSTD_LEVEL = 3
