@@ -28,6 +28,9 @@ CHROMIUM = $(shell command -v chromium)
 # The machine with the GPU has its own Python with torch and no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
+# What checks the alert rules; its package brings a server, which nobody starts.
+PROMTOOL = $(shell command -v promtool)
+
 # A module's tests stay in one process; a third process keeps the cores busy while another waits for Slurm.
 SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 
@@ -35,7 +38,7 @@ SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo demo-cluster model postgres slurm chromium test lint types bench gpu docs pictures examples clean
+.PHONY: help setup demo demo-cluster model postgres slurm chromium promtool test lint types bench gpu docs pictures examples clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,7 +51,7 @@ demo: setup ## run a real patching sweep, from the command line to the heat map
 demo-cluster: setup model postgres slurm ## bring up a Slurm, PostgreSQL, the server and the jobs of five users, until Ctrl-C
 	@exec $(BIN)/python slurm/democluster
 
-test: setup model postgres slurm chromium ## run the whole test suite
+test: setup model postgres slurm chromium promtool ## run the whole test suite
 	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 lint: setup ## check style, formatting and the import contracts
@@ -105,6 +108,9 @@ slurm:
 
 chromium:
 	$(if $(CHROMIUM),@:,$(call install-servers,chromium fonts-dejavu-core))
+
+promtool:
+	$(if $(PROMTOOL),@:,$(call install-servers,prometheus))
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(call new-venv,$(VENV))

@@ -7,7 +7,8 @@ NdifBatchError
 │   ├── TraceError        an experiment cannot be recorded as a graph
 │   ├── SweepError        a sweep or parameter space is wrong
 │   ├── ModelError        a model, its tokenizer or a module path is wrong
-│   └── SettingsError     a setting is wrong
+│   ├── SettingsError     a setting is wrong
+│   └── KeyReusedError    an idempotency key stands for another request
 ├── NotFoundError         no such job, model, file, result                    exit 3
 ├── NotAllowedError       the caller may not do this                          exit 4
 │   └── NotAuthenticatedError   nobody knows who the caller is
@@ -102,6 +103,12 @@ class SettingsError(UsageError):
     """A setting is wrong."""
 
     code = "settings"
+
+
+class KeyReusedError(UsageError):
+    """An idempotency key stands for another request."""
+
+    code = "key_reused"
 
 
 class ConflictError(UsageError):

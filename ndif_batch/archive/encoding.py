@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -20,8 +20,9 @@ Region: TypeAlias = tuple[slice, ...]
 Read: TypeAlias = "Callable[[Region], np.ndarray[Any, Any]]"
 """The values of a part of the tile; shorter than asked for where the tile ends."""
 
+FLOAT_COMPRESSOR: Final = "lz4"
 FLOAT_LEVEL = 1
-"""zstd's level for byte-shuffled floats: level 3 takes twice the time for 5 % fewer bytes."""
+"""For bit-shuffled floats: zstd for byte-shuffled ones takes three times as long, and float32 gets no smaller."""
 
 ZSTD_LEVEL = 3
 THREADS = min(8, os.cpu_count() or 1)
@@ -88,7 +89,9 @@ def _whole(layout: Layout, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
 def _encoded(layout: Layout, values: np.ndarray[Any, Any]) -> bytes:
     flat = np.ascontiguousarray(values, dtype=np.dtype(layout.dtype).newbyteorder("<")).reshape(-1)
     floats = layout.dtype[0] == "f"
-    codec = Blosc("zstd", FLOAT_LEVEL, Blosc.SHUFFLE, typesize=flat.itemsize) if floats else Zstd(ZSTD_LEVEL)
+    codec = (
+        Blosc(FLOAT_COMPRESSOR, FLOAT_LEVEL, Blosc.BITSHUFFLE, typesize=flat.itemsize) if floats else Zstd(ZSTD_LEVEL)
+    )
     return _checked(codec.encode(flat))
 
 

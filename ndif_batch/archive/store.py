@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from ndif_batch.archive.coordinates import Coordinate
-from ndif_batch.archive.encoding import FLOAT_LEVEL, ZSTD_LEVEL
+from ndif_batch.archive.encoding import FLOAT_COMPRESSOR, FLOAT_LEVEL, ZSTD_LEVEL
 from ndif_batch.archive.layout import Layout
 from ndif_batch.archive.remote import RemotePath
 
@@ -26,8 +26,8 @@ _CONFIG: Any = {"write_empty_chunks": True}
 
 
 def create_array(store: Store, layout: Layout, *, name: str | None, shape: tuple[int, ...]) -> zarr.Array[Any]:
-    """An empty array of ``layout`` in ``store``; floats byte-shuffled, everything with CRC32C."""
-    squeeze = BloscCodec(cname="zstd", clevel=FLOAT_LEVEL, shuffle="shuffle") if layout.dtype[0] == "f" else _zstd()
+    """An empty array of ``layout`` in ``store``; floats bit-shuffled, everything with CRC32C."""
+    squeeze = _floats() if layout.dtype[0] == "f" else _zstd()
     return zarr.create_array(
         store,
         name=name,
@@ -85,6 +85,10 @@ def open_array(path: Path | RemotePath, name: str) -> zarr.Array[Any]:
 def is_empty(layout: Layout) -> bool:
     """Whether the array has no elements and hence no shards."""
     return prod(layout.shape) == 0
+
+
+def _floats() -> BytesBytesCodec:
+    return BloscCodec(cname=FLOAT_COMPRESSOR, clevel=FLOAT_LEVEL, shuffle="bitshuffle")
 
 
 def _zstd() -> BytesBytesCodec:

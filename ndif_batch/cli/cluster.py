@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Output, say, write_rows
+from ndif_batch.cli.watching import watched
 from ndif_batch.errors import NotFoundError, UsageError, nearest
 from ndif_batch.measures import age, size
 from ndif_batch.queue.reasons import pilots_say
@@ -31,6 +32,7 @@ Model: TypeAlias = Annotated[str | None, typer.Option("--model", "-m", help="Eve
 
 
 @app.command()
+@watched
 def status(output: Output = Format.TABLE) -> None:
     """Show what waits for each model, and the pilots that there are for it."""
     with _opened() as (_, queue):
@@ -59,6 +61,7 @@ def status(output: Output = Format.TABLE) -> None:
 
 
 @app.command()
+@watched
 def pilots(
     every: Annotated[bool, typer.Option("--all", "-a", help="Those that have ended, too.")] = False,
     output: Output = Format.TABLE,

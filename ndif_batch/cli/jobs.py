@@ -12,6 +12,7 @@ import typer
 from ndif_batch.archive.verified import in_words
 from ndif_batch.cli.follow import describe_task, follow
 from ndif_batch.cli.output import Format, Output, say, stdout, write_record, write_rows, write_table
+from ndif_batch.cli.watching import watched
 from ndif_batch.measures import age
 from ndif_batch.queue.reasons import SHORT, Standing, explained, pilots_say, waiting_reason
 from ndif_batch.queue.records import EventRecord, JobRecord, JobState, TaskFailure
@@ -29,6 +30,7 @@ StateOption = Annotated[JobState | None, typer.Option("--state", "-t", case_sens
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest first.")]
 
 
+@watched
 def ls(
     user: UserOption = None, state: StateOption = None, limit: LimitOption = 100, output: Output = Format.TABLE
 ) -> None:
@@ -99,6 +101,7 @@ def explain(job: JobArgument) -> None:
     write_table([_told(event) for event in events], ("when", "what", "who", "detail"))
 
 
+@watched
 def logs(job: JobArgument, limit: LimitOption = 100, output: Output = Format.TABLE) -> None:
     """List the tasks of a job that failed and why."""
     from ndif_batch.client import Client

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Output, say, write_record, write_rows
+from ndif_batch.cli.watching import watched
 
 if TYPE_CHECKING:
     from ndif_batch.client import Client
@@ -39,6 +40,7 @@ def add(
 
 
 @app.command()
+@watched
 def ls(
     every: Annotated[bool, typer.Option("--all", "-a", help="Those that were removed, too.")] = False,
     output: Output = Format.TABLE,

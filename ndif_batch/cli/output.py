@@ -28,6 +28,9 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+Key: TypeAlias = Annotated[
+    str | None, typer.Option("--key", help="Do it once for this key within a day, however often it is asked.")
+]
 Output: TypeAlias = Annotated[Format, typer.Option("--output", "-o", help="table, json, jsonl or csv.")]
 
 

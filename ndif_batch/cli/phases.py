@@ -26,6 +26,7 @@ def read_phases(config: Path, variables: Sequence[str], seed: int) -> list[Sweep
 def plan_phase(client: Client, sweep: Sweep, find: Find) -> Planned:
     """A job of a sweep file and its checked plan; ``find`` gives the result of an earlier phase by both their names."""
     from ndif_batch.cli.experiments import load_experiment
+    from ndif_batch.client.prompts import read_prompts
     from ndif_batch.client.saved import each
     from ndif_batch.errors import NotFoundError, UsageError
     from ndif_batch.sweep.phases import PhaseRef
@@ -41,8 +42,11 @@ def plan_phase(client: Client, sweep: Sweep, find: Find) -> Planned:
             except (NotFoundError, UsageError) as error:
                 raise sweep.document.error(error.message, ("parameters", name, "save"), hint=error.hint) from None
     space = each(sweep.space, lambda value: refs[value] if isinstance(value, PhaseRef) else value)
+    space, read = read_prompts(found.graph, space, info, Path(sweep.document.file).parent)
     with sweep.placing_errors():
-        plan = client.prepare(found.graph, space, info, constants=found.constants, save=sweep.save, reduce=sweep.reduce)
+        plan = client.prepare(
+            found.graph, space, info, constants={**found.constants, **read}, save=sweep.save, reduce=sweep.reduce
+        )
     return sweep, plan
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from ndif_batch.cli.output import Format, Output, say, stdout, write_rows
+from ndif_batch.cli.watching import watched
 from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.measures import size
 
@@ -31,6 +32,7 @@ Mean: TypeAlias = Annotated[list[str] | None, typer.Option("--mean", metavar="NA
 
 
 @app.command()
+@watched
 def ls(
     job: Annotated[
         int | None, typer.Argument(metavar="[JOB]", help="The arrays of one job; else jobs with results.")

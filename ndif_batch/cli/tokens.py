@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, say, write_rows, write_text
-from ndif_batch.errors import UsageError
+from ndif_batch.cli.output import Format, Key, Output, say, write_rows, write_text
+from ndif_batch.cli.watching import watched
+from ndif_batch.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from ndif_batch.queue.access import Scope, TokenRecord
@@ -31,6 +32,7 @@ def create(
         typer.Option("--scope", metavar="SCOPE", help="read, write, work or admin; else all of the user's role."),
     ] = None,
     days: Annotated[str, typer.Option("--days", metavar="N|never", help="When it expires.")] = str(DAYS),
+    key: Key = None,
 ) -> None:
     """Make a token and print it; it is not kept and cannot be shown again."""
     from ndif_batch.client import Client
@@ -38,12 +40,19 @@ def create(
     wanted = None if scopes is None else [_scope(scope) for scope in scopes]
     lasts = _days(days)
     with Client() as client:
-        made = client.service.create_token(user, name, wanted, lasts, actor=client.settings.user)
+        made = client.keyed(key).create_token(user, name, wanted, lasts, actor=client.settings.user)
+    number = made.record.id
+    if not made.text:
+        raise ConflictError(
+            f"token {number} was made under this key before, and is not kept",
+            hint=f"if it is lost: ndif-batch token revoke {number}, then make another",
+        )
     write_text(made.text)
-    say(f"token {made.record.id} of {user} opens {', '.join(made.record.scopes)}; it is not kept, so keep it yourself")
+    say(f"token {number} of {user} opens {', '.join(made.record.scopes)}; it is not kept, so keep it yourself")
 
 
 @app.command()
+@watched
 def ls(
     user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's.")] = None,
     output: Output = Format.TABLE,

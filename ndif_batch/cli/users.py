@@ -7,7 +7,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from ndif_batch.cli.output import Format, Output, say, write_rows
+from ndif_batch.cli.output import Format, Key, Output, say, write_rows
+from ndif_batch.cli.watching import watched
 from ndif_batch.errors import NotFoundError, UsageError
 from ndif_batch.queue.cluster import Role
 
@@ -27,17 +28,20 @@ RoleOption: TypeAlias = Annotated[
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")], role: RoleOption = Role.USER
+    name: Annotated[str, typer.Argument(metavar="USER", help="The user's name.")],
+    role: RoleOption = Role.USER,
+    key: Key = None,
 ) -> None:
     """Make a user. `ndif-batch token create` gives them a token."""
     from ndif_batch.client import Client
 
     with Client() as client:
-        client.service.create_user(name, role, actor=client.settings.user)
+        client.keyed(key).create_user(name, role, actor=client.settings.user)
     say(f"user {name} is made; a token for them: ndif-batch token create {name}")
 
 
 @app.command()
+@watched
 def ls(output: Output = Format.TABLE) -> None:
     """List users with their shares, limits (empty is none), the shards that they run now and what they have used."""
     from ndif_batch.client import Client

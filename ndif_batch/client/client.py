@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ndif_batch import blobs
 from ndif_batch.client import entries, saved
@@ -91,6 +91,20 @@ class Client:
     def service(self) -> ClientQueue:
         """The queue, be it in a database or behind a server."""
         return self.server if self.settings.url else self.queue
+
+    def keyed(self, key: str | None) -> ClientQueue:
+        """The same queue, in which what creates something is carried out once for a ``key`` within a day.
+
+        An equal request under the key of one that was carried out gets the first answer again, without the text of a
+        token; ``KeyReusedError`` for another request, ``ConflictError`` while the first is being carried out.
+        """
+        if key is None:
+            return self.service
+        if self.settings.url:
+            return self.server.keyed(key)
+        from ndif_batch.queue.once import Once
+
+        return cast("ClientQueue", Once(self.queue, self.queue, self.settings.user, key))
 
     def add_model(self, source: str, name: str, *, dtype: str = "float32", revision: str | None = None) -> ModelInfo:
         """Bring a model (directory, hub id or GGUF file) into the model cache and tell the queue of it.

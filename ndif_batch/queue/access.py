@@ -64,7 +64,7 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token as it was made; ``text`` is told this once."""
+    """A token as it was made; ``text`` is told this once, and empty for who asks again under the same key."""
 
     record: TokenRecord
     text: str

@@ -31,6 +31,10 @@ MOST = 1000
 """The longest listing that one request gives."""
 
 Limit = Annotated[int, Field(ge=1, le=MOST)]
+Page = Limit | None
+"""Without a limit all of a listing; a server gives it page by page."""
+
+Place = Annotated[int, Field(ge=-1, lt=2**31)]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
@@ -166,14 +170,12 @@ class ClientQueue(Protocol):
         ``ConflictError`` if the job has ended.
         """
 
-    @get("/jobs/{job_id}/shards")
-    def shards(self, job_id: Id) -> list[ShardRecord]:
-        """All shards of a job in order."""
+    @get("/jobs/{job_id}/shards", following=lambda page: {"after": page[-1].index})
+    def shards(self, job_id: Id, limit: Page = None, after: Place = -1) -> list[ShardRecord]:
+        """The shards of a job in order; ``after`` is the index to go on from."""
 
     @get("/jobs/{job_id}/failures", following=lambda page: {"after": page[-1].task})
-    def failures(
-        self, job_id: Id, limit: Limit = 100, after: Annotated[int, Field(ge=-1, lt=2**31)] = -1
-    ) -> list[TaskFailure]:
+    def failures(self, job_id: Id, limit: Limit = 100, after: Place = -1) -> list[TaskFailure]:
         """The first failed tasks of a job, and why; ``after`` is the task to go on from."""
 
     @get("/jobs/{job_id}/verified")
@@ -195,31 +197,46 @@ class ClientQueue(Protocol):
     def open_results(self, record: JobRecord) -> Results | None:
         """What a job saved so far; None if there is nothing yet."""
 
-    @get("/workers")
-    def workers(self, ids: Annotated[Sequence[Id], Field(max_length=MOST)] | None = None) -> list[WorkerRecord]:
-        """All workers, or those of these ``ids``, newest first."""
+    @get("/workers", following=lambda page: {"before": page[-1].id})
+    def workers(
+        self,
+        ids: Annotated[Sequence[Id], Field(max_length=MOST)] | None = None,
+        limit: Page = None,
+        before: Id | None = None,
+    ) -> list[WorkerRecord]:
+        """All workers, or those of these ``ids``, newest first; ``before`` is the id to go on from."""
 
     @post("/workers/{worker_id}/drain", Scope.ADMIN)
     def drain_worker(self, worker_id: Id, actor: str) -> None:
         """Let a worker finish what it holds and stop."""
 
-    @get("/pilots")
-    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
-        """The pilots that have not ended, oldest first; all there ever were unless ``active``."""
+    @get("/pilots", following=lambda page: {"after": page[-1].id})
+    def pilots(self, *, active: bool = True, limit: Page = None, after: Id = 0) -> list[PilotRecord]:
+        """The pilots that have not ended, oldest first; all there ever were unless ``active``.
 
-    @get("/pilots/newest")
+        ``after`` is the id to go on from.
+        """
+
+    @get("/pilots/newest", following=lambda page: {"after": page[-1].id})
     def newest_pilots(
-        self, models: Annotated[Sequence[str], Field(max_length=MOST)] = (), ended: Limit = 1
+        self,
+        models: Annotated[Sequence[str], Field(max_length=MOST)] = (),
+        ended: Limit = 1,
+        limit: Page = None,
+        after: Id = 0,
     ) -> list[PilotRecord]:
-        """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
+        """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first.
+
+        ``after`` is the id to go on from.
+        """
 
     @get("/backlog")
     def backlog(self) -> dict[str, ModelBacklog]:
         """What waits for each model that something waits for."""
 
-    @get("/users")
-    def users(self) -> list[UserRecord]:
-        """All users by name."""
+    @get("/users", following=lambda page: {"after": page[-1].name})
+    def users(self, limit: Page = None, after: str = "") -> list[UserRecord]:
+        """All users by name; ``after`` is the name to go on from."""
 
     @get("/users/{name}")
     def user(self, name: str) -> UserRecord:
@@ -241,17 +258,22 @@ class ClientQueue(Protocol):
     def set_quotas(self, name: str, quotas: Quotas, *, actor: str) -> UserRecord:
         """The most that the user may have at once."""
 
-    @get("/usage")
-    def usage_of(self, name: str | None = None, since: datetime | None = None) -> list[UsageRecord]:
-        """What one user, or everybody, has used hour by hour, oldest first."""
+    @get("/usage", following=lambda page: {"since": page[-1].hour, "after": page[-1].user})
+    def usage_of(
+        self, name: str | None = None, since: datetime | None = None, limit: Page = None, after: str = ""
+    ) -> list[UsageRecord]:
+        """What one user, or everybody, has used hour by hour, oldest first.
+
+        ``since`` and ``after`` are the hour, and the user in it, to go on from.
+        """
 
     @get("/running-shards")
     def running_shards(self) -> dict[str, int]:
         """How many shards of each user are leased."""
 
-    @get("/tokens")
-    def tokens(self, user: str | None = None) -> list[TokenRecord]:
-        """All tokens, of one user if given, oldest first."""
+    @get("/tokens", following=lambda page: {"after": page[-1].id})
+    def tokens(self, user: str | None = None, limit: Page = None, after: Id = 0) -> list[TokenRecord]:
+        """All tokens, of one user if given, oldest first; ``after`` is the id to go on from."""
 
     @post("/tokens", Scope.ADMIN)
     def create_token(
@@ -312,15 +334,15 @@ class Api(ClientQueue, Protocol):
     def model_entry(self, name: str) -> ModelEntry:
         """What is known of a model, its tokenizer and its image processor."""
 
-    @post("/jobs")
+    @post("/jobs", again=True)
     def submit(self, submission: Submission) -> JobRecord:
         """Queue an experiment as a job of who asks; the same ``key`` gives the same job again."""
 
-    @post("/reusable", Scope.READ)
+    @post("/reusable", Scope.READ, again=True)
     def reusable(self, submission: Submission) -> ReusedTasks:
         """What of an experiment earlier jobs of who asks have saved; nothing is queued."""
 
-    @post("/earlier", Scope.READ)
+    @post("/earlier", Scope.READ, again=True)
     def earlier(self, submission: Submission) -> JobRecord | None:
         """The newest job of who asks of the same experiment, space and seed; nothing is queued."""
 

@@ -7,7 +7,7 @@ from copy import copy
 from datetime import datetime
 from typing import Any, Self
 
-from ndif_batch.queue import backlog, controls, pilots, reports, summary, tokens, users
+from ndif_batch.queue import backlog, controls, keys, pilots, reports, summary, tokens, users
 from ndif_batch.queue.access import Caller, NewToken, Scope, TokenRecord
 from ndif_batch.queue.cluster import (
     LeaderRecord,
@@ -21,6 +21,7 @@ from ndif_batch.queue.cluster import (
 )
 from ndif_batch.queue.database import Database
 from ndif_batch.queue.figures import ArchiveFigures, EventFilter, Held, JobFigures, JobFilter, Pulse
+from ndif_batch.queue.keys import Claim
 from ndif_batch.queue.records import EventRecord, JobRecord, Json, WorkerRecord
 from ndif_batch.queue.telemetry import Measured
 from ndif_batch.queue.wishes import load_name, pause_name
@@ -73,15 +74,17 @@ class ClusterQueue:
         with self._database.write() as tx:
             return pilots.add(tx, name, model, launcher, resources, actor)
 
-    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
-        """Those that have not ended, oldest first; all there ever were unless ``active``."""
+    def pilots(self, *, active: bool = True, limit: int | None = None, after: int = 0) -> list[PilotRecord]:
+        """Those that have not ended, oldest first; all there ever were unless ``active``. ``after`` is an id."""
         with self._database.read() as tx:
-            return pilots.every(tx, active=active)
+            return pilots.every(tx, active=active, limit=limit, after=after)
 
-    def newest_pilots(self, models: Collection[str] = (), ended: int = 1) -> list[PilotRecord]:
+    def newest_pilots(
+        self, models: Collection[str] = (), ended: int = 1, limit: int | None = None, after: int = 0
+    ) -> list[PilotRecord]:
         """Those that have not ended, and of each of ``models`` the newest ``ended`` that have; oldest first."""
         with self._database.read() as tx:
-            return pilots.newest(tx, models, ended)
+            return pilots.newest(tx, models, ended, limit, after)
 
     def pilots_named(self, names: Collection[str]) -> list[PilotRecord]:
         """Those of these names, whether they have ended or not."""
@@ -107,10 +110,10 @@ class ClusterQueue:
         with self._database.read() as tx:
             return backlog.of_models(tx)
 
-    def users(self) -> list[UserRecord]:
-        """All users by name; one appears with their first job or change."""
+    def users(self, limit: int | None = None, after: str = "") -> list[UserRecord]:
+        """All users by name; one appears with their first job or change. ``after`` is the name to go on from."""
         with self._database.read() as tx:
-            return users.every(tx)
+            return users.every(tx, limit, after)
 
     def user(self, name: str) -> UserRecord:
         """One user; ``NotFoundError`` if there is none."""
@@ -146,10 +149,10 @@ class ClusterQueue:
         with self._database.write() as tx:
             return tokens.exchange(tx, code)
 
-    def tokens(self, user: str | None = None) -> list[TokenRecord]:
-        """All tokens, of one user if given, oldest first."""
+    def tokens(self, user: str | None = None, limit: int | None = None, after: int = 0) -> list[TokenRecord]:
+        """All tokens, of one user if given, oldest first; ``after`` is the id to go on from."""
         with self._database.read() as tx:
-            return tokens.every(tx, user)
+            return tokens.every(tx, user, limit, after)
 
     def token(self, token_id: int) -> TokenRecord:
         """One token; ``NotFoundError`` if there is none."""
@@ -166,6 +169,21 @@ class ClusterQueue:
         """Who calls with this token; ``NotAuthenticatedError`` unless it is one, not expired and not revoked."""
         with self._database.read() as tx:
             return tokens.authenticate(tx, text)
+
+    def claim_key(self, caller: str, key: str, fingerprint: str) -> Claim:
+        """The request of this ``fingerprint`` under a caller's key; errors: see :func:`keys.claim`."""
+        with self._database.write() as tx:
+            return keys.claim(tx, caller, key, fingerprint)
+
+    def keep_answer(self, claimed: Claim, answer: str | None) -> None:
+        """A key's request was carried out; keep what it gave, as JSON, for a day."""
+        with self._database.write() as tx:
+            keys.keep(tx, claimed, answer)
+
+    def forget_key(self, claimed: Claim) -> None:
+        """A key's request was not carried out: the key is free."""
+        with self._database.write() as tx:
+            keys.forget(tx, claimed)
 
     def running_shards(self) -> dict[str, int]:
         """How many shards of each user are leased; those of whom none is are left out."""
@@ -190,10 +208,12 @@ class ClusterQueue:
             users.set_role(tx, name, role, actor)
             return users.get(tx, name)
 
-    def usage_of(self, name: str | None = None, since: datetime | None = None) -> list[UsageRecord]:
-        """What one user, or everybody, has used hour by hour, oldest first."""
+    def usage_of(
+        self, name: str | None = None, since: datetime | None = None, limit: int | None = None, after: str = ""
+    ) -> list[UsageRecord]:
+        """What one user, or everybody, has used hour by hour, oldest first; of hour ``since`` users ``after`` one."""
         with self._database.read() as tx:
-            return users.usage_of(tx, name, since)
+            return users.usage_of(tx, name, since, limit, after)
 
     def pulse(self) -> Pulse:
         """What changes whenever something does that a page shows."""

@@ -13,11 +13,11 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ndif_batch.errors import NdifBatchError, SettingsError, UnavailableError
-from ndif_batch.queue import wire
+from ndif_batch.queue import api, wire
 from ndif_batch.queue.api import Api, Damage
 from ndif_batch.queue.records import JobRecord
 from ndif_batch.queue.remote import RemoteQueue
-from ndif_batch.queue.routes import ACTOR, PREFIX, REASON, Endpoint, Where, endpoints
+from ndif_batch.queue.routes import ACTOR, IDEMPOTENCY_KEY, PREFIX, REASON, Endpoint, Where, endpoints, quoted_key
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results
@@ -129,10 +129,18 @@ class Line:
 
 
 class HttpQueue:
-    """An :class:`~ndif_batch.queue.api.Api` at the other end of a line: each method is the request of its route."""
+    """An :class:`~ndif_batch.queue.api.Api` at the other end of a line: each method is the request of its route.
 
-    def __init__(self, line: Line) -> None:
+    A listing without a limit is asked for page by page.
+    """
+
+    def __init__(self, line: Line, key: str | None = None) -> None:
         self._line = line
+        self._headers = {} if key is None else {IDEMPOTENCY_KEY: quoted_key(key)}
+
+    def keyed(self, key: str) -> HttpQueue:
+        """The same, whose methods that POST are carried out once for an idempotency ``key``."""
+        return HttpQueue(self._line, key)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name not in ENDPOINTS:
@@ -142,6 +150,17 @@ class HttpQueue:
     def _ask(self, endpoint: Endpoint, *args: Any, **named: Any) -> Any:
         bound = endpoint.signature.bind(*args, **named)
         given = {name: value for name, value in bound.arguments.items() if name != ACTOR}
+        following = endpoint.route.following
+        if following is None or given.get("limit", endpoint.signature.parameters["limit"].default) is not None:
+            return self._asked(endpoint, given)
+        page = found = self._asked(endpoint, {**given, "limit": api.MOST})
+        while len(page) == api.MOST:
+            page = self._asked(endpoint, {**given, "limit": api.MOST, **following(page)})
+            found = [*found, *page]
+        return found
+
+    def _asked(self, endpoint: Endpoint, given: Mapping[str, Any]) -> Any:
+        """The answer to one request."""
         where = {argument.name: quote(str(given[argument.name]), safe="") for argument in endpoint.at(Where.PATH)}
         asked = {one.name: given.get(one.name) for one in endpoint.at(Where.QUERY)}
         query = {name: _text(value) for name, value in asked.items() if value is not None}
@@ -150,6 +169,7 @@ class HttpQueue:
             endpoint.path.format_map(where),
             query=query,
             body=_body(endpoint, given),
+            headers=self._headers if endpoint.route.verb == "POST" else None,
             patient=endpoint.route.patient,
         )
         return _answer(endpoint, reply, self._line.url)
@@ -205,6 +225,9 @@ class HttpQueue:
 
 class RemoteApi(Api, Protocol):
     """The type of :class:`HttpQueue`, whose methods are made at run time."""
+
+    def keyed(self, key: str) -> RemoteApi:
+        """The same, whose methods that POST are carried out once for an idempotency ``key``."""
 
     def put_constant(self, digest: str, data: bytes) -> None:
         """Store a constant tensor."""

@@ -63,17 +63,17 @@ def get(tx: Transaction, pilot_id: int) -> PilotRecord:
     return found[0]
 
 
-def every(tx: Transaction, *, active: bool) -> list[PilotRecord]:
-    """Those that have not ended, oldest first; all there ever were unless ``active``."""
-    return _some(tx, pilot.c.ended_at.is_(None) if active else pilot.c.id.is_not(None))
+def every(tx: Transaction, *, active: bool, limit: int | None, after: int) -> list[PilotRecord]:
+    """Those that have not ended, oldest first; all there ever were unless ``active``. ``after`` is an id."""
+    return _some(tx, pilot.c.ended_at.is_(None) if active else pilot.c.id.is_not(None), limit, after)
 
 
-def newest(tx: Transaction, of_models: Collection[str], ended: int) -> list[PilotRecord]:
+def newest(tx: Transaction, of_models: Collection[str], ended: int, limit: int | None, after: int) -> list[PilotRecord]:
     """Those that have not ended, and the newest ``ended`` of each of these models that have; oldest first."""
     active = select(pilot.c.id).where(pilot.c.ended_at.is_(None))
     late = select(pilot.c.id).where(pilot.c.ended_at.is_not(None)).order_by(pilot.c.id.desc()).limit(ended)
     each = (late.where(pilot.c.model == name).subquery() for name in sorted(of_models))
-    return _some(tx, pilot.c.id.in_(union_all(active, *(select(found.c.id) for found in each))))
+    return _some(tx, pilot.c.id.in_(union_all(active, *(select(found.c.id) for found in each))), limit, after)
 
 
 def named(tx: Transaction, names: Collection[str]) -> list[PilotRecord]:
@@ -130,6 +130,6 @@ def _times(tx: Transaction, state: PilotState) -> dict[str, Any]:
     return {"started_at": None, "draining_at": None}
 
 
-def _some(tx: Transaction, where: ColumnElement[bool]) -> list[PilotRecord]:
-    rows = tx.connection.execute(select(pilot).where(where).order_by(pilot.c.id)).mappings()
-    return [PilotRecord(**dict(row)) for row in rows]
+def _some(tx: Transaction, where: ColumnElement[bool], limit: int | None = None, after: int = 0) -> list[PilotRecord]:
+    query = select(pilot).where(where, pilot.c.id > after).order_by(pilot.c.id).limit(limit)
+    return [PilotRecord(**dict(row)) for row in tx.connection.execute(query).mappings()]

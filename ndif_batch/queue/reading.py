@@ -65,10 +65,10 @@ def graph_body(tx: Transaction, digest: str) -> Json:
     return body
 
 
-def shards(tx: Transaction, job_id: int) -> list[ShardRecord]:
-    """All shards of a job in order."""
+def shards(tx: Transaction, job_id: int, limit: int | None, after: int) -> list[ShardRecord]:
+    """The shards of a job in order; ``after`` is the index to go on from."""
     jobs.get(tx, job_id)
-    query = select(shard).where(shard.c.job_id == job_id).order_by(shard.c.index)
+    query = select(shard).where(shard.c.job_id == job_id, shard.c.index > after).order_by(shard.c.index).limit(limit)
     return shard_records(tx.connection.execute(query).mappings())
 
 
@@ -109,9 +109,11 @@ def events(tx: Transaction, job_id: int | None, limit: int, before: int | None) 
     return [event_record(row) for row in reversed(rows)]
 
 
-def workers(tx: Transaction, ids: Collection[int] | None) -> list[WorkerRecord]:
-    """All workers, or those of these ``ids``, newest first."""
-    query = select(worker).order_by(worker.c.id.desc())
+def workers(tx: Transaction, ids: Collection[int] | None, limit: int | None, before: int | None) -> list[WorkerRecord]:
+    """All workers, or those of these ``ids``, newest first; ``before`` is the id to go on from."""
+    query = select(worker).order_by(worker.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(worker.c.id < before)
     rows = (
         tx.connection.execute(query)
         if ids is None

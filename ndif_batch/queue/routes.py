@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
@@ -11,15 +12,20 @@ from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 
+from ndif_batch.errors import UsageError
 from ndif_batch.queue.access import Scope
 
 PREFIX = "/v1"
 DASHBOARD = "/dashboard"
 LOGIN = f"{DASHBOARD}/login"
+IDEMPOTENCY_KEY = "Idempotency-Key"
 REASON = "NDIF-Reason"
 """The header that says why somebody does something, in UTF-8 as URLs have it; events keep it."""
 
 LONGEST_REASON = 200
+KEY = re.compile(r"[ -~]{1,200}")
+"""What can be an idempotency key: a string of structured headers (RFC 9651)."""
+
 ACTOR = "actor"
 """The argument that is never sent: the token says who acts."""
 
@@ -39,6 +45,7 @@ class Where(StrEnum):
 class Route:
     """Which request a method is, and the scope that it needs; the answer to a ``patient`` one may take long.
 
+    ``again``: asked a second time it does no more by itself, so that no answer needs to be kept for its key.
     Of a listing ``following`` tells from a full page which arguments the request of the next one has in their place.
     """
 
@@ -46,6 +53,7 @@ class Route:
     path: str
     scope: Scope
     patient: bool = False
+    again: bool = False
     following: Following | None = None
 
 
@@ -117,9 +125,11 @@ def get(path: str, scope: Scope = Scope.READ, *, following: Following | None = N
     return _routed(Route("GET", path, scope, following=following))
 
 
-def post(path: str, scope: Scope = Scope.WRITE, *, patient: bool = False) -> Callable[[Method], Method]:
+def post(
+    path: str, scope: Scope = Scope.WRITE, *, patient: bool = False, again: bool = False
+) -> Callable[[Method], Method]:
     """The method changes something; arguments that are not in the path are its body."""
-    return _routed(Route("POST", path, scope, patient=patient))
+    return _routed(Route("POST", path, scope, patient=patient, again=again))
 
 
 def put(path: str, scope: Scope = Scope.ADMIN) -> Callable[[Method], Method]:
@@ -130,6 +140,25 @@ def put(path: str, scope: Scope = Scope.ADMIN) -> Callable[[Method], Method]:
 def delete(path: str, scope: Scope = Scope.WRITE) -> Callable[[Method], Method]:
     """The method takes something away."""
     return _routed(Route("DELETE", path, scope))
+
+
+def check_key(key: str) -> str:
+    """An idempotency key as it is; ``UsageError`` for what cannot be one."""
+    if not KEY.fullmatch(key):
+        raise UsageError(f"{key!r} cannot be a key", hint="1 to 200 characters of ASCII")
+    return key
+
+
+def quoted_key(key: str) -> str:
+    """An idempotency key as its header has it."""
+    escaped = check_key(key).replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
+
+
+def plain_key(header: str) -> str:
+    """The inverse of :func:`quoted_key`; a key without quotes is taken as it is."""
+    text = header.strip()
+    return check_key(re.sub(r"\\(.)", r"\1", text[1:-1]) if len(text) > 1 and text[0] == text[-1] == '"' else text)
 
 
 def endpoints(protocol: type) -> Mapping[str, Endpoint]:

@@ -238,10 +238,10 @@ class Queue(ClusterQueue):
         with self._database.read() as tx:
             return results.given_up(tx)
 
-    def shards(self, job_id: int) -> list[ShardRecord]:
-        """All shards of a job in order."""
+    def shards(self, job_id: int, limit: int | None = None, after: int = -1) -> list[ShardRecord]:
+        """The shards of a job in order; ``after`` is the index to go on from."""
         with self._database.read() as tx:
-            return reading.shards(tx, job_id)
+            return reading.shards(tx, job_id, limit, after)
 
     def failures(self, job_id: int, limit: int = 100, after: int = -1) -> list[TaskFailure]:
         """The first ``limit`` failed tasks of a job beyond task ``after``; those of a failed shard tell its reason."""
@@ -258,10 +258,12 @@ class Queue(ClusterQueue):
         with self._database.read() as tx:
             return checks.verified(tx, [job_id])[job_id]
 
-    def workers(self, ids: Collection[int] | None = None) -> list[WorkerRecord]:
-        """All workers, or those of these ``ids``, newest first."""
+    def workers(
+        self, ids: Collection[int] | None = None, limit: int | None = None, before: int | None = None
+    ) -> list[WorkerRecord]:
+        """All workers, or those of these ``ids``, newest first; ``before`` is the id to go on from."""
         with self._database.read() as tx:
-            return reading.workers(tx, ids)
+            return reading.workers(tx, ids, limit, before)
 
     def counts(self) -> Counts:
         """The queue in numbers."""

@@ -329,6 +329,21 @@ pilot = Table(
 partial_index("ix_pilot_active", "ended_at IS NULL", pilot.c.id)
 partial_index("ix_pilot_ended", "ended_at IS NOT NULL", pilot.c.model, pilot.c.id)
 
+keyed_request = Table(
+    "keyed_request",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("caller", String(255), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("answered", Boolean, nullable=False),
+    Column("answer", Text),
+    Column("until", Instant, nullable=False),
+    UniqueConstraint("caller", "key"),
+    check("answer", "answered OR answer IS NULL"),
+)
+Index("ix_keyed_request_until", keyed_request.c.until)
+
 report = Table(
     "report",
     metadata,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import fsum, inf, nextafter
 from typing import Any
 
 BUCKETS: Mapping[str, tuple[float, ...]] = {
@@ -26,9 +27,6 @@ class Histogram:
     counts: tuple[int, ...]
     total: float
 
-    def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(tuple(map(sum, zip(self.counts, other.counts, strict=True))), self.total + other.total)
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -41,15 +39,10 @@ class Measured:
     counts: Mapping[str, int] = field(default_factory=dict)
     deviation: float | None = None
 
-    def __add__(self, other: Measured) -> Measured:
-        names = {*self.histograms, *other.histograms}
-        both = {name: _sum(self.histograms.get(name), other.histograms.get(name)) for name in names}
-        largest = [one for one in (self.deviation, other.deviation) if one is not None]
-        return Measured(
-            {name: one for name, one in both.items() if one is not None},
-            Counter(self.counts) + Counter(other.counts),
-            max(largest, default=None),
-        )
+    def rounded_up(self) -> Measured:
+        """The same, whose sums are no less than the exact ones: to Prometheus a sum that falls has begun anew."""
+        histograms = {name: Histogram(one.counts, nextafter(one.total, inf)) for name, one in self.histograms.items()}
+        return replace(self, histograms=histograms)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
@@ -109,11 +102,16 @@ class Gauge:
 
 
 def total(parts: Iterable[Measured]) -> Measured:
-    """All of them together."""
-    return sum(parts, Measured())
+    """All of them together; in whichever order they come, the sums are the same to the last bit."""
+    found, counts, deviations = defaultdict[str, list[Histogram]](list), Counter[str](), list[float]()
+    for part in parts:
+        counts.update(part.counts)
+        deviations += [] if part.deviation is None else [part.deviation]
+        for name, one in part.histograms.items():
+            found[name].append(one)
+    return Measured({name: _sum(each) for name, each in found.items()}, counts, max(deviations, default=None))
 
 
-def _sum(one: Histogram | None, other: Histogram | None) -> Histogram | None:
-    if one is None or other is None:
-        return one or other
-    return one + other
+def _sum(each: Sequence[Histogram]) -> Histogram:
+    counts = tuple(map(sum, zip(*(one.counts for one in each), strict=True)))
+    return Histogram(counts, fsum(one.total for one in each))

@@ -80,9 +80,9 @@ def get(tx: Transaction, token_id: int) -> TokenRecord:
     return _record(row)
 
 
-def every(tx: Transaction, user: str | None) -> list[TokenRecord]:
-    """All tokens, of one user if given, oldest first."""
-    query = select(token).order_by(token.c.id)
+def every(tx: Transaction, user: str | None, limit: int | None, after: int) -> list[TokenRecord]:
+    """All tokens, of one user if given, oldest first; ``after`` is the id to go on from."""
+    query = select(token).where(token.c.id > after).order_by(token.c.id).limit(limit)
     if user is not None:
         query = query.where(token.c.user == user)
     return [_record(row) for row in tx.connection.execute(query).mappings()]

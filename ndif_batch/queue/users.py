@@ -10,6 +10,7 @@ from sqlalchemy import (
     RowMapping,
     exists,
     func,
+    or_,
     select,
     update,
 )
@@ -51,9 +52,10 @@ def get(tx: Transaction, name: str) -> UserRecord:
     return _record(row)
 
 
-def every(tx: Transaction) -> list[UserRecord]:
-    """All users by name."""
-    return [_record(row) for row in tx.connection.execute(select(user).order_by(user.c.name)).mappings()]
+def every(tx: Transaction, limit: int | None, after: str) -> list[UserRecord]:
+    """All users by name; ``after`` is the name to go on from."""
+    query = select(user).where(user.c.name > after).order_by(user.c.name).limit(limit)
+    return [_record(row) for row in tx.connection.execute(query).mappings()]
 
 
 def running_shards(tx: Transaction) -> dict[str, int]:
@@ -110,13 +112,15 @@ def lock(tx: Transaction, names: Collection[str]) -> dict[str, int]:
     return {name: room for name, room in rows if room is not None}
 
 
-def usage_of(tx: Transaction, name: str | None, since: datetime | None) -> list[UsageRecord]:
-    """What one user, or everybody, has used hour by hour, oldest first."""
-    query = select(usage).order_by(usage.c.hour, usage.c.user)
+def usage_of(
+    tx: Transaction, name: str | None, since: datetime | None, limit: int | None, after: str
+) -> list[UsageRecord]:
+    """What one user, or everybody, has used hour by hour, oldest first; of the hour ``since`` users ``after`` one."""
+    query = select(usage).order_by(usage.c.hour, usage.c.user).limit(limit)
     if name is not None:
         query = query.where(usage.c.user == name)
     if since is not None:
-        query = query.where(usage.c.hour >= since)
+        query = query.where(or_(usage.c.hour > since, (usage.c.hour == since) & (usage.c.user > after)))
     return [
         UsageRecord(row.user, row.hour, Cost(row.gpu_seconds, row.tokens, row.shared_tokens))
         for row in tx.connection.execute(query)

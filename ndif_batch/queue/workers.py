@@ -53,13 +53,14 @@ class Asking:
 
 _DEVICE = ("device", "memory_used", "memory_total", "utilization")
 
+CALLED = "worker "
 STARTING_TIME = timedelta(minutes=30)
 """How long a worker may load its model before its first sign of life."""
 
 
 def name(worker_id: int) -> str:
     """A worker as an actor of events."""
-    return f"worker {worker_id}"
+    return f"{CALLED}{worker_id}"
 
 
 def register(tx: Transaction, model: str, host: str, pid: int, pilot: str | None, key: str | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from secrets import token_hex
 from threading import Event
 from time import monotonic
 
@@ -32,6 +33,7 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
         launcher = open_launcher(settings.cluster.launcher, settings.pilots, settings.cluster.gpus)
         gauge = Gauge()
         scheduler = Scheduler(queue, launcher, settings, f"{socket.gethostname()} {os.getpid()}")
+        source = f"{scheduler.holder} {token_hex(4)}"  # numbers of processes come again, and its sums begin at zero
         structlog.contextvars.bind_contextvars(scheduler=scheduler.holder)
         while not stop.is_set():
             led = ticked.leads
@@ -39,7 +41,7 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
             try:
                 ticked = scheduler.tick()
                 gauge.observe("tick_seconds", monotonic() - began)
-                queue.report(scheduler.holder, gauge.measured)
+                queue.report(source, gauge.measured)
             except UnavailableError as error:
                 if once:
                     raise

@@ -176,9 +176,9 @@ class CallerQueue:
         self._require_priority(priority)
         return self.queue.set_priority(self._own(job_id).id, priority, actor)
 
-    def shards(self, job_id: int) -> list[ShardRecord]:
+    def shards(self, job_id: int, limit: int | None = None, after: int = -1) -> list[ShardRecord]:
         """The shards of a job that they may see."""
-        return self.queue.shards(self.job(job_id).id)
+        return self.queue.shards(self.job(job_id).id, limit, after)
 
     def failures(self, job_id: int, limit: int = 100, after: int = -1) -> list[TaskFailure]:
         """The failures of a job that they may see."""
@@ -219,17 +219,21 @@ class CallerQueue:
         found = self.apart.call(RECOMPUTE, self._settings_of_caller(), job_id=job_id, count=count, seed=seed)
         return Verified.from_json(found)
 
-    def workers(self, ids: Sequence[int] | None = None) -> list[WorkerRecord]:
+    def workers(
+        self, ids: Sequence[int] | None = None, limit: int | None = None, before: int | None = None
+    ) -> list[WorkerRecord]:
         """All workers, or some: whether one has a model is why jobs wait."""
-        return self.queue.workers(ids)
+        return self.queue.workers(ids, limit, before)
 
-    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
+    def pilots(self, *, active: bool = True, limit: int | None = None, after: int = 0) -> list[PilotRecord]:
         """All pilots, likewise."""
-        return self.queue.pilots(active=active)
+        return self.queue.pilots(active=active, limit=limit, after=after)
 
-    def newest_pilots(self, models: Sequence[str] = (), ended: int = 1) -> list[PilotRecord]:
+    def newest_pilots(
+        self, models: Sequence[str] = (), ended: int = 1, limit: int | None = None, after: int = 0
+    ) -> list[PilotRecord]:
         """Those that have not ended, and some that have, likewise."""
-        return self.queue.newest_pilots(models, ended)
+        return self.queue.newest_pilots(models, ended, limit, after)
 
     def backlog(self) -> dict[str, ModelBacklog]:
         """What waits for each model; whose it is, is told of their own only."""
@@ -244,9 +248,11 @@ class CallerQueue:
         """End a pilot at once."""
         self._order(name, orders.kill, "killed")
 
-    def users(self) -> list[UserRecord]:
+    def users(self, limit: int | None = None, after: str = "") -> list[UserRecord]:
         """Themselves, or all for who sees all."""
-        return [user for user in self.queue.users() if self._sees(user.name)]
+        if self.caller.sees_all:
+            return self.queue.users(limit, after)
+        return [self.queue.user(self.caller.user)] if after < self.caller.user else []
 
     def user(self, name: str) -> UserRecord:
         """Themselves, or anybody for who sees all."""
@@ -270,17 +276,19 @@ class CallerQueue:
         """The quotas of a user."""
         return self.queue.set_quotas(name, quotas, actor=actor)
 
-    def usage_of(self, name: str | None = None, since: datetime | None = None) -> list[UsageRecord]:
+    def usage_of(
+        self, name: str | None = None, since: datetime | None = None, limit: int | None = None, after: str = ""
+    ) -> list[UsageRecord]:
         """What they have used, or everybody for who sees all."""
-        return self.queue.usage_of(self._whose(name), since)
+        return self.queue.usage_of(self._whose(name), since, limit, after)
 
     def running_shards(self) -> dict[str, int]:
         """What they run, or everybody for who sees all."""
         return {name: count for name, count in self.queue.running_shards().items() if self._sees(name)}
 
-    def tokens(self, user: str | None = None) -> list[TokenRecord]:
+    def tokens(self, user: str | None = None, limit: int | None = None, after: int = 0) -> list[TokenRecord]:
         """Their own tokens, or those of all for administrators."""
-        return self.queue.tokens(user if self.caller.may(Scope.ADMIN) else self._own_name(user))
+        return self.queue.tokens(user if self.caller.may(Scope.ADMIN) else self._own_name(user), limit, after)
 
     def create_token(
         self,

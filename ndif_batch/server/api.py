@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from hashlib import blake2b
 from inspect import Parameter, Signature
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -18,13 +17,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ndif_batch.errors import UsageError
-from ndif_batch.queue.api import Submission
+from ndif_batch.queue.api import MOST, Submission
 from ndif_batch.queue.http import ENDPOINTS
-from ndif_batch.queue.routes import ACTOR, PREFIX, Argument, Endpoint, Where
+from ndif_batch.queue.once import Once
+from ndif_batch.queue.routes import ACTOR, IDEMPOTENCY_KEY, PREFIX, Argument, Endpoint, Where, plain_key
 from ndif_batch.server.callers import caller_queue
+from ndif_batch.server.tags import JSON, answer
 
 BODY = "body"
 KEY = "idempotency_key"
+KEY_MEANING = (
+    "Under the same key an equal request of the same user is carried out once within a day, and gets the first answer"
+    " again; another request is refused with 422, and with 409 one whose first is not yet answered. Errors"
+    " are not kept."
+)
 
 
 @cache
@@ -51,10 +57,13 @@ def _handler(endpoint: Endpoint) -> Callable[..., Response]:
     def handle(request: Request, **given: Any) -> Response:
         queue = caller_queue(request, endpoint.route.scope)
         arguments = _arguments(endpoint, given)
+        if endpoint.route.following is not None:
+            arguments["limit"] = arguments["limit"] or MOST
         if acts:
             arguments[ACTOR] = queue.caller.user
-        answer = getattr(queue, endpoint.name)(**arguments)
-        return _response(request, endpoint, arguments, answer)
+        key = given.get(KEY)
+        asked = queue if key is None else Once(queue, queue.queue, queue.caller.user, plain_key(key))
+        return _response(request, endpoint, arguments, getattr(asked, endpoint.name)(**arguments))
 
     setattr(handle, "__signature__", Signature(_parameters(endpoint)))  # noqa: B010 -- FastAPI reads it
     handle.__name__ = endpoint.name
@@ -68,8 +77,8 @@ def _parameters(endpoint: Endpoint) -> list[Parameter]:
     found += [_parameter(one, Query()) for one in endpoint.at(Where.QUERY)]
     if endpoint.body_type is not None:
         found.append(Parameter(BODY, Parameter.KEYWORD_ONLY, annotation=_body(endpoint.body_type)))
-    if endpoint.body_type is Submission:
-        kind = Annotated[str | None, Header(description="The same as `key` in the body.", max_length=200)]
+    if endpoint.route.verb == "POST":
+        kind = Annotated[str | None, Header(alias=IDEMPOTENCY_KEY, description=KEY_MEANING)]
         found.append(Parameter(KEY, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
     return found
 
@@ -107,33 +116,29 @@ def _arguments(endpoint: Endpoint, given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {name: value for name, value in given.items() if name not in (BODY, KEY)}
     body = given.get(BODY)
     if endpoint.whole is not None:
-        arguments[endpoint.whole] = _keyed(body, given[KEY]) if KEY in given else body
+        arguments[endpoint.whole] = _keyed(body, given.get(KEY)) if isinstance(body, Submission) else body
     elif body is not None:
         arguments |= {name: getattr(body, name) for name in type(body).model_fields}
     return arguments
 
 
-def _keyed(submission: Any, key: str | None) -> Submission:
-    """The submission with the key of the header ``Idempotency-Key``."""
-    found: Submission = submission
-    if key is None or key == found.key:
-        return found
-    if found.key is not None:
+def _keyed(submission: Submission, header: str | None) -> Submission:
+    """The submission with the key of the header, which then lasts as long as the job."""
+    if header is None or plain_key(header) == submission.key:
+        return submission
+    if submission.key is not None:
         raise UsageError("the header Idempotency-Key and `key` in the body differ")
-    return replace(found, key=key)
+    return replace(submission, key=plain_key(header))
 
 
-def _response(request: Request, endpoint: Endpoint, arguments: Mapping[str, Any], answer: Any) -> Response:
-    body = endpoint.answer.dump_json(answer)
+def _response(request: Request, endpoint: Endpoint, arguments: Mapping[str, Any], found: Any) -> Response:
+    body = endpoint.answer.dump_json(found)
     if endpoint.route.verb != "GET":
-        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
-    tag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
+        return Response(body, media_type=JSON, headers={"Cache-Control": "no-store"})
+    headers = {}
     following = endpoint.route.following
-    if following is not None and len(answer) == arguments["limit"]:
+    if following is not None and len(found) == arguments["limit"]:
         path = {argument.name for argument in endpoint.at(Where.PATH)}
         query = {name: value for name, value in arguments.items() if value is not None and name not in path}
-        headers["Link"] = f'<{request.url.path}?{urlencode({**query, **following(answer)})}>; rel="next"'
-    return Response(body, media_type="application/json", headers=headers)
+        headers["Link"] = f'<{request.url.path}?{urlencode({**query, **following(found)}, doseq=True)}>; rel="next"'
+    return answer(request, body, headers)

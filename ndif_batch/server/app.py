@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from ndif_batch.server.dashboard.app import Beside, Dashboard
 from ndif_batch.server.dashboard.live import Heart
 from ndif_batch.server.gate import Gate
 from ndif_batch.server.metrics import metrics
+from ndif_batch.server.tags import answer
 
 beside = APIRouter()
 """Routes that are no method of the API."""
@@ -71,9 +73,9 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 @beside.get(f"{PREFIX}/openapi.json", operation_id="openapi", summary="This document", response_model=dict[str, Any])
-def openapi(request: Request) -> Any:
+def openapi(request: Request) -> Response:
     """Whoever has a token may read it."""
-    return document(request.app)
+    return answer(request, json.dumps(document(request.app)).encode())
 
 
 @beside.post(
@@ -84,7 +86,7 @@ def openapi(request: Request) -> Any:
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}},
 )
 async def worker(request: Request) -> Response:
-    """The messages of `ndif_batch/queue/wire.py`. Needs the scope `work`."""
+    """The messages of `ndif_batch/queue/wire.py`, each of which may be repeated. Needs the scope `work`."""
     from anyio.to_thread import run_sync
 
     queue = caller_queue(request, Scope.WORK).queue
@@ -109,7 +111,7 @@ async def put_constant(request: Request, digest: str) -> Response:
 
 @beside.get("/metrics", operation_id="metrics", summary="What Prometheus reads", response_class=Response)
 def prometheus(request: Request) -> Response:
-    """For who sees all: readers and administrators."""
+    """For who sees all: readers and administrators. Ages and rates differ at each look, so that it has no tag."""
     found = caller_queue(request, Scope.READ)
     found.require_all()
     return Response(metrics(found.queue, found.server_settings.archive), media_type=CONTENT_TYPE_LATEST)

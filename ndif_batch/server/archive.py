@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi import Path as InPath
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue.access import Scope
 from ndif_batch.queue.routes import PREFIX
 from ndif_batch.server.callers import caller_queue
+from ndif_batch.server.tags import JSON, answer, tagged
 
 router = APIRouter(prefix=PREFIX)
 
@@ -39,7 +40,7 @@ def archive_file(request: Request, job_id: JobId, name: str) -> Response:
     """Ranges as in RFC 9110; ``If-None-Match`` with the ``ETag`` of an earlier answer."""
     store = caller_queue(request, Scope.READ).archive(job_id)
     if not name or name.endswith("/"):
-        return JSONResponse(_names(store, name))
+        return answer(request, json.dumps(_names(store, name)).encode())
     try:
         file = _inside(store, name)
         found = os.stat(file, follow_symlinks=False)
@@ -47,11 +48,10 @@ def archive_file(request: Request, job_id: JobId, name: str) -> Response:
         raise NotFoundError(f"the archive of job {job_id} has no {name!r}") from None
     if not stat.S_ISREG(found.st_mode):
         raise NotFoundError(f"the archive of job {job_id} has no file {name!r}")
-    tag = f'"{blake2b(repr((found.st_ino, found.st_mtime_ns, found.st_size)).encode(), digest_size=16).hexdigest()}"'
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers={"ETag": tag})
-    kind = "application/json" if file.name == "zarr.json" else "application/octet-stream"
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+    headers, known = tagged(request, repr((found.st_ino, found.st_mtime_ns, found.st_size)).encode())
+    if known:
+        return Response(status_code=304, headers=headers)
+    kind = JSON if file.name == "zarr.json" else "application/octet-stream"
     return FileResponse(file, headers=headers, media_type=kind, stat_result=found)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class QueueCollector(Collector):
             ("gpu_seconds", "Seconds of GPUs that were charged.", [one.gpu_seconds for one in workers]),
         ):
             sums = _by_model(zip((one.model for one in workers), numbers, strict=True))
-            yield _counter(name, meaning, ("model",), {(model,): sum(found) for model, found in sums.items()})
+            yield _counter(name, meaning, ("model",), {(model,): fsum(found) for model, found in sums.items()})
         labels, living = ("model", "worker"), [one for one in workers if one.state in LIVING]
         ages = {_names(one): (now - one.heartbeat_at).total_seconds() for one in living}
         yield _gauge("worker_heartbeat_age_seconds", "Since a worker last spoke.", labels, ages)

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from ndif_batch.errors import (
     BusyError,
     ConflictError,
+    KeyReusedError,
     NdifBatchError,
     NotAllowedError,
     NotAuthenticatedError,
@@ -40,6 +41,7 @@ STATUS: Mapping[type[NdifBatchError], int] = {
     NotAllowedError: 403,
     NotFoundError: 404,
     ConflictError: 409,
+    KeyReusedError: 422,
     UsageError: 400,
     TimedOutError: 504,
     UnavailableError: 503,

@@ -85,13 +85,32 @@ def test_each_array_says_how_it_is_stored(written: Results) -> None:
     assert [codec["name"] for codec in codecs["codecs"]] == ["bytes", "blosc", "crc32c"]
     assert codecs["codecs"][1]["configuration"] | {"blocksize": 0} == {
         "typesize": 4,
-        "cname": "zstd",
+        "cname": "lz4",
         "clevel": 1,
-        "shuffle": "shuffle",
+        "shuffle": "bitshuffle",
         "blocksize": 0,
     }
     codecs = json.loads((written.path / "top" / "zarr.json").read_text())["codecs"][0]["configuration"]
     assert [codec["name"] for codec in codecs["codecs"]] == ["bytes", "zstd", "crc32c"]
+
+
+def test_an_archive_that_was_begun_with_another_compressor_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "1.zarr"
+    axes = (AxisSpec("layer", {"layer": range(4)}),)
+    spec = ArchiveSpec(axes, (2,), (ArraySpec.saved("x", "float32", (1000,)),))
+    values = list(np.random.default_rng(0).standard_normal((4, 1000), np.float32))
+    create(path, spec)
+    for file in (path / "x" / "zarr.json", path / "zarr.json"):
+        file.write_text(file.read_text().replace('"lz4"', '"zstd"').replace('"bitshuffle"', '"shuffle"'))
+    create(path, spec)
+    for first in (0, 2):
+        write_shard(path, spec, first, {"x": values[first : first + 2]}, [TaskStatus.SAVED] * 2)
+    finish(path, {})
+    array = zarr.open_group(path, mode="r")["x"]
+    assert isinstance(array, zarr.Array)
+    assert '"zstd"' in (path / "x" / "zarr.json").read_text()
+    np.testing.assert_array_equal(np.asarray(array[...]), values)
+    assert Results(path).verify() == []
 
 
 def test_a_job_of_one_task_has_no_axes(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from ndif_batch.cli import watching
 from ndif_batch.client import Client
 from tests.cli.conftest import Run
 from tests.worker.toy_engine import ToyEngine
@@ -60,6 +63,43 @@ def test_watching_the_queue_ends_with_an_interrupt(run: Run, client: Client) -> 
         watching.process.send_signal(signal.SIGINT)
         shown = watching.until(None)
     assert watching.process.returncode == INTERRUPTED
+    assert "Traceback" not in shown
+
+
+LISTINGS = ("ls", "logs 1", "results ls", "model ls", "user ls", "token ls", "cluster status", "cluster pilots")
+
+
+def test_every_listing_can_be_watched(run: Run, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Thrice:
+        def wait(self, seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                raise KeyboardInterrupt
+
+    run("sweep", "run", "sweep.yaml")
+    monkeypatch.setattr(watching, "Event", Thrice)
+    for verb in LISTINGS:
+        waits: list[float] = []
+        once, watched = run(*verb.split()), run(*verb.split(), "--watch", 7)
+        assert (watched.code, waits) == (INTERRUPTED, [7.0] * 3), verb
+        head, *_ = once.out.splitlines() or [""]
+        assert watched.out.splitlines().count(head) == (3 if once.out else 0), verb
+        assert len(watched.out.splitlines()) == len(once.out.splitlines()) * 3, verb
+        assert watched.err == 3 * once.err, verb
+
+
+def test_a_watched_listing_follows_the_queue_in_place_and_ends_with_an_interrupt(run: Run, client: Client) -> None:
+    run("sweep", "run", "sweep.yaml")
+    with terminal("ls", "--watch", "0.1") as listing:
+        listing.until("PD")
+        client.job(1).cancel()
+        listing.until("CA")
+        listing.process.send_signal(signal.SIGINT)
+        shown = listing.until(None)
+    assert listing.process.returncode == INTERRUPTED
+    assert shown.startswith("\x1b[?1049h")
+    assert "\x1b[?1049l" in shown[-40:]
+    assert shown.count("\x1b[H") > 1
     assert "Traceback" not in shown
 
 

@@ -48,6 +48,31 @@ def test_a_change_is_seen_at_once(browser: Browser, crowd: Scene) -> None:
         assert admin.errors == []
 
 
+SEEN = """([place, state]) => new Promise(done => {
+    const look = () => document.querySelector(place)?.innerText.trim() === state;
+    const watch = new MutationObserver(() => look() && (watch.disconnect(), done(Date.now())));
+    watch.observe(document.body, {subtree: true, childList: true, characterData: true, attributes: true});
+    if (look()) { watch.disconnect(); done(Date.now()); }
+})"""
+IN_A_ROW, MOST_CHANGES = 5, 40
+
+
+def test_changes_are_in_the_page_within_two_seconds(browser: Browser, crowd: Scene) -> None:
+    """Five in a row, from the database's commit to the page's own clock: polling, each 5 s, would not do it by luck."""
+    job, row, waits = newest(crowd), 0, list[float]()
+    with visiting(browser, crowd.served, "root") as admin:
+        admin.goes("/jobs")
+        place = f"#job-{job} .state"
+        while row < IN_A_ROW and len(waits) < MOST_CHANGES:
+            held = crowd.queue.job(job).state is JobState.HELD
+            began = time.time()
+            (crowd.queue.release if held else crowd.queue.hold)(job, "ada")
+            shown = admin.page.evaluate(SEEN, [place, "Pending" if held else "Held"])
+            waits.append(shown / 1000 - began)
+            row = row + 1 if waits[-1] <= LIVE_SECONDS else 0
+    assert row == IN_A_ROW, f"seen after {waits} seconds"
+
+
 def test_a_tab_that_nobody_sees_lets_its_connection_go_and_takes_it_up_again(browser: Browser, crowd: Scene) -> None:
     show = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
     show += " document.dispatchEvent(new Event('visibilitychange')) }"

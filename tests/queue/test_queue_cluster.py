@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import func, select
 
 from ndif_batch.errors import ConflictError, NotFoundError, UsageError
 from ndif_batch.queue.cluster import (
@@ -21,7 +23,8 @@ from ndif_batch.queue.cluster import (
 from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.records import WorkerState
 from ndif_batch.queue.store import Queue
-from ndif_batch.queue.telemetry import Gauge
+from ndif_batch.queue.tables import report
+from ndif_batch.queue.telemetry import Gauge, Histogram, Measured
 from tests.queue.conftest import HandClock
 from tests.queue.queue_samples import MODEL, SECONDS, job_spec, new_worker, take
 
@@ -258,6 +261,59 @@ def test_who_leads_is_known_until_their_lease_ends(queue: Queue, clock: HandCloc
     assert queue.leader("scheduler") == LeaderRecord("here", clock.now + timedelta(seconds=30))
     clock.forward(30)
     assert queue.leader("scheduler") is None
+
+
+def test_reports_of_those_that_are_gone_become_one_and_no_sum_falls(queue: Queue, clock: HandClock) -> None:
+    seconds = [0.1, 0.2, 0.3, 1e16, 0.7, 1e-9]
+    alive = new_worker(queue)
+
+    def told(worker: int, value: float) -> None:
+        gauge = Gauge()
+        gauge.observe("pass_seconds", value)
+        gauge.count("saved")
+        gauge.deviates(value)
+        queue.heartbeat(worker, 400 * 86_400, {}, DeviceReading("H100", 1, 2, None, gauge.measured))
+
+    def passes() -> Histogram:
+        return queue.measured()[MODEL.name].histograms["pass_seconds"]
+
+    def rows() -> int:
+        with queue._database.read() as tx:
+            return tx.connection.scalar(select(func.count()).select_from(report)) or 0
+
+    told(alive, 5.0)
+    before, most = passes(), 0
+    for day in range(24):
+        worker = new_worker(queue)
+        told(worker, seconds[day % len(seconds)])
+        queue.report(f"a scheduler of day {day}", Measured(counts={"rounds": 1}))
+        queue.stop_worker(worker)
+        found = passes()
+        assert found.total >= before.total
+        assert sum(found.counts) == day + 2
+        clock.forward(86_400 / 2)
+        before, most = found, max(most, rows())
+    assert most <= 1 + 2 * (1 + 3)
+    whole = queue.measured()[MODEL.name]
+    assert (whole.counts, whole.deviation) == ({"saved": 25}, 1e16)
+    assert queue.measured()[None].counts == {"rounds": 24}
+    assert whole.histograms["pass_seconds"].total == pytest.approx(5 + 4 * sum(seconds), rel=1e-12)
+    told(alive, 6.0)
+    assert queue.measured()[MODEL.name].counts == {"saved": 25}
+
+
+def test_reports_are_folded_once_by_many_at_once(queue: Queue, clock: HandClock) -> None:
+    def begins(worker: int) -> None:
+        queue.heartbeat(worker, 10.0, {}, DeviceReading("H100", 1, 2, None, Measured(counts={"saved": 1})))
+
+    for _ in range(4):
+        together = [new_worker(queue) for _ in range(8)]
+        with ThreadPoolExecutor(8) as all_of_them:
+            list(all_of_them.map(begins, together))
+        for worker in together:
+            queue.stop_worker(worker)
+        clock.forward(86_400)
+    assert queue.measured()[MODEL.name].counts == {"saved": 32}
 
 
 def test_the_newest_report_of_each_worker_counts_and_all_add_up(queue: Queue) -> None:

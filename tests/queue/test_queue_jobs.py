@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -269,7 +270,7 @@ def test_what_a_state_does_not_permit_is_refused_and_changes_nothing(queue: Queu
 
 
 def test_a_job_that_does_not_exist_is_named(queue: Queue) -> None:
-    reads = (queue.job, queue.shards, queue.failures, queue.events)
+    reads: tuple[Callable[[int], object], ...] = (queue.job, queue.shards, queue.failures, queue.events)
     for ask in (*reads, *(lambda i, f=f: f(i, "ada") for f in (queue.cancel, queue.hold, queue.release, queue.retry))):
         with pytest.raises(NotFoundError, match="there is no job 99"):
             ask(99)

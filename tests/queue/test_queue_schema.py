@@ -191,6 +191,7 @@ BAD_ROWS = {
     "ck_user_quotas": 'UPDATE "user" SET running_shards = -1',
     "ck_user_leased": 'UPDATE "user" SET leased_shards = -1',
     "ck_token_expires_at": "UPDATE token SET expires_at = created_at",
+    "ck_keyed_request_answer": "UPDATE keyed_request SET answer = 'null'",
     "ck_waiting_head": "UPDATE waiting SET priority = NULL",
     "ck_waiting_ready_at": "UPDATE waiting SET job_id = NULL, priority = NULL, since = NULL, ready_at = since",
     "ck_usage_costs": "UPDATE usage SET tokens = -1",
@@ -209,6 +210,7 @@ def test_a_row_that_cannot_be_is_refused_by_its_check(queue: Queue, url: str, ru
         queue.give_back(lease.shard.id, lease.shard.epoch)
     queue.commit([Finished(others[-1].shard.id, others[-1].shard.epoch, cost=Cost(gpu_seconds=1))])
     queue.create_token("ada", actor="root")
+    queue.claim_key("root", "k", "f")
     queue.add_pilot("p1", MODEL.name, "slurm", {}, actor="scheduler")
     with pytest.raises(IntegrityError, match=rule):
         sql(url, BAD_ROWS[rule])

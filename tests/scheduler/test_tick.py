@@ -349,13 +349,15 @@ def test_a_pilot_that_was_given_up_and_runs_all_the_same_is_ended(client: Client
 class Short(Queue):
     """A queue that nobody may ask for all that there ever was."""
 
-    def pilots(self, *, active: bool = True) -> list[PilotRecord]:
+    def pilots(self, *, active: bool = True, limit: int | None = None, after: int = 0) -> list[PilotRecord]:
         assert active
-        return super().pilots(active=True)
+        return super().pilots(active=True, limit=limit, after=after)
 
-    def workers(self, ids: Collection[int] | None = None) -> list[WorkerRecord]:
+    def workers(
+        self, ids: Collection[int] | None = None, limit: int | None = None, before: int | None = None
+    ) -> list[WorkerRecord]:
         assert ids is not None
-        return super().workers(ids)
+        return super().workers(ids, limit, before)
 
 
 def test_a_round_does_not_read_the_pilots_and_workers_of_all_times(client: Client, room: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from ndif_batch.client import Client
 from ndif_batch.queue.telemetry import BUCKETS, Gauge
 from ndif_batch.scheduler.tick import LEADER
-from ndif_batch.server.metrics import QueueCollector
+from ndif_batch.server.metrics import QueueCollector, metrics
 from tests import toy
 from tests.worker.working import submit
 
@@ -110,6 +111,36 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
         assert rule["alert"].startswith("NdifBatch")
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def promtool(*arguments: object, stdin: bytes = b"") -> str:
+    """What Prometheus' own tool says of its input, which it must find right."""
+    done = subprocess.run(["promtool", *map(str, arguments)], input=stdin, capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, said
+    return said
+
+
+def test_every_alert_fires_when_it_should_and_not_otherwise() -> None:
+    assert f"{len(RULES)} rules found" in promtool("check", "rules", CONFIGS / "prometheus" / "alerts.yaml")
+    cases = CONFIGS / "prometheus" / "alerts_test.yaml"
+    promtool("test", "rules", cases)
+    told = [case for test in yaml.safe_load(cases.read_text())["tests"] for case in test["alert_rule_test"]]
+    for fires in (True, False):
+        assert {case["alertname"] for case in told if bool(case["exp_alerts"]) is fires} == {r["alert"] for r in RULES}
+
+
+def test_prometheus_reads_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{i}", "expr": expr.replace("$model", "toy")} for i, expr in enumerate(TARGETS)]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}).replace("$__rate_interval", "5m"))
+    assert f"{len(TARGETS)} rules found" in promtool("check", "rules", file)
+
+
+def test_prometheus_finds_nothing_to_complain_of_in_what_it_reads(known: dict[str, set[str]], behind: Client) -> None:
+    text = metrics(behind.queue, behind.settings.archive)
+    assert all(f"# TYPE ndif_batch_{name} ".encode() in text for name in IN_DESIGN)
+    assert promtool("check", "metrics", stdin=text) == ""
 
 
 def test_the_dashboard_is_one_that_grafana_opens() -> None:

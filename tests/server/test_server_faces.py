@@ -242,6 +242,24 @@ def test_users_and_tokens_are_made_changed_and_revoked(run: Run, stage: Stage) -
     assert {event.actor for event in stage.behind.queue.events(limit=4)} == {"ada"}
 
 
+def test_what_is_made_under_a_key_is_made_once(run: Run, stage: Stage) -> None:
+    create = ("user", "create", "zoe", "--key", "k1")
+    assert [run(*create).code, run(*create).code] == [0, 0]
+    other = run("user", "create", "zoe", "--role", "reader", "--key", "k1")
+    assert (other.code, "error: the key 'k1' was used for another request" in other.err) == (2, True)
+    made, again = (run("token", "create", "zoe", "--key", "k2") for _ in range(2))
+    (token,) = stage.behind.queue.tokens("zoe")
+    assert stage.behind.queue.authenticate(made.out.strip()).user == "zoe"
+    assert (again.code, again.out) == (2, "")
+    assert f"token {token.id} was made under this key before, and is not kept" in again.err
+    assert run("token", "create", "zoe", "--key", "é").code == 2
+    with Client(stage.settings) as client:
+        client.keyed("k3").pause(actor="ada")
+        client.service.resume(actor="ada")
+        client.keyed("k3").pause(actor="ada")
+        assert client.service.settings()["pause"] is False
+
+
 def test_the_cluster_is_looked_at_and_paused(run: Run, stage: Stage) -> None:
     submit(stage.behind)
     assert run("cluster", "pause", "--model", "toy").err == "toy is paused\n"

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 
 from ndif_batch.client import Client, JobHandle
 from ndif_batch.errors import GraphError, TaskError, UsageError
 from ndif_batch.graph.serialize import graph_to_json
 from ndif_batch.queue import api
 from ndif_batch.queue.api import Api, Submission
+from ndif_batch.queue.cluster import Cost, Role
 from ndif_batch.queue.http import ENDPOINTS
+from ndif_batch.queue.protocol import Finished
 from ndif_batch.queue.store import Queue
 from ndif_batch.server.access import CallerQueue
 from ndif_batch.server.app import create_app, document
@@ -145,11 +150,63 @@ def test_a_repeated_submission_with_a_key_is_one_job(served: Served, behind: Cli
         replies.append(http.post("/v1/jobs", json=SUBMISSION | {"key": "k"}))
         assert [reply.json()["id"] for reply in replies] == [1, 1, 1]
         other = http.post("/v1/jobs", json=SUBMISSION | {"seed": 5}, headers={"Idempotency-Key": "k"})
-        assert (other.status_code, other.json()["code"]) == (409, "conflict")
+        assert (other.status_code, other.json()["code"]) == (422, "key_reused")
+        taken = http.post("/v1/jobs", json=SUBMISSION | {"seed": 5, "key": "k"})
+        assert (taken.status_code, taken.json()["code"]) == (409, "conflict")
         both = http.post("/v1/jobs", json=SUBMISSION | {"key": "a"}, headers={"Idempotency-Key": "b"})
         assert both.status_code == 400
     with served.http("bob") as http:
         assert http.post("/v1/jobs", json=SUBMISSION | {"key": "k"}).json()["id"] == 2
+
+
+def test_every_post_may_have_a_key() -> None:
+    paths = json.loads(DOCUMENT.read_text())["paths"]
+    for path, operations in paths.items():
+        headers = [one["name"] for one in operations.get("post", {}).get("parameters", ()) if one["in"] == "header"]
+        assert headers == ([] if "post" not in operations or path == "/v1/worker" else ["Idempotency-Key"]), path
+
+
+def test_what_is_repeated_under_a_key_is_done_once(served: Served, behind: Client) -> None:
+    wanted, key = {"user": "bob", "name": "laptop"}, {"Idempotency-Key": '"8e03978e-40d5"'}
+    with served.http("root") as http:
+        first, again = (http.post("/v1/tokens", json=wanted, headers=key) for _ in range(2))
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert again.json() == {"record": first.json()["record"], "text": ""}
+        assert [one.name for one in behind.queue.tokens("bob")].count("laptop") == 1
+        unquoted = http.post("/v1/tokens", json=wanted | {"scopes": None}, headers={"Idempotency-Key": "8e03978e-40d5"})
+        assert unquoted.json() == again.json()
+        other = http.post("/v1/tokens", json=wanted | {"name": "desk"}, headers=key)
+        assert (other.status_code, other.json()["code"]) == (422, "key_reused")
+        elsewhere = http.post("/v1/users", json={"name": "zoe", "role": "user"}, headers=key)
+        assert (elsewhere.status_code, elsewhere.json()["code"]) == (422, "key_reused")
+        wrong = http.post("/v1/tokens", json=wanted, headers={"Idempotency-Key": "x" * 201})
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "usage")
+    with served.http("ada") as http:
+        assert http.post("/v1/logins", headers=key).json()["text"]
+        assert http.post("/v1/logins", headers=key).json()["text"] == ""
+        refused = http.post("/v1/tokens", json=wanted, headers={"Idempotency-Key": "mine"})
+        assert refused.status_code == 403
+
+
+def test_a_request_whose_first_is_not_yet_answered_is_a_conflict(
+    served: Served, behind: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    began, goes_on = Event(), Event()
+
+    def slowly(queue: CallerQueue, model: str | None = None, *, actor: str) -> None:
+        began.set()
+        assert goes_on.wait(60)
+
+    monkeypatch.setattr(CallerQueue, "pause", slowly)
+    with served.http("root") as http, ThreadPoolExecutor(1) as another:
+        first = another.submit(http.post, "/v1/pause", json={}, headers=key)
+        assert began.wait(60)
+        with served.http("root") as beside:
+            now = beside.post("/v1/pause", json={}, headers=key)
+        goes_on.set()
+        assert (now.status_code, now.json()["code"]) == (409, "conflict")
+        assert first.result().status_code == 200
 
 
 def test_pages_follow_one_another_by_their_links(served: Served, behind: Client) -> None:
@@ -183,14 +240,62 @@ def test_events_and_failures_have_pages_too(served: Served, behind: Client) -> N
     assert [[one["task"] for one in page] for page in failures] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
 
 
+def test_every_long_listing_has_pages(served: Served, behind: Client) -> None:
+    queue = behind.queue
+    job = submit(behind)
+    for number in range(3):
+        queue.register_worker(toy.NAME, "n", number)
+        queue.add_pilot(f"p{number}", toy.NAME, "local", {}, actor="test")
+    lease = queue.lease(1, toy.NAME, 1000, 60.0)
+    assert queue.commit([Finished(one.shard.id, one.shard.epoch, cost=Cost(1.0, 7)) for one in lease])
+    hours = [f"2026-01-01 0{hour}:00:00.000000" for hour in range(2)]
+    with queue._database.write() as tx:
+        rows = [f"('{name}', '{hour}', 1, 1, 0)" for hour in hours for name in ("ada", "bob", "root")]
+        tx.connection.exec_driver_sql(f"INSERT INTO usage VALUES {', '.join(rows)}")
+    ids = [one.id for one in queue.workers()]
+    listings: dict[str, Sequence[Any]] = {
+        f"/v1/jobs/{job.id}/shards?": queue.shards(job.id),
+        "/v1/workers?": queue.workers(),
+        f"/v1/workers?ids={ids[0]}&ids={ids[1]}&ids={ids[2]}&": queue.workers(),
+        "/v1/pilots?active=false&": queue.pilots(active=False),
+        f"/v1/pilots/newest?models={toy.NAME}&": queue.newest_pilots([toy.NAME]),
+        "/v1/users?": queue.users(),
+        "/v1/tokens?": queue.tokens(),
+        "/v1/usage?": queue.usage_of(),
+        "/v1/usage?since=2026-01-01T01:00:00Z&": queue.usage_of(since=datetime(2026, 1, 1, 1, tzinfo=UTC)),
+    }
+    with served.http("root") as http:
+        for path, every in listings.items():
+            assert len(every) >= 3, path
+            for limit in (1, 2, len(every)):
+                pages = list(followed(http, f"{path}limit={limit}"))
+                assert max(map(len, pages)) == limit
+                kind = TypeAdapter[Any](type(every[0]))
+                assert [kind.validate_python(one) for page in pages for one in page] == list(every), path
+        assert "link" not in http.get("/v1/users").headers
+    with served.http("bob") as http:
+        assert [[user["name"] for user in page] for page in followed(http, "/v1/users?limit=1")] == [["bob"], []]
+        assert {token["user"] for page in followed(http, "/v1/tokens?limit=1") for token in page} == {"bob"}
+
+
 def test_the_client_follows_pages(behind: Client, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "MOST", 2)
     for seed in range(5):
         submit(behind, seed=seed)
-    token = SecretStr(served.tokens["ada"])
+    for number in range(5):
+        behind.queue.register_worker(toy.NAME, "n", number)
+        behind.queue.add_pilot(f"p{number}", toy.NAME, "local", {}, actor="test")
+    behind.queue.set_role("ada", Role.ADMIN, actor="test")
+    token = SecretStr(behind.queue.create_token("ada", actor="test").text)
     with Client(behind.settings.model_copy(update={"url": served.url, "token": token})) as client:
         assert [job.id for job in client.jobs()] == [5, 4, 3, 2, 1]
         assert [job.id for job in client.jobs(limit=3)] == [5, 4, 3]
+        for name in ("shards", "workers", "pilots", "newest_pilots", "users", "tokens", "usage_of"):
+            arguments = {"shards": (5,), "newest_pilots": ([toy.NAME],)}.get(name, ())
+            everything = getattr(behind.queue, name)(*arguments)
+            assert len(everything) > 2 or name == "usage_of"
+            assert getattr(client.service, name)(*arguments) == everything, name
+            assert len(getattr(client.service, name)(*arguments, limit=1)) <= 1
         job = client.job(5)
         for _ in range(2):
             job.hold().release()
@@ -206,6 +311,27 @@ def test_an_answer_that_has_not_changed_is_not_sent_again(served: Served, behind
         assert (same.status_code, same.content) == (304, b"")
         job.hold()
         assert http.get(f"/v1/jobs/{job.id}", headers=tag).json()["state"] == "HELD"
+
+
+def test_what_is_asked_again_and_again_has_a_tag(served: Served, done: JobHandle) -> None:
+    needed: dict[str, dict[str, str | int]] = {"/v1/results": {"job_ids": done.id}}
+    untagged = {"/metrics", "/healthz"}
+    with served.http("root") as http:
+        for path, operations in json.loads(DOCUMENT.read_text())["paths"].items():
+            if "get" not in operations:
+                continue
+            name = "ada" if "users" in path else "zarr.json" if "archive" in path else toy.NAME
+            url, query = path.format(job_id=done.id, name=name), needed.get(path)
+            tag = http.get(url, params=query).headers.get("etag")
+            assert (tag is None) == (path in untagged), path
+            if tag is None or path in ("/v1/backlog", "/v1/models/{name}/speed"):
+                continue
+            for known in (tag, f'"other", W/{tag}', "*"):
+                same = http.get(url, params=query, headers={"If-None-Match": known})
+                assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag), path
+            assert http.get(url, params=query, headers={"If-None-Match": '"other"'}).status_code == 200
+        folder = f"/v1/archive/{done.id}/"
+        assert http.get(folder, headers={"If-None-Match": http.get(folder).headers["etag"]}).status_code == 304
 
 
 def test_a_body_that_is_too_large_or_too_deep_is_refused(served: Served) -> None:

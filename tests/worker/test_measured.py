@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from ndif_batch import worker
 from ndif_batch.client import Client, JobHandle
 from ndif_batch.queue import schema
-from ndif_batch.queue.telemetry import BUCKETS, Gauge, Histogram, Measured
+from ndif_batch.queue.telemetry import BUCKETS, Gauge, Histogram, Measured, total
 from ndif_batch.server.metrics import metrics
 from ndif_batch.sweep.space import Axis, Space
 from tests import tiny, toy
@@ -79,11 +79,12 @@ def test_what_is_measured_adds_up_and_is_read_back() -> None:
         gauge.count("saved", 3)
         gauge.deviates(deviation)
     other.count("failed")
-    both = one.measured + other.measured
+    both = total([one.measured, other.measured])
     assert (both.counts, both.deviation) == ({"saved": 6, "failed": 1}, 0.5)
     assert (sum(both.histograms["lease_seconds"].counts), both.histograms["lease_seconds"].total) == (2, 0.04)
     assert Measured.from_json(both.to_json()) == both
-    assert Measured() + both == both
+    assert total([Measured(), both]) == both
+    assert total([]) == Measured()
 
 
 def test_news_are_told_once() -> None:
