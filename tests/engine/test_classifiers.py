@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from transformers import AutoConfig, BertForSequenceClassification
@@ -21,7 +22,7 @@ PROMPTS = ((5, 9, 2, 7, 30), (8, 3, 3), (40,))
 
 def test_a_classifier_of_whole_texts_gives_each_run_its_own() -> None:
     torch.manual_seed(3)
-    config = AutoConfig.for_model("bert", **PLAIN, **TOKENS, num_labels=3)
+    config: Any = AutoConfig.for_model("bert", **PLAIN, **TOKENS, num_labels=3)
     model = BertForSequenceClassification(config).train(False)
     subject = Subject(wrap(deepcopy(model)), model)
     layout = subject.loaded.layout
