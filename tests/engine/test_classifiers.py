@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoConfig, BertForSequenceClassification
 
 from ndif_batch.engine.engine import Engine
 from ndif_batch.engine.layout import Arrangement
@@ -22,8 +22,8 @@ PROMPTS = ((5, 9, 2, 7, 30), (8, 3, 3), (40,))
 
 def test_a_classifier_of_whole_texts_gives_each_run_its_own() -> None:
     torch.manual_seed(3)
-    options: dict[str, Any] = {**PLAIN, **TOKENS, "num_labels": 3}
-    model = BertForSequenceClassification(BertConfig(**options)).train(False)
+    config: Any = AutoConfig.for_model("bert", **PLAIN, **TOKENS, num_labels=3)
+    model = BertForSequenceClassification(config).train(False)
     subject = Subject(wrap(deepcopy(model)), model)
     layout = subject.loaded.layout
     assert layout.arrangement is Arrangement.PACKED
