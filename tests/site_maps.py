@@ -85,6 +85,7 @@ def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50) -> SiteMap:
         made.module(f"{block}.ln_1", h, h, width)
         made.module(f"{block}.attn", h, (h, None))
         made.module(f"{block}.mlp", h, h)
+        made.module(f"{block}.mlp.c_proj", stream(4 * width), h, 4 * width, width)
     made.module("transformer.ln_f", h, h, width)
     made.module("lm_head", h, stream(vocabulary), vocabulary, width)
     return made.site_map(vocabulary, 64, "lm_head")

@@ -163,7 +163,8 @@ def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0
     info = client.model_info(sweep.model)
     found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
     sweep.check(found.graph.params, found.graph.saves())
-    plan = client.prepare(found.graph, sweep.space, info, constants=found.constants, save=sweep.save)
+    constants = {**found.constants, **sweep.tensors}
+    plan = client.prepare(found.graph, sweep.space, info, constants=constants, save=sweep.save)
     return sweep, plan
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ from pydantic_core import ErrorDetails
 from ndif_batch.errors import NotFoundError, SweepError, nearest
 from ndif_batch.graph.nodes import ParamType
 from ndif_batch.sweep.axes import space_of
-from ndif_batch.sweep.config import FileAxis, Method, RangeAxis, SomeRange, SweepConfig, ValuesAxis, split_names
+from ndif_batch.sweep.config import (
+    FileAxis,
+    Method,
+    RangeAxis,
+    SomeRange,
+    SweepConfig,
+    TensorFile,
+    ValuesAxis,
+    split_names,
+)
 from ndif_batch.sweep.distributions import AT, KINDS, keys_of
 from ndif_batch.sweep.marked import Document, Location, load_yaml
 from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.task import SEED_AXIS
+from ndif_batch.sweep.tensors import bound_tensors
 
 _WORDS = {
     "Input should be": "must be",
@@ -37,6 +48,7 @@ class Sweep:
     """A sweep file, read: ``experiment`` is the ``.py`` or ``.json`` file that holds the graph.
 
     ``save`` are the saves to keep, None for all; ``retention_days`` None is what the settings say.
+    ``tensors`` are those that the space binds, by digest.
     """
 
     name: str
@@ -48,6 +60,7 @@ class Sweep:
     resources: Resources = field(default_factory=Resources)
     schedule: Schedule = field(default_factory=Schedule)
     retention_days: int | None = None
+    tensors: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, params: Mapping[str, ParamType], saves: Iterable[str]) -> None:
         """``SweepError`` if the space names a parameter that the graph lacks, or leaves one of the graph's out, or if
@@ -83,17 +96,20 @@ def load_sweep(path: Path, variables: Mapping[str, Any] | None = None, seed: int
     """
     document = _substituted(load_yaml(path), variables or {})
     config = _validated(document)
+    find = partial(_found, document, folder=path.parent)
+    bound, tensors = bound_tensors(config, document, find)
     key, experiment = ("job", config.job) if config.job is not None else ("graph", config.graph or "")
     return Sweep(
         name=config.name,
         model=config.model,
-        experiment=_found(document, (key,), experiment, path.parent),
-        space=space_of(config, document, lambda at, name: _found(document, at, name, path.parent), seed),
+        experiment=find((key,), experiment),
+        space=space_of(config, document, find, bound, seed),
         document=document,
         save=None if config.save is None else tuple(dict.fromkeys(config.save)),
         resources=config.resources,
         schedule=config.schedule,
         retention_days=config.retention_days,
+        tensors=tensors,
     )
 
 
@@ -212,7 +228,13 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
     entry = document.data["parameters"][at[1]]
     if isinstance(entry, dict) and "distribution" in entry:
         return keys_of(entry["distribution"])
-    return (*RangeAxis.model_fields, *ValuesAxis.model_fields, *FileAxis.model_fields, "distribution")
+    return (
+        *RangeAxis.model_fields,
+        *ValuesAxis.model_fields,
+        *FileAxis.model_fields,
+        *TensorFile.model_fields,
+        "distribution",
+    )
 
 
 def _location(data: Any, loc: Sequence[str | int]) -> Location:

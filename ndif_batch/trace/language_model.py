@@ -6,14 +6,24 @@ from typing import Any
 
 from ndif_batch.errors import ModelError
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.trace import parts
 from ndif_batch.trace.backend import Backend
 from ndif_batch.trace.experiment import Scan, Trace
 from ndif_batch.trace.generation import Generates
 from ndif_batch.trace.modules import Module
+from ndif_batch.trace.parts import Parts
 from ndif_batch.trace.tree import Tree
 
-BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
-"""Where decoder models keep their blocks."""
+BLOCKS = (
+    "model.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "model.decoder.layers",
+    "model.language_model.layers",
+    "bert.encoder.layer",
+    "roberta.encoder.layer",
+)
+"""Where models keep their blocks."""
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 """What they call the norm after the last block, beside the blocks."""
@@ -76,8 +86,36 @@ class LanguageModel(Module):
 
     @property
     def blocks(self) -> Module:
-        """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
-        return self._found("decoder blocks", BLOCKS)
+        """The list of the model's blocks, whatever the family calls it; ``ModelError`` if there is none."""
+        return self._found("blocks", BLOCKS)
+
+    @property
+    def attention_outputs(self) -> Parts:
+        """Of each block the module whose ``.residual`` is what attention adds to the residual stream."""
+        return self._parts("attention", parts.ATTENTION_OUTPUTS)
+
+    @property
+    def output_projections(self) -> Parts:
+        """Of each block the module whose input is the heads side by side, and that mixes them."""
+        return self._parts("output projection of attention", parts.OUTPUT_PROJECTIONS)
+
+    @property
+    def mlp_inputs(self) -> Parts:
+        """Of each block the module whose input is what the MLP reads."""
+        return self._parts("MLP", parts.MLP_INPUTS)
+
+    @property
+    def mlp_outputs(self) -> Parts:
+        """Of each block the module whose ``.residual`` is what the MLP adds to the residual stream.
+
+        It is ``[1, tokens, hidden]``, in OPT ``[tokens, hidden]``: index it as ``[..., position, :]``.
+        """
+        return self._parts("MLP", parts.MLP_OUTPUTS)
+
+    @property
+    def down_projections(self) -> Parts:
+        """Of each block the module whose input is the MLP's neurons; ``ModelError`` if experts keep theirs inside."""
+        return self._parts("neurons", parts.DOWN_PROJECTIONS)
 
     @property
     def final_norm(self) -> Module:
@@ -90,6 +128,9 @@ class LanguageModel(Module):
         """The module that gives the logits."""
         head = self.info.sites.head
         return self._found("unembedding", UNEMBEDDINGS if head is None else (head,))
+
+    def _parts(self, what: str, paths: parts.Paths) -> Parts:
+        return Parts(self._tree, self.blocks, what, paths)
 
     def _found(self, what: str, paths: tuple[str, ...]) -> Module:
         path = self._tree.first(paths)
