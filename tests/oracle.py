@@ -15,11 +15,20 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.masking_utils import eager_mask
 
 from ndif_batch.engine.kernels import KERNELS
 from ndif_batch.graph.nodes import Graph, Node, NodeRef, SliceArg, TensorRef, inputs
 from ndif_batch.graph.operations import OPERATIONS
+from ndif_batch.graph.sites import ATTENTION
 from ndif_batch.graph.steps import Choice, choice_of, generations, steps_of
 from ndif_batch.models.tokenizer import concrete
 from ndif_batch.sweep.task import Task
@@ -77,7 +86,14 @@ class Oracle:
     def forward(self, run: int) -> None:
         """One pass of one run, alone."""
         handles = []
-        for path in {plain_site(node) for node in self.graph.nodes if node.run == run}:
+        paths = {plain_site(node) for node in self.graph.nodes if node.run == run}
+        inside = {path for path in paths if path.rpartition(".")[2] in ATTENTION}
+        native = self.model.config._attn_implementation
+        if inside:
+            AttentionInterface.register("oracle", self.attention(run))
+            AttentionMaskInterface.register("oracle", eager_mask)
+            self.model.set_attn_implementation("oracle")
+        for path in paths - inside:
             module = self.model.get_submodule(path.rpartition(".")[0])
             if path.endswith(".input"):
                 handles.append(module.register_forward_pre_hook(self.pre_hook(run, path), with_kwargs=True))
@@ -93,6 +109,35 @@ class Oracle:
         finally:
             for handle in handles:
                 handle.remove()
+            if inside:
+                self.model.set_attn_implementation(native)
+
+    def attention(self, run: int) -> Any:
+        """Attention written out, with the sites inside it."""
+        paths = {id(module): path for path, module in self.model.named_modules()}
+
+        def attend(
+            module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: Any = None, **options: Any
+        ) -> tuple[torch.Tensor, None]:
+            path = paths[id(module)]
+            query, key, value = (
+                self.at_site(run, f"{path}.{name}", tensor)
+                for name, tensor in zip(ATTENTION, (query, key, value), strict=False)
+            )
+            each = query.shape[1] // key.shape[1]
+            logits = query @ key.repeat_interleave(each, 1).transpose(2, 3)
+            logits = logits * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+            if options.get("softcap") is not None:
+                logits = (logits / options["softcap"]).tanh() * options["softcap"]
+            logits = logits if mask is None else logits + mask
+            if options.get("s_aux") is not None:
+                logits = torch.cat([logits, options["s_aux"].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
+            weights = logits.softmax(-1)[..., : key.shape[2]]
+            weights = self.at_site(run, f"{path}.pattern", weights)
+            heads = (weights @ value.repeat_interleave(each, 1)).transpose(1, 2)
+            return self.at_site(run, f"{path}.heads", heads), None
+
+        return attend
 
     def generate(self, run: int, ids: torch.Tensor) -> None:
         """A pass over the prompt, then one over each token that the pass before it has chosen."""

@@ -12,7 +12,8 @@ import torch
 from ndif_batch.engine.bounds import check_index
 from ndif_batch.engine.functions import getitem
 from ndif_batch.engine.indices import WHOLE, one_part_an_axis, positions
-from ndif_batch.engine.pack import Numbers, Pack
+from ndif_batch.engine.inside import Seats
+from ndif_batch.engine.pack import Numbers
 from ndif_batch.engine.values import Each, Rows, varies
 from ndif_batch.engine.vectorised import OneByOneError, is_plain, taken, uploaded
 from ndif_batch.graph.dtypes import FLOATS
@@ -26,7 +27,7 @@ class SiteAccess:
     what torch raises) before anything is changed.
     """
 
-    def __init__(self, value: Any, shape: SiteValue, pack: Pack) -> None:
+    def __init__(self, value: Any, shape: SiteValue, pack: Seats) -> None:
         self._value = value
         self._shape = shape
         self._pack = pack
@@ -57,13 +58,14 @@ class SiteAccess:
         if any(isinstance(part, Rows) for i, part in enumerate(parts) if i != axis):
             raise OneByOneError
         places = _places(self._pack, lanes, parts[axis])
-        shape = [_size(part, size) for part, size in zip(parts, whole.at(places.shape[-1]), strict=True)]
+        seen = _seen(self._pack, whole, lanes)
+        shape = [_size(part, size) for part, size in zip(parts, whole.at(places.shape[-1], seen), strict=True)]
         if places.ndim == 2:
             shape[axis] = places.shape[1]
         new = _broadcast(new, len(lanes), [size for size in shape if size is not None])
         if places.ndim == 2 and isinstance(new, torch.Tensor):
             new = new.movedim(1 + sum(size is not None for size in shape[:axis]), 1)
-        tensor = self._owned(index)
+        tensor = _cut(self._owned(index), whole, seen)
         if isinstance(new, torch.Tensor):
             new = new.to(tensor)
         beside = tuple(part for i, part in enumerate(parts) if i != axis)
@@ -83,7 +85,7 @@ class SiteAccess:
         if not isinstance(whole, SiteTensor):
             raise TypeError("this part of the site is no tensor and cannot be written")
         places, rest = _window(self._pack, whole, lane, rest)
-        tensor = self._owned(index)
+        tensor = _cut(self._owned(index), whole, _seen_by_one(self._pack, whole, lane))
         there = _in_place(tensor, whole, places) if all(is_plain(part) for part in rest) else None
         view = _view(tensor, whole, places) if there is None else there
         if tensor.device.type != "cpu":
@@ -140,7 +142,7 @@ class Noted:
 
     value: Any
     shape: SiteValue
-    pack: Pack
+    pack: Seats
 
     @property
     def tensors(self) -> Iterator[torch.Tensor]:
@@ -192,7 +194,7 @@ def _item(shape: SiteValue, index: tuple[Any, ...]) -> tuple[SiteValue, tuple[An
     return shape, index
 
 
-def _take(pack: Pack, value: Any, shape: SiteValue, lanes: Numbers, index: tuple[Any, ...]) -> Any:
+def _take(pack: Seats, value: Any, shape: SiteValue, lanes: Numbers, index: tuple[Any, ...]) -> Any:
     if bool((lanes == lanes[0]).all()) and not varies(index):
         return _take_one(pack, value, shape, int(lanes[0]), index)
     if isinstance(shape, tuple):
@@ -207,13 +209,14 @@ def _take(pack: Pack, value: Any, shape: SiteValue, lanes: Numbers, index: tuple
     parts = _parts(index, shape)
     axis = shape.token_axes[0]
     places = _places(pack, lanes, parts[axis])
+    value = _cut(value, shape, _seen(pack, shape, lanes))
     found = value.movedim(axis, 0)[uploaded(places, value.device)]
     if places.ndim == 1:
         return Each(taken(found, (*parts[:axis], *parts[axis + 1 :])))
     return Each(taken(found.movedim(1, 1 + axis), (*parts[:axis], slice(None), *parts[axis + 1 :])))
 
 
-def _take_one(pack: Pack, value: Any, shape: SiteValue, lane: int, index: tuple[Any, ...]) -> Any:
+def _take_one(pack: Seats, value: Any, shape: SiteValue, lane: int, index: tuple[Any, ...]) -> Any:
     if isinstance(shape, tuple):
         if index:
             at = index[0] % len(shape)
@@ -222,8 +225,30 @@ def _take_one(pack: Pack, value: Any, shape: SiteValue, lane: int, index: tuple[
     if not isinstance(shape, SiteTensor):
         return None
     places, index = _window(pack, shape, lane, index)
-    view = _view(value, shape, places)
+    view = _view(_cut(value, shape, _seen_by_one(pack, shape, lane)), shape, places)
     return getitem(view, index) if index else view
+
+
+def _seen(pack: Seats, shape: SiteTensor, lanes: Numbers) -> int | None:
+    """How many tokens each of some runs has seen, at a site that has an axis for these beside that of its own.
+
+    ``OneByOneError`` if it is not the same number for all.
+    """
+    if shape.seen is None or shape.seen in shape.token_axes:
+        return None
+    seen = pack.seen[lanes]
+    if bool((seen != seen[0]).any()):
+        raise OneByOneError
+    return int(seen[0])
+
+
+def _seen_by_one(pack: Seats, shape: SiteTensor, lane: int) -> int | None:
+    return _seen(pack, shape, np.array([lane]))
+
+
+def _cut(value: torch.Tensor, shape: SiteTensor, seen: int | None) -> torch.Tensor:
+    """The value up to the last token that was seen: others have seen more."""
+    return value if seen is None or shape.seen is None else value.narrow(shape.seen, 0, seen)
 
 
 def _view(value: torch.Tensor, shape: SiteTensor, places: Numbers) -> torch.Tensor:
@@ -247,9 +272,9 @@ def _are_side_by_side(places: Numbers) -> bool:
     return places.size > 0 and not bool((np.diff(places.ravel()) != 1).any())
 
 
-def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) -> tuple[Numbers, tuple[Any, ...]]:
+def _window(pack: Seats, shape: SiteTensor, lane: int, index: tuple[Any, ...]) -> tuple[Numbers, tuple[Any, ...]]:
     """Places of the positions that ``index`` touches, and the index for a view of these alone."""
-    length = int(pack.lanes.length[lane])
+    length = int(pack.viewed[lane])
     parts = one_part_an_axis(index, len(shape.shape)) if len(shape.token_axes) == 1 else None
     along: Any = parts[shape.token_axes[0]] if parts else WHOLE
     if parts is None or along is WHOLE or not is_plain(along):
@@ -261,7 +286,7 @@ def _window(pack: Pack, shape: SiteTensor, lane: int, index: tuple[Any, ...]) ->
     return _row(pack, lane, touched), tuple(slice(None) if part is WHOLE else part for part in new)
 
 
-def _row(pack: Pack, lane: int, touched: Numbers) -> Numbers:
+def _row(pack: Seats, lane: int, touched: Numbers) -> Numbers:
     return pack.places(np.full(touched.size, lane), touched)
 
 
@@ -273,9 +298,9 @@ def _parts(index: tuple[Any, ...], shape: SiteTensor) -> tuple[Any, ...]:
     return parts
 
 
-def _places(pack: Pack, lanes: Numbers, part: int | slice | Rows) -> Numbers:
+def _places(pack: Seats, lanes: Numbers, part: int | slice | Rows) -> Numbers:
     """Places of the positions of each task: ``[tasks]`` for a position, ``[tasks, positions]`` for a slice."""
-    lengths = pack.lanes.length[lanes]
+    lengths = pack.viewed[lanes]
     if isinstance(part, slice):
         ranges = [positions(part, length) for length in lengths.tolist()]
         if len({len(one) for one in ranges}) > 1:

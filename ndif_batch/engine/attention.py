@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ndif_batch.engine import varlen
 from ndif_batch.engine.cache import Cache
-from ndif_batch.engine.pack import Pack
+from ndif_batch.engine.inside import SeenSeats, Touched, lenders, touched_in
+from ndif_batch.engine.pack import Group, Numbers, Pack
 
 NAME = "ndif_batch_packed"
 
@@ -140,6 +142,13 @@ def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device
     return Pattern(mask_function, torch.device(device))
 
 
+def check_keywords(keywords: Mapping[str, Any]) -> None:
+    """``TypeError`` for a keyword whose meaning is not known here."""
+    unknown = [name for name, given in keywords.items() if given is not None and name not in WITHOUT_MEANING]
+    if unknown:
+        raise TypeError(f"attention does not know {unknown}")
+
+
 def packed_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -157,66 +166,153 @@ def packed_attention(
     ``query`` is ``[1, heads, tokens, width]``, ``key`` and ``value`` have their own number of heads; the result is
     ``[1, tokens, heads, width]``. ``TypeError`` for a keyword whose meaning is not known here.
     """
-    unknown = [name for name, given in keywords.items() if given is not None and name not in WITHOUT_MEANING]
-    if unknown:
-        raise TypeError(f"packed attention does not know {unknown}")
+    check_keywords(keywords)
     if not isinstance(attention_mask, Pattern):
         raise TypeError("packed attention needs a mask pattern from transformers")
     current = _current.get()
     if current is None:
         raise RuntimeError("an attention module cannot be called by itself: it needs the tokens of a run")
     pack, watch, cache = current[0](), current[1], current[2]
-    if watch is not None and pack.borrows:
-        watch(pack, value.detach())
     held = None
     if cache is not None and pack.is_kept:
         cache.keep(module, pack, key, value)
         held = cache.of(module)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
-    if softcap is None and s_aux is None and not differentiated and varlen.is_faster(pack, query, key, value):
-        window = attention_mask.window(max(group.length for group in pack.groups))
-        if window is not None:
-            return varlen.attend(pack, query, key, value, held, scale, window), None
-    return _by_groups(pack, query, key, value, held, attention_mask, scale, softcap, s_aux), None
+    given = _Packed(pack, query, key, value, held, attention_mask, scale, softcap, s_aux)
+    touched = touched_in(module)
+    given = given if touched is None else given.visited(touched)
+    if watch is not None and pack.borrows:
+        watch(pack, given.value.detach())
+        if given.key is not key:
+            watch(pack, given.key.detach())
+    changed = touched.visit_pattern(given) if touched is not None and touched.touches("pattern") else None
+    found = given.attended()
+    if changed is not None:
+        places, own = changed
+        found = own if places is None else found.index_copy(1, places, own)
+    return found if touched is None else touched.visit("heads", found), None
 
 
-def _by_groups(
-    pack: Pack,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    held: tuple[torch.Tensor, torch.Tensor] | None,
-    pattern: Pattern,
-    scale: float,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
-) -> torch.Tensor:
-    lent = pack.keys(key.device) if pack.borrows else None
-    lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
-    cached_key, cached_value = (None, None)
-    if held is not None and pack.fresh < pack.tokens:
-        slots = pack.slots(key.device)
-        cached_key, cached_value = (store.index_select(1, slots)[None] for store in held)
-    parts = []
-    for group in pack.groups:
-        q = _rows(query, group.first, group.rows, group.queries)
-        if group.keys is None:
-            k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
-        elif group.cached:
-            k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (cached_key, cached_value))
-        else:
-            k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (lent_key, lent_value))
-        mask, causal = pattern.last(group.queries, group.length)
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """What attention over a pack is computed from.
+
+    ``held`` are the keys and values of a cache, ``[heads, slots, width]``, to which lanes with a past attend.
+    """
+
+    pack: Pack
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    held: tuple[torch.Tensor, torch.Tensor] | None
+    pattern: Pattern
+    scale: float
+    softcap: float | None
+    sinks: torch.Tensor | None
+
+    def visited(self, touched: Touched) -> _Packed:
+        """The same after what is done to queries, keys and values; what a cache keeps is not changed."""
+        query = touched.visit("query", self.query)
+        if self.held is None or self.pack.fresh == self.pack.tokens:
+            key, value = (touched.visit(name, getattr(self, name)) for name in ("key", "value"))
+            return replace(self, query=query, key=key, value=value)
+        seats = SeenSeats(self.pack)
+        (key, keys), (value, values) = (
+            self._seen(touched, name, own, store, seats)
+            for name, own, store in zip(("key", "value"), (self.key, self.value), self.held, strict=True)
+        )
+        return replace(self, query=query, key=key, value=value, held=(keys, values))
+
+    def _seen(
+        self, touched: Touched, name: str, own: torch.Tensor, store: torch.Tensor, seats: SeenSeats
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not touched.touches(name):
+            return own, store
+        fresh, slots = self.pack.fresh, self.pack.slots(store.device)
+        whole = torch.cat([own[:, :, :fresh], store.index_select(1, slots)[None]], 2)
+        written = touched.visit(name, whole, seats)
+        if written is whole:
+            return own, store
+        own = torch.cat([written[:, :, :fresh], own[:, :, fresh:]], 2)
+        return own, store.index_copy(1, slots, written[0, :, fresh:])
+
+    def attended(self) -> torch.Tensor:
+        """What comes out, ``[1, tokens, heads, width]``."""
+        differentiated = torch.is_grad_enabled() and any(
+            one.requires_grad for one in (self.query, self.key, self.value)
+        )
+        plain = self.softcap is None and self.sinks is None and not differentiated
+        if plain and varlen.is_faster(self.pack, self.query, self.key, self.value):
+            window = self.pattern.window(max(group.length for group in self.pack.groups))
+            if window is not None:
+                return varlen.attend(self.pack, self.query, self.key, self.value, self.held, self.scale, window)
+        return self._joined([self._attended(*rows) for rows in self._groups()])
+
+    def of(self, lanes: Numbers) -> tuple[_Packed, Pack | None, torch.Tensor | None]:
+        """See :class:`~ndif_batch.engine.inside.Attended`."""
+        there = lenders(self.pack, lanes)
+        if there.size == self.pack.ordered.size:
+            return self, None, None
+        pack, index = self.pack.with_lanes(there, self.query.device)
+        query, key, value = (one.index_select(2, index) for one in (self.query, self.key, self.value))
+        return replace(self, pack=pack, query=query, key=key, value=value), pack, index
+
+    def weights(self) -> torch.Tensor:
+        """See :class:`~ndif_batch.engine.inside.Attended`."""
+        longest = max(group.length for group in self.pack.groups)
+        parts = []
+        for group, query, key, _ in self._groups():
+            weights = self._weights(group, query, key).to(query.dtype)
+            heads = weights.transpose(0, 1).reshape(weights.shape[1], group.rows * group.queries, group.length)
+            parts.append(pad(heads, (0, longest - group.length)))
+        return torch.cat(parts, dim=1)[None]
+
+    def heads(self, weights: torch.Tensor) -> torch.Tensor:
+        """See :class:`~ndif_batch.engine.inside.Attended`."""
+        return self._joined(
+            [
+                _rows(weights, group.first, group.rows, group.queries)[..., : group.length] @ repeated(value, query)
+                for group, query, _, value in self._groups()
+            ]
+        )
+
+    def _groups(self) -> Iterator[tuple[Group, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Rows of queries, keys and values, ``[rows, heads, tokens, width]``, of each group."""
+        pack, query, key, value = self.pack, self.query, self.key, self.value
+        lent = pack.keys(key.device) if pack.borrows else None
+        lent_key, lent_value = (None, None) if lent is None else (key[:, :, lent], value[:, :, lent])
+        cached_key, cached_value = (None, None)
+        if self.held is not None and pack.fresh < pack.tokens:
+            slots = pack.slots(key.device)
+            cached_key, cached_value = (store.index_select(1, slots)[None] for store in self.held)
+        for group in pack.groups:
+            q = _rows(query, group.first, group.rows, group.queries)
+            if group.keys is None:
+                k, v = (_rows(tensor, group.first, group.rows, group.length) for tensor in (key, value))
+            elif group.cached:
+                k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (cached_key, cached_value))
+            else:
+                k, v = (_rows(tensor, group.keys, group.rows, group.length) for tensor in (lent_key, lent_value))
+            yield group, q, k, v
+
+    def _attended(self, group: Group, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if self.softcap is not None or self.sinks is not None:
+            return self._weights(group, q, k).to(v.dtype) @ repeated(v, q)
+        mask, causal = self.pattern.last(group.queries, group.length)
         mask = None if mask is None else mask.to(q.device)
-        if softcap is None and sinks is None:
-            part = scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-            )
-        else:
-            part = _explicit(q, k, v, mask, causal, scale, softcap, sinks)
-        parts.append(part.transpose(1, 2).reshape(1, group.rows * group.queries, part.shape[1], part.shape[3]))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+
+    def _weights(self, group: Group, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        mask, causal = self.pattern.last(group.queries, group.length)
+        mask = None if mask is None else mask.to(query.device)
+        return weights_of(query, key, mask, causal, self.scale, self.softcap, self.sinks)
+
+    def _joined(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """What the groups give, ``[rows, heads, queries, width]`` each, along the tokens."""
+        laid = [part.transpose(1, 2).reshape(1, -1, part.shape[1], part.shape[3]) for part in parts]
+        return laid[0] if len(laid) == 1 else torch.cat(laid, dim=1)
 
 
 def _rows(tensor: Any, first: int, rows: int, length: int) -> torch.Tensor:
@@ -224,20 +320,25 @@ def _rows(tensor: Any, first: int, rows: int, length: int) -> torch.Tensor:
     return block.reshape(block.shape[0], rows, length, block.shape[2]).transpose(0, 1)
 
 
-def _explicit(
+def repeated(key: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Keys or values with a head for each head of the queries."""
+    return key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+
+
+def weights_of(
     query: torch.Tensor,
     key: torch.Tensor,
-    value: torch.Tensor,
     mask: torch.Tensor | None,
     causal: bool,
     scale: float,
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Soft caps as in Gemma 2, a sink logit for each head as in gpt-oss; neither is in SDPA."""
-    repeat = query.shape[1] // key.shape[1]
-    key, value = (tensor.repeat_interleave(repeat, dim=1) for tensor in (key, value))
-    logits = query @ key.transpose(2, 3) * scale
+    """Attention weights ``[rows, heads, queries, keys]`` in float32.
+
+    Soft caps are as in Gemma 2, a sink logit for each head as in gpt-oss; neither is in SDPA.
+    """
+    logits = query @ repeated(key, query).transpose(2, 3) * scale
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     if causal:
@@ -245,11 +346,9 @@ def _explicit(
     if mask is not None:
         logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     if sinks is None:
-        weights = torch.softmax(logits, dim=-1, dtype=torch.float32)
-    else:
-        column = sinks.reshape(1, -1, 1, 1).expand(logits.shape[0], -1, logits.shape[2], 1)
-        weights = torch.softmax(torch.cat([logits, column], dim=-1).float(), dim=-1)[..., :-1]
-    return weights.to(value.dtype) @ value
+        return torch.softmax(logits, dim=-1, dtype=torch.float32)
+    column = sinks.reshape(1, -1, 1, 1).expand(logits.shape[0], -1, logits.shape[2], 1)
+    return torch.softmax(torch.cat([logits, column], dim=-1).float(), dim=-1)[..., :-1]
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -5,16 +5,20 @@ What graphs do at sites inside a block is done once. The second time its modules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from ndif_batch.graph.sites import ATTENTION
 from ndif_batch.models.probe import with_first_argument
+
+Again: TypeAlias = Callable[[Mapping[str, Any]], AbstractContextManager[None]]
+"""What there has to be around a block that is computed again, for what its sites handed on."""
 
 
 class Checkpoints:
@@ -28,7 +32,7 @@ class Checkpoints:
         self,
         paths: Sequence[str],
         find: Callable[[str], nn.Module],
-        again: Callable[[], Callable[[], AbstractContextManager[None]]],
+        again: Callable[[], Again],
     ) -> None:
         self._find = find
         self._again = again
@@ -85,7 +89,7 @@ class _Around:
         self,
         find: Callable[[str], nn.Module],
         handed_on: dict[str, Any],
-        again: Callable[[], AbstractContextManager[None]],
+        again: Again,
     ) -> None:
         self._find = find
         self._handed_on = handed_on
@@ -93,9 +97,10 @@ class _Around:
         self._stack = ExitStack()
 
     def __enter__(self) -> None:
-        self._stack.enter_context(self._again())
+        self._stack.enter_context(self._again(self._handed_on))
         for site, value in self._handed_on.items():
-            self._stack.callback(self._repeated(site, value).remove)
+            if site.rpartition(".")[2] not in ATTENTION:
+                self._stack.callback(self._repeated(site, value).remove)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()

@@ -110,6 +110,14 @@ class Cohort:
         """Where in pass ``stage`` there is something to do."""
         return {entry.order for entry in self.program.entries if entry.stage == stage and entry.order >= 0}
 
+    def lanes_at(self, stage: int, order: int) -> Iterator[Numbers]:
+        """The lanes of its runs that are touched there."""
+        for entry in self.program.entries:
+            if (entry.stage, entry.order) == (stage, order):
+                run = self.program.graph.nodes[entry.node].run
+                if run is not None and (stage, run) in self.lanes:
+                    yield self.lanes[stage, run]
+
     def advance(self, stage: int, order: int, point: Touchpoint | None = None) -> bool:
         """Carries out the nodes that are due at ``(stage, order)``, up to the next one that is done in step with other
         cohorts; whether one is waiting.

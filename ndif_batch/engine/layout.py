@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from ndif_batch.engine import attention
+from ndif_batch.engine import attention, rowed
 from ndif_batch.engine.access import SiteAccess
 from ndif_batch.engine.blocks import Block, Moments
 from ndif_batch.engine.cache import Cache, Region
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
-from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
+from ndif_batch.graph.sites import ATTENTION, SiteMap, SiteTensor, SiteValue, tensors_of
 from ndif_batch.models.probe import entry_device, watching
 
 LENGTHS = (5, 9, 5, 2)
@@ -118,9 +118,9 @@ def measure_layout(
 ) -> tuple[Layout, SiteMap]:
     """Tries the packed layout, then rows, and leaves the model set up for the layout that was found.
 
-    Gives the layout, and the sites as that layout has them: packed attention makes no attention weights, so that the
-    second item of what an attention module puts out is nothing. Of a model that is split, ``twin`` is the one in one
-    piece, and ``whole`` joins the parts of values.
+    Gives the layout, and the sites as that layout has them: attention of ours hands on no weights, so that the second
+    item of what an attention module puts out is nothing; sites inside attention that is not ours are refused. Of a
+    model that is split, ``twin`` is the one in one piece, and ``whole`` joins the parts of values.
     """
     native = model.config._attn_implementation
     try:
@@ -128,10 +128,28 @@ def measure_layout(
     except Exception as error:  # noqa: BLE001  any failure of a foreign model means that it cannot be packed
         model.set_attn_implementation(native)
         reason = _first_line(error)
+    closed = "no site is inside attention"
+    if any(_is_inside(path) for path in sites.sites):
+        try:
+            return _in_rows(model, sites, reason, twin or model, whole, rowed.NAME)
+        except Exception as error:  # noqa: BLE001  as above
+            model.set_attn_implementation(native)
+            closed = f"its attention cannot be replaced: {_first_line(error)}"
+    sites = _refused_inside(sites, closed)
     try:
-        return _in_rows(model, sites, reason, twin or model, whole), sites
+        return _in_rows(model, sites, reason, twin or model, whole)
     except Exception as error:  # noqa: BLE001  nor can it run in rows
         return Layout(Arrangement.ALONE, f"{reason}; in rows: {_first_line(error)}"), sites
+
+
+def _is_inside(path: str) -> bool:
+    return path.rpartition(".")[2] in ATTENTION
+
+
+def _refused_inside(sites: SiteMap, reason: str) -> SiteMap:
+    """The sites of which those inside attention are refused."""
+    found = {path: replace(site, refused=reason) if _is_inside(path) else site for path, site in sites.sites.items()}
+    return replace(sites, sites=found)
 
 
 def _packed(
@@ -149,17 +167,35 @@ def _packed(
         together = whole(_values(model, pack, packed=True))
     if model.config._attn_implementation != attention.NAME:
         raise TypeError("its attention cannot be replaced")
+    alone = [_with_inside(own, model, run, packed=True) for own, run in zip(alone, runs, strict=True)]
     sites = _without_absent(sites, together)
     return Layout(Arrangement.PACKED, alone=_mixed(sites, pack, alone, together)), sites
 
 
+def _with_inside(alone: Values, model: PreTrainedModel, run: Sequence[int], *, packed: bool) -> Values:
+    """The values of a run alone, and those inside attention, which the model's own did not show."""
+    values = _values(model, Pack.of(Lanes.of([run]), in_rows=not packed), packed=packed)
+    return {**alone, **{path: value for path, value in values.items() if _is_inside(path)}}
+
+
 def _in_rows(
-    model: PreTrainedModel, sites: SiteMap, reason: str, twin: PreTrainedModel, whole: Callable[[Values], Values]
-) -> Layout:
+    model: PreTrainedModel,
+    sites: SiteMap,
+    reason: str,
+    twin: PreTrainedModel,
+    whole: Callable[[Values], Values],
+    ours: str | None = None,
+) -> tuple[Layout, SiteMap]:
     runs = random_prompts(sites.vocabulary, ROWS)
     pack = Pack.of(Lanes.of(runs), in_rows=True)
-    mixed = _mixed(sites, pack, each_alone(twin, runs), whole(_values(model, pack, packed=False)))
-    return Layout(Arrangement.ROWS, reason, mixed)
+    alone = each_alone(twin, runs)
+    if ours is not None:
+        model.set_attn_implementation(ours)
+    together = whole(_values(model, pack, packed=False))
+    if ours is not None:
+        alone = [_with_inside(own, model, run, packed=False) for own, run in zip(alone, runs, strict=True)]
+        sites = _without_absent(sites, together)
+    return Layout(Arrangement.ROWS, reason, _mixed(sites, pack, alone, together)), sites
 
 
 def _first_line(error: Exception) -> str:
@@ -225,7 +261,8 @@ def _is_each_ones(shape: SiteTensor, pack: Pack, alone: Sequence[Any], together:
     if len(shape.token_axes) != 1 or not isinstance(together, torch.Tensor):
         return False
     together = on_one_axis(together, shape, pack.tokens, pack.rows)
-    if tuple(together.shape) != shape.at(pack.tokens):
+    longest = None if shape.seen in shape.token_axes else int(pack.seen.max())
+    if tuple(together.shape) != shape.at(pack.tokens, longest):
         return False
     access = SiteAccess(together, shape, pack)
     return all(equal(access.take_one(lane, ()), own) for lane, own in enumerate(alone))

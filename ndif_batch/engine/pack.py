@@ -206,9 +206,19 @@ class Pack:
     def _kept(self) -> Numbers:
         """The lanes with a region: those that are there, and branches to come whose trunk has their tokens."""
         kept = np.flatnonzero(self.lanes.region != NOWHERE)
-        return kept[self.at[self._present(kept)] != NOWHERE] if kept.size else kept
+        return kept[self.at[self.present(kept)] != NOWHERE] if kept.size else kept
 
-    def _present(self, lanes: Numbers) -> Numbers:
+    @property
+    def viewed(self) -> Numbers:
+        """Tokens of each lane's run in this pass."""
+        return self.lanes.length
+
+    @property
+    def seen(self) -> Numbers:
+        """Tokens of each lane's run, those of its past included."""
+        return self.lanes.past + self.lanes.length
+
+    def present(self, lanes: Numbers) -> Numbers:
         """For each lane itself, or the trunk that has its tokens as long as it is not there."""
         return self._upwards(lanes, lambda lane: self.at[lane] == NOWHERE)
 
@@ -224,7 +234,7 @@ class Pack:
         """Places of the tokens whose keys and values are kept (``None``: all, in order), and the slot of each."""
         if device not in self._kept_at:
             kept = self._kept
-            there = self._present(kept)
+            there = self.present(kept)
             places = self._places_of(*self.lanes.pieces(there, np.zeros_like(kept)), device)
             slots = _ranges((self.lanes.region + self.lanes.past)[kept], self.lanes.length[kept], device)
             self._kept_at[device] = places, slots
@@ -273,7 +283,7 @@ class Pack:
         lanes = self.lanes
         ordered = present[np.lexsort((lanes.start[present], lanes.length[present], lanes.past[present]))]
         at, tokens = _laid(lanes, ordered)
-        there = self._present(ordered)
+        there = self.present(ordered)
         index = self._places_of(*lanes.pieces(there, lanes.start[ordered]), device)
         return Pack(lanes, at, tokens, _groups(lanes, ordered), ordered, self._origin(index)), index
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +17,17 @@ from ndif_batch.engine.attention import attending
 from ndif_batch.engine.blocks import FROM_THE_BEGINNING, Block, along_tokens, find_blocks
 from ndif_batch.engine.bounds import check_places
 from ndif_batch.engine.cache import Cache
-from ndif_batch.engine.checkpoints import Checkpoints
+from ndif_batch.engine.checkpoints import Again, Checkpoints
+from ndif_batch.engine.inside import Attended, Changed, Repeated, Seats, SeenSeats, Touched, touching
 from ndif_batch.engine.layout import forward
 from ndif_batch.engine.loaded import LoadedModel
-from ndif_batch.engine.pack import Pack
+from ndif_batch.engine.pack import Numbers, Pack
 from ndif_batch.engine.plan import PassPlan
 from ndif_batch.engine.rows import in_rows, on_one_axis
 from ndif_batch.engine.saves import in_main_memory
 from ndif_batch.engine.schedule import END
 from ndif_batch.engine.vectorised import uploaded
-from ndif_batch.graph.sites import Site, SiteTensor, SiteValue
+from ndif_batch.graph.sites import ATTENTION, Site, SiteTensor, SiteValue
 from ndif_batch.models.probe import first_argument, with_first_argument
 
 
@@ -101,6 +102,9 @@ class _Pass:
         self._arguments: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._aside: Any = None
         self.unsound: torch.Tensor | None = None
+        self._inside = {
+            id(model.submodule(path)): path for path in self._paths() if f"{path}.{ATTENTION[0]}" in self.sites
+        }
         self._checkpoints = Checkpoints(self._whole_blocks() if checkpointed else (), model.submodule, self._again)
 
     def watch(self, pack: Pack, values: torch.Tensor) -> None:
@@ -123,7 +127,7 @@ class _Pass:
             handles.append(module.register_forward_pre_hook(self._entering(path), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leaving(path)))
         try:
-            with self._checkpoints.in_place():
+            with self._checkpoints.in_place(), touching(self._touched_in):
                 yield
         finally:
             for handle in handles:
@@ -131,27 +135,39 @@ class _Pass:
 
     def _whole_blocks(self) -> list[str]:
         """Paths of the blocks in which the pass does not end."""
-        ends = {path: self._sites[f"{path}.output"].order for path in find_blocks(self._model.sites)}
+        ends = {path: self.sites[f"{path}.output"].order for path in find_blocks(self._model.sites)}
         return [path for path, order in ends.items() if order <= self._plan.depth]
 
-    def _again(self) -> Callable[[], AbstractContextManager[None]]:
+    def _again(self) -> Again:
         """Attention as it is now, for a block that is computed again later."""
         pack = self.pack
-        return (lambda: attending(lambda: pack)) if self._model.layout.packed else nullcontext
+
+        @contextmanager
+        def around(handed_on: Mapping[str, Any]) -> Iterator[None]:
+            ours = attending(lambda: pack) if self._model.layout.packed else nullcontext()
+            with ours, touching(lambda module: Repeated(self._inside.get(id(module), ""), handed_on)):
+                yield
+
+        return around
+
+    def _touched_in(self, module: nn.Module) -> Touched | None:
+        path = None if _applying.get() else self._inside.get(id(module))
+        return None if path is None else _TouchedInside(self, path)
 
     def _paths(self) -> list[str]:
         """Every module at which there is something to do."""
         orders = {*self._plan.due, self._plan.depth}
-        paths = [site.path.rpartition(".")[0] for site in self._sites.values() if site.order in orders]
+        paths = [site.path.rpartition(".")[0] for site in self.sites.values() if site.order in orders]
         ends = [path for path in (self._model.layout.last, self._model.sites.head) if path is not None]
         return list(dict.fromkeys([*paths, *self._blocks, *ends]))
 
     @property
-    def _sites(self) -> Mapping[str, Site]:
+    def sites(self) -> Mapping[str, Site]:
+        """Those of the model."""
         return self._model.sites.sites
 
     def _entering(self, path: str) -> Callable[..., Any]:
-        site = self._sites[f"{path}.input"]
+        site = self.sites[f"{path}.input"]
         is_head = path == self._model.sites.head
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -162,7 +178,7 @@ class _Pass:
             value = self._born(site, value)
             if site.order == self._moments.narrow:
                 value = self._narrowed(site, value)
-            value = self._visited(site, value)
+            value = self.visited(site, value)
             if path in self._blocks and self.pack.origin is not None:
                 return self._with_rest(self._blocks[path], value, args, kwargs)
             return None if value is given else with_first_argument(args, kwargs, value)
@@ -170,12 +186,12 @@ class _Pass:
         return hook
 
     def _leaving(self, path: str) -> Callable[..., Any]:
-        site = self._sites[f"{path}.output"]
+        site = self.sites[f"{path}.output"]
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if _applying.get():
                 return None
-            value = self._visited(site, self._born(site, output))
+            value = self.visited(site, self._born(site, output))
             if path in self._blocks:
                 value = self._thinned(site, value)
             if path == self._model.layout.last and self.pack.tokens != self._beginning:
@@ -191,24 +207,53 @@ class _Pass:
         access = SiteAccess(on_one_axis(logits, kind, self.pack.tokens, self.pack.rows), kind, self.pack)
         self._advance(END, access)
 
+    def touches(self, site: Site) -> bool:
+        """Whether there is something to do at a site."""
+        return site.order in self._plan.due or site.order == self._plan.depth
+
+    def visit_pattern(self, site: Site, attended: Attended) -> Changed | None:
+        """What tasks do with attention weights: only those of their own runs are computed."""
+        changed = None
+        with self._checkpoints.beside():
+            own, pack, places = attended.of(self._lanes_at(site))
+            access = SiteAccess(own.weights(), site.value, self.pack if pack is None else pack)
+            self._advance(site.order, access)
+            if access.written:
+                changed = places, own.heads(access.value)
+                self._checkpoints.hand_on(site.path, changed)
+        if site.order == self._plan.depth:
+            raise _PassEnd
+        return changed
+
+    def _lanes_at(self, site: Site) -> Numbers:
+        """The lanes that are touched at a site; those that the pass was planned with."""
+        touched = [cohort.lanes_at(self._plan.stage, site.order) for cohort in self._plan.due.get(site.order, ())]
+        return np.concatenate([lanes for own in touched for lanes in own] or [self.pack.ordered[:1]])
+
     def _advance(self, order: int, access: SiteAccess) -> None:
         waiting = self._plan.due.get(order, ())
         while waiting:
             waiting = [cohort for cohort in waiting if cohort.advance(self._plan.stage, order, access)]
 
-    def _visited(self, site: Site, value: Any) -> Any:
+    def visited(self, site: Site, value: Any, seats: Seats | None = None) -> Any:
+        """What a site holds after what is done there. ``seats`` say where tokens lie, if not as in the pack."""
         if site.order in self._plan.due:
-            value = self._touched(site, value)
+            value = self._touched(site, value, self._seats(site) if seats is None else seats)
         if site.order == self._plan.depth:
             raise _PassEnd
         return value
 
-    def _touched(self, site: Site, value: Any) -> Any:
+    def _seats(self, site: Site) -> Seats:
+        """A model that is not packed has keys and values of earlier tokens before those of the pass."""
+        past = not self._model.layout.packed and isinstance(site.value, SiteTensor) and site.value.seen is not None
+        return SeenSeats(self.pack) if past else self.pack
+
+    def _touched(self, site: Site, value: Any, seats: Seats) -> Any:
         with self._checkpoints.beside():
             tokens, rows = self.pack.tokens, self.pack.rows
             split = self._model.split
             whole = value if split is None else split.whole(site.path, value)
-            access = SiteAccess(on_one_axis(whole, site.value, tokens, rows), site.value, self.pack)
+            access = SiteAccess(on_one_axis(whole, site.value, tokens, rows), site.value, seats)
             self._advance(site.order, access)
             if access.written:
                 value = in_rows(access.value, whole, site.value, tokens, rows)
@@ -266,6 +311,27 @@ class _Pass:
             known = (tensor, tensor.index_select(axis, self.pack.origin.to(tensor.device)))
             self._arguments[id(tensor), axis] = known
         return known[1]
+
+
+class _TouchedInside:
+    """What a pass does inside one attention module."""
+
+    def __init__(self, going: _Pass, path: str) -> None:
+        self._going = going
+        self._path = path
+
+    def touches(self, name: str) -> bool:
+        return self._going.touches(self._site(name))
+
+    def visit(self, name: str, value: torch.Tensor, seats: Seats | None = None) -> torch.Tensor:
+        found: torch.Tensor = self._going.visited(self._site(name), value, seats)
+        return found
+
+    def visit_pattern(self, attended: Attended) -> Changed | None:
+        return self._going.visit_pattern(self._site("pattern"), attended)
+
+    def _site(self, name: str) -> Site:
+        return self._going.sites[f"{self._path}.{name}"]
 
 
 def _selected(value: Any, shape: SiteValue, index: torch.Tensor) -> Any:

@@ -144,6 +144,6 @@ def _kinds(value: SiteValue) -> Arg:
     """
     if isinstance(value, tuple):
         return tuple([_kinds(item) for item in value])
-    if not isinstance(value, SiteTensor) or len(value.token_axes) != 1:
+    if not isinstance(value, SiteTensor) or len(value.token_axes) != 1 or value.seen is not None:
         return None
     return (value.dtype, value.shape, value.token_axes[0])

@@ -146,7 +146,8 @@ class _Inference:
             self._check_module(path)
             bound["site"] = _at(self.sites.site(f"{path}.output").value, self._tokens(node))
         else:
-            bound["site"] = _at(self.sites.site(path).value, self._tokens(node))
+            value = self.sites.site(path).value
+            bound["site"] = _at(value, self._tokens(node), self._seen(node, value))
             if node.op == "write":
                 bound["index"] = None if node.index is None else self._resolve(node.index)
 
@@ -171,6 +172,16 @@ class _Inference:
         taken = self._taken(node.run) if isinstance(node.step, SliceArg) else self.generations[node.run].count
         steps = steps_of(node.step, self.generations[node.run].count)
         return sum(1 if step else length for step in steps if step < taken)
+
+    def _seen(self, node: Node, value: SiteValue) -> int | None:
+        """How many tokens a run has seen at a step; ``ShapeError`` for several steps, at each of which it is another
+        number."""
+        if node.step is None or node.run is None or not isinstance(value, SiteTensor) or value.seen is None:
+            return None
+        if isinstance(node.step, SliceArg):
+            raise ShapeError(f"site {node.site!r} has another shape at each step", hint="take one step")
+        (step,) = steps_of(node.step, self.generations[node.run].count)
+        return self._tokens(replace(node, step=0)) + step
 
     def _outside(self, node: Node, error: OutsideError) -> str:
         axes = self._site_axes(node) if node.op == "write" else self._axes(node.args[0])
@@ -200,14 +211,14 @@ class _Inference:
     def _site_axes(self, node: Node) -> _Axes:
         def axes(value: SiteValue) -> _Axes:
             if isinstance(value, SiteTensor):
-                return [run if i in value.token_axes else None for i in range(len(value.shape))]
+                return [run if i in (*value.token_axes, value.seen) else None for i in range(len(value.shape))]
             return None if value is None else tuple(axes(item) for item in value)
 
         run = None if node.run is None else self.graph.runs[node.run]
         return axes(self.sites.site(str(node.site)).value)
 
 
-def _at(value: SiteValue, tokens: int) -> Abstract:
+def _at(value: SiteValue, tokens: int, seen: int | None = None) -> Abstract:
     if isinstance(value, SiteTensor):
-        return AbstractTensor(value.at(tokens), value.dtype)
+        return AbstractTensor(value.at(tokens, seen), value.dtype)
     return None if value is None else tuple(_at(item, tokens) for item in value)

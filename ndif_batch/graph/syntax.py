@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from reprlib import Repr
 
+from ndif_batch.graph.sites import ALL_SITES
+
 LONGEST_SITE = 512
 
 _SEGMENT = r"(?!__)(?:[A-Za-z0-9_]|\{[A-Za-z_][A-Za-z0-9_]*\})+"
 PATH = rf"{_SEGMENT}(?:\.{_SEGMENT})*"
 """A dotted module path; ``{layer}`` stands for a parameter. No segment starts with two underscores."""
-SITE = rf"{PATH}\.(?:input|output)"
+SITE = rf"{PATH}\.(?:{'|'.join(ALL_SITES)})"
 PARAM_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 RUN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}"
 SAVE_NAME = r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}"

@@ -13,6 +13,7 @@ from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamTyp
 from ndif_batch.graph.operations import OPERATIONS, Kind
 from ndif_batch.graph.rules import Rule
 from ndif_batch.graph.signatures import ArgType, Parameter
+from ndif_batch.graph.sites import ALL_SITES
 from ndif_batch.graph.steps import choice_of, counts_from_the_end, generations, steps_of
 from ndif_batch.graph.syntax import (
     DIGEST,
@@ -41,6 +42,7 @@ _BINDABLE: Mapping[ArgType, frozenset[ParamType]] = {
     ArgType.STR: frozenset({ParamType.STR}),
     ArgType.DTYPE: frozenset({ParamType.STR}),
 }
+_LEAVES = ", ".join(f".{name}" for name in ALL_SITES)
 _INDEX = Parameter("index", ArgType.INDEX)
 _FIELDS = ("run", "site", "index", "name", "dims", "step")
 
@@ -99,7 +101,7 @@ class NodeCheck:
     def _check_site(self, site: str) -> None:
         touches = self.node.op in ("read", "write")
         if len(site) > LONGEST_SITE or not re.fullmatch(SITE if touches else PATH, site):
-            wanted = "a module path and .input or .output" if touches else "a module path"
+            wanted = f"a module path and one of {_LEAVES}" if touches else "a module path"
             raise self._error(
                 f"{shown(site)} is not {wanted}",
                 Rule.SITE,

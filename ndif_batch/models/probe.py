@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from ndif_batch.errors import ModelError
 from ndif_batch.graph.abstract import ITEM_BYTES
-from ndif_batch.graph.sites import Site, SiteMap, SiteTensor, SiteValue
+from ndif_batch.graph.sites import ATTENTION, SEEN, Site, SiteMap, SiteTensor, SiteValue
 
 LENGTHS = (7, 11)
 """Two coprime token counts: an axis that is 7 long in one pass and 11 in the other is the tokens'."""
@@ -30,14 +31,53 @@ class Touch:
 
 
 def measure_sites(model: PreTrainedModel) -> SiteMap:
-    """The site map of a model on any device, the meta device included.
+    """The site map of a model on any device.
 
     ``ModelError`` if the model cannot run on token ids alone.
     """
+    own = _trails(model)
+    with _shapes_of_attention(model):
+        inside = _trails(model)
+    short, long = (list(_with_attention(*trails)) for trails in zip(own, inside, strict=True))
+    return _site_map(model, short, long)
+
+
+def measure_empty(model: PreTrainedModel) -> SiteMap:
+    """The site map of a model on the meta device, whose attention only has to give the right shapes."""
+    experts = getattr(model.config, "_experts_implementation", None)
+    if experts is not None:
+        model.set_experts_implementation("batched_mm")
+    try:
+        with _shapes_of_attention(model):
+            return _site_map(model, *_trails(model))
+    finally:
+        if experts is not None:
+            model.set_experts_implementation(experts)
+
+
+def _trails(model: PreTrainedModel) -> tuple[list[Touch], list[Touch]]:
     try:
         short, long = (_trail(model, tokens) for tokens in LENGTHS)
     except Exception as error:
         raise ModelError(f"the model does not run on token ids alone: {error}") from error
+    return short, long
+
+
+def _with_attention(own: Iterable[Touch], inside: Iterable[Touch]) -> Iterator[Touch]:
+    """A trail with what another one of the same model met inside attention, each after what came before it there."""
+    after: dict[str, list[Touch]] = {}
+    last = ""
+    for touch in inside:
+        if touch.path.rpartition(".")[2] in ATTENTION:
+            after.setdefault(last, []).append(touch)
+        else:
+            last = touch.path
+    for touch in own:
+        yield touch
+        yield from after.pop(touch.path, ())
+
+
+def _site_map(model: PreTrainedModel, short: list[Touch], long: list[Touch]) -> SiteMap:
     config = model.config.get_text_config()
     head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     return SiteMap(
@@ -61,21 +101,16 @@ def _longest_prompt(config: Any) -> int:
     return int(trained * frequencies.get("factor", 1.0)) if stretched else trained
 
 
-def measure_empty(model: PreTrainedModel) -> SiteMap:
-    """The site map of a model on the meta device, whose attention only has to give the right shapes."""
+@contextmanager
+def _shapes_of_attention(model: PreTrainedModel) -> Iterator[None]:
     before = model.config._attn_implementation
-    experts = getattr(model.config, "_experts_implementation", None)
     AttentionInterface.register(SHAPES_ONLY, _shapes_only)
     AttentionMaskInterface.register(SHAPES_ONLY, lambda *args, **kwargs: None)
     model.set_attn_implementation(SHAPES_ONLY)
-    if experts is not None:
-        model.set_experts_implementation("batched_mm")
     try:
-        return measure_sites(model)
+        yield
     finally:
         model.set_attn_implementation(before)
-        if experts is not None:
-            model.set_experts_implementation(experts)
 
 
 def entry_device(model: PreTrainedModel) -> torch.device:
@@ -108,13 +143,40 @@ def with_first_argument(
 def _shapes_only(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    return query.new_empty(*query.shape[:-1], value.shape[-1]).transpose(1, 2), None
+    pattern = query.new_zeros(*query.shape[:-1], key.shape[2])
+    heads = query.new_zeros(*query.shape[:-1], value.shape[-1]).transpose(1, 2)
+    for name, tensor in zip(ATTENTION, (query, key, value, pattern, heads), strict=True):
+        noticed(module, name, tensor)
+    return heads, None
+
+
+_watched: ContextVar[Callable[[nn.Module, str, Any], None] | None] = ContextVar("watched", default=None)
+
+
+def noticed(module: nn.Module, name: str, value: Any) -> None:
+    """Tells who is :func:`watching` what a module's attention has at one of its sites."""
+    seen = _watched.get()
+    if seen is not None:
+        seen(module, name, value)
+
+
+def is_watched() -> bool:
+    """Whether somebody is :func:`watching`."""
+    return _watched.get() is not None
 
 
 @contextmanager
 def watching(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None]:
-    """Inside the block, ``seen`` gets path and value of every site that a pass goes through, in order."""
+    """Inside the block, ``seen`` gets path and value of every site that a pass goes through, in order.
+
+    Those inside attention only where a function computes it that tells them by :func:`noticed`.
+    """
     handles = []
+    paths = {id(module): path for path, module in model.named_modules()}
+
+    def inside(module: nn.Module, name: str, value: Any) -> None:
+        if id(module) in paths:
+            seen(f"{paths[id(module)]}.{name}", value)
 
     def watch(path: str, module: nn.Module) -> None:
         def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -129,9 +191,11 @@ def watching(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[Non
     for path, module in model.named_modules():
         if path:
             watch(path, module)
+    token = _watched.set(inside)
     try:
         yield
     finally:
+        _watched.reset(token)
         for handle in handles:
             handle.remove()
 
@@ -165,6 +229,8 @@ def _join(short: list[Touch], long: list[Touch]) -> dict[str, Site]:
         value: SiteValue = None
         try:
             value = _follow(touch.value, other.get(touch.path))
+            if isinstance(value, SiteTensor):
+                value = replace(value, seen=SEEN.get(touch.path.rpartition(".")[2]))
         except ValueError as error:
             refused = str(error)
         if times[touch.path] > 1:
