@@ -19,7 +19,8 @@ def build(lm: LanguageModel) -> Trace:
     ``top_log_probs`` ``[rank]``, the five most probable next tokens.
     """
     with lm.trace(param("prompt")) as t:
-        lm.blocks[param("layer")].residual += param("scale") * param("direction", type="tensor")
+        residual = lm.blocks[param("layer")].residual
+        residual[...] = residual + param("scale") * param("direction", type="tensor")
         logits = lm.unembedding.output[0, -1]
         (logits[param("answer")] - logits[param("distractor")]).save("logit_diff")
         top = logits.float().log_softmax(-1).topk(TOP)

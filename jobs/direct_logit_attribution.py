@@ -31,7 +31,7 @@ def build(lm: LanguageModel) -> Trace:
             _last_token([part.residual for part in parts])
             for parts in (lm.attention_outputs, lm.mlp_outputs, lm.blocks)
         )
-        direction, constant = _linear(lm, after[-1], lm.final_norm.output[0, -1].float())
+        direction, constant = _linear(lm)
         _difference(lm.unembedding.output[0, -1]).save("logit_diff")
         for name, terms in (("attention", attention), ("mlp", mlp), ("rest", after - before - attention - mlp)):
             (terms @ direction).save(name, dims=("layer",))
@@ -46,18 +46,19 @@ def _last_token(values: list[Any]) -> Any:
     return stacked.reshape(len(values), -1).float()
 
 
-def _linear(lm: LanguageModel, residual: Any, normed: Any) -> tuple[Any, Any]:
+def _linear(lm: LanguageModel) -> tuple[Any, Any]:
     """``direction`` and ``constant`` with ``logit_diff = residual @ direction + constant``, the norm's scale held."""
-    ones: Any = torch.ones_like(residual)
-    signs = ones.cumsum(-1) % 2 * 2 - 1
+    residual = lm.blocks[-1].residual[0, -1]
+    ones, signs = torch.ones_like(residual), residual.clone()
+    signs[...] = ones.float().cumsum(-1) % 2 * 2 - 1
     bias = lm.final_norm(ones * 0)
-    gain = (lm.final_norm(signs) - bias) * signs
-    centring = 1 - (lm.final_norm(ones) - bias) @ gain / (gain @ gain)
-    scaled = gain * (residual - centring * residual.mean())
-    scale = (normed - bias) @ scaled / (scaled @ scaled)
-    weight = lm.unembedding.weight.float()
-    direction = scale * gain * _difference(weight)
-    return direction - centring * direction.mean(), _difference(lm.unembedding(bias))
+    gain = (lm.final_norm(signs) - bias).float() * signs
+    centring = 1 - (lm.final_norm(ones) - bias).float() @ gain / (gain @ gain)
+    centred = residual.float() - centring * residual.float().mean()
+    normed = (lm.final_norm.output[0, -1] - bias).float()
+    scale = normed @ (gain * centred) / (gain * centred).square().sum()
+    direction = scale * gain * _difference(lm.unembedding.weight).float()
+    return direction - centring * direction.mean(), _difference(lm.unembedding(bias)).float()
 
 
 def _difference(values: Any) -> Any:

@@ -21,7 +21,8 @@ def build(lm: LanguageModel) -> Trace:
     Saves: ``residual`` ``[layer, hidden]``; ``labels`` ``[]``.
     """
     with lm.trace(param("prompt")) as t:
-        residuals: Any = torch.stack([block.residual[0, param("position")] for block in lm.blocks])
+        vectors: list[Any] = [block.residual[0, param("position")] for block in lm.blocks]
+        residuals: Any = torch.stack(vectors)
         residuals.save("residual", dims=("layer", "hidden"))
         (param("label") + 0).save("labels")
     return t

@@ -27,7 +27,7 @@ def build(lm: LanguageModel) -> Trace:
         residual = lm.blocks[param("layer")].residual
         centred = residual.float() - param("decoder_bias", type="tensor")[...].float()
         activation = (centred @ encoder + bias).relu()
-        residual += (param("value") - activation).unsqueeze(-1) * decoder
+        residual[...] = residual + (param("value") - activation).unsqueeze(-1) * decoder
         activation[0].save("activation", dims=("token",))
         log_probs = lm.unembedding.output[0, -1].float().log_softmax(-1)
         log_probs[param("answer")].save("answer_log_prob")

@@ -20,9 +20,10 @@ def build(lm: LanguageModel) -> Trace:
     Saves: ``target_log_prob`` ``[]`` (nats); ``top_tokens`` and ``top_log_probs`` ``[rank]``, the five most probable.
     """
     with lm.trace(param("prompt")) as t:
-        residual = lm.blocks[param("layer")].residual[0, param("position")].float()
+        translated = lm.blocks[param("layer")].residual[0, param("position")].clone()
+        h = translated.float()
         down, up, bias = (param(name, type="tensor")[param("layer")].float() for name in ("down", "up", "bias"))
-        translated = residual + residual @ down @ up + bias
+        translated[...] = h + h @ down @ up + bias
         log_probs = lm.unembedding(lm.final_norm(translated)).float().log_softmax(-1)
         log_probs[param("target")].save("target_log_prob")
         top = log_probs.topk(TOP)

@@ -23,7 +23,7 @@ from tests.recording import recorder
 
 FAMILIES = ("gpt2", "llama", "qwen3", "gemma3_text", "gpt_neox", "opt", "mixtral", "gpt_oss", "bert")
 REFUSED = " [not-in-this-version]"
-LAYERS, HIDDEN, FEATURES, RANK = 3, 48, 7, 2
+LAYERS, HEADS, HIDDEN, FEATURES, RANK = 3, 4, 48, 7, 2
 TASKS = 2
 
 Draw = Callable[[random.Random], dict[str, Any]]
@@ -70,8 +70,18 @@ def traced(rng: random.Random) -> dict[str, Any]:
     return {"prompt": prompt(rng, tokens), **where}
 
 
+def repeated(rng: random.Random) -> dict[str, Any]:
+    length = rng.randint(1, 5)
+    return {"prompt": prompt(rng, length) * 2, "length": length}
+
+
+def chosen(rng: random.Random) -> dict[str, Any]:
+    return {"heads": torch.tensor([[float(rng.random() < 0.5) for _ in range(HEADS)] for _ in range(LAYERS)])}
+
+
 ANSWER = values(answer=[5], distractor=[9])
 LAYER = values(layer=range(LAYERS))
+HEAD = values(head=range(HEADS))
 CONTRAST = prompts("positive", "negative", "prompt")
 SCALE = values(scale=[0.0, 1.5, -3.0])
 LAST = values(position=[-1])
@@ -84,12 +94,17 @@ METHODS: Mapping[str, tuple[Draw, ...]] = {
     "ablation": (pair("prompt", "reference"), LAYER, ANSWER),
     "activation_patching": (pair("clean", "corrupted"), LAYER, ANSWER),
     "attribution_patching": (pair("clean", "corrupted"), ANSWER),
+    "attention_patterns": (prompts("prompt"), LAYER),
     "cache_residuals": (prompts("prompt"), LAYER),
     "causal_tracing": (traced, LAYER, ANSWER, values(noise=[0.5, 2.0])),
     "component_patching": (pair("clean", "corrupted"), LAYER, ANSWER),
     "contrastive_activation_addition": (prompts("prompt"), LAYER, ANSWER, SCALE, tensors(direction=(HIDDEN,))),
     "difference_of_means": (prompts("positive", "negative"), LAYER, LAST),
     "direct_logit_attribution": (prompts("prompt"), ANSWER),
+    "function_vectors": (prompts("demonstrations", "prompt"), LAYER, ANSWER, chosen),
+    "head_ablation": (prompts("prompt", "reference"), LAYER, HEAD, ANSWER),
+    "head_patching": (pair("clean", "corrupted"), LAYER, HEAD, ANSWER),
+    "induction_scores": (repeated,),
     "integrated_gradients": (pair("prompt", "baseline"), LAYER, ANSWER),
     "logit_lens": (prompts("prompt"), LAYER, LAST, values(target=range(VOCABULARY))),
     "neuron_patching": (pair("clean", "corrupted"), LAYER, ANSWER, values(neuron=range(96))),
@@ -100,7 +115,12 @@ METHODS: Mapping[str, tuple[Draw, ...]] = {
         values(target_layer=range(LAYERS), target_position=[-1]),
         ANSWER,
     ),
-    "path_patching": (pair("clean", "corrupted"), values(sender=range(LAYERS), receiver=range(LAYERS)), ANSWER),
+    "path_patching": (
+        pair("clean", "corrupted"),
+        values(sender=range(LAYERS), receiver=range(LAYERS)),
+        HEAD,
+        ANSWER,
+    ),
     "probe_data": (prompts("prompt"), LAST, values(label=[0.0, 1.0])),
     "representation_reading": (CONTRAST, LAYER),
     "sae_features": (prompts("prompt"), LAYER, DICTIONARY),

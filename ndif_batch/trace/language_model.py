@@ -90,6 +90,14 @@ class LanguageModel(Module):
         return self._found("blocks", BLOCKS)
 
     @property
+    def attentions(self) -> Parts:
+        """Of each block the module inside which attention is computed: ``.pattern`` and ``.heads`` are its sites."""
+        inside = f"{self.blocks._path}."
+        heads = (site for site in self.info.sites.sites if site.startswith(inside) and site.endswith(".heads"))
+        below = (site[len(inside) :].partition(".")[2].removesuffix(".heads") for site in heads)
+        return self._parts("attention with sites inside", tuple((name,) for name in dict.fromkeys(below)))
+
+    @property
     def attention_outputs(self) -> Parts:
         """Of each block the module whose ``.residual`` is what attention adds to the residual stream."""
         return self._parts("attention", parts.ATTENTION_OUTPUTS)

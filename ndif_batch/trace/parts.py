@@ -96,4 +96,5 @@ class Parts:
             if all(map(self._tree.matches, paths)):
                 return Module(self._tree, paths[0])
         known = ", ".join(dict.fromkeys(names[0] for names in self._paths))
-        raise ModelError(f"{user_place()}: the model has no {self._what} at {known}", hint=f"there is {block!r}")
+        where = f" at {known}" if known else ""
+        raise ModelError(f"{user_place()}: the model has no {self._what}{where}", hint=f"there is {block!r}")

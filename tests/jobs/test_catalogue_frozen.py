@@ -30,6 +30,7 @@ SHAPES = {
     "ablation": {"logit_diff": (), "zero": (2,), "mean": (2,), "resample": (2,)},
     "activation_patching": {"logit_diff": ()},
     "attribution_patching": {"attribution": (3, 4), "clean_logit_diff": (), "corrupted_logit_diff": ()},
+    "attention_patterns": {"pattern": (2, 4, 4)},
     "cache_residuals": {"residual": (4, 8)},
     "causal_tracing": {"clean": (), "corrupted": (), "restored": ()},
     "component_patching": {"attention": (), "mlp": ()},
@@ -43,6 +44,10 @@ SHAPES = {
         "embedding": (),
         "constant": (),
     },
+    "function_vectors": {"vector": (8,), "plain": (), "answer_log_prob": ()},
+    "head_ablation": {"logit_diff": (), "zero": (), "mean": ()},
+    "head_patching": {"logit_diff": ()},
+    "induction_scores": {"induction": (3, 2), "duplicate": (3, 2), "previous": (3, 2)},
     "integrated_gradients": {"attribution": (4,), "logit_diff": (), "baseline_logit_diff": ()},
     "logit_lens": {"target_log_prob": (), **TOP},
     "neuron_patching": {"clean_activation": (), "corrupted_activation": (), "logit_diff": ()},
@@ -74,7 +79,7 @@ def frozen_text(graph: dict[str, Any]) -> str:
 
 def values(trace: Trace) -> dict[str, Any]:
     places = {"layer": 1, "position": 2, "target_layer": 0, "target_position": 3, "sender": 0, "receiver": 2}
-    places |= {"start": 1, "stop": 3, "neuron": 5, "feature": 4}
+    places |= {"start": 1, "stop": 3, "neuron": 5, "feature": 4, "head": 1, "length": 2}
     numbers = {"scale": 0.5, "temperature": 0.7, "noise": 2.0, "value": 1.5, "label": 1.0}
     tensors = {
         "encoder": (8, 6),
@@ -82,6 +87,7 @@ def values(trace: Trace) -> dict[str, Any]:
         "decoder": (6, 8),
         "decoder_bias": (8,),
         "direction": (8,),
+        "heads": (3, 2),
         "down": (3, 8, 2),
         "up": (3, 2, 8),
         "bias": (3, 8),
