@@ -107,6 +107,7 @@ METHODS: Mapping[str, tuple[Draw, ...]] = {
     "induction_scores": (repeated,),
     "integrated_gradients": (pair("prompt", "baseline"), LAYER, ANSWER),
     "logit_lens": (prompts("prompt"), LAYER, LAST, values(target=range(VOCABULARY))),
+    "mean_ablation": (prompts("prompt"), LAYER, ANSWER, tensors(attention_mean=(HIDDEN,), mlp_mean=(HIDDEN,))),
     "neuron_patching": (pair("clean", "corrupted"), LAYER, ANSWER, values(neuron=range(96))),
     "patchscopes": (
         prompts("source", "target"),
@@ -146,6 +147,11 @@ def drawn(graph: Graph, draws: tuple[Draw, ...], rng: random.Random, constants: 
         name: TensorRef(take(constants, value)) if isinstance(value, torch.Tensor) else value
         for name, value in found.items()
     }
+
+
+def cell(reason: str) -> str:
+    """What the page of methods says of a method and a family."""
+    return f"not applicable: {reason}" if reason else "equal"
 
 
 @cache
