@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, Step
-from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue
+from ndif_batch.graph.sites import ATTENTION, SiteMap, SiteTensor, SiteValue
 from ndif_batch.graph.validate import validate
 from ndif_batch.sweep.task import Task
 
@@ -32,6 +32,11 @@ class _Making:
         self.sites = sites
         self.nodes: list[Node] = []
         self.steps: dict[int, int] = {}
+        self.inside = [
+            site.path
+            for site in sites.sites.values()
+            if site.refused is None and site.path.rpartition(".")[2] in ATTENTION
+        ]
         self.tensors = [
             (site.path, *found)
             for site in sites.sites.values()
@@ -46,7 +51,8 @@ class _Making:
         if not self.steps:
             self.generate(0)
         for _ in range(self.rng.randint(1, 6)):
-            self.rng.choice([self.save_read, self.save_read, self.scale, self.transplant, self.constant])()
+            kinds = [self.save_read, self.save_read, self.scale, self.transplant, self.constant]
+            self.rng.choice([*kinds, *[self.save_inside, self.write_inside] * bool(self.inside)])()
         self.saved(self.add("read", run=self.some_run(), site=f"{self.sites.head}.output"))
         params = {"heat": ParamType.FLOAT}
         graph = Graph(params, tuple(Run(f"r{i}", self.rng.choice(PROMPTS)) for i in range(runs)), tuple(self.nodes))
@@ -83,6 +89,20 @@ class _Making:
         path, items, _ = self.rng.choice(self.tensors)
         index: tuple[Arg, ...] = (*items, 0, -1, SliceArg(0, 3))
         self.add("write", (self.rng.uniform(-2, 2),), run=run, site=path, index=index, step=self.some_step(run))
+
+    def save_inside(self) -> None:
+        """What attention has at one step: all that was seen before is among the keys."""
+        run = self.some_run()
+        value = self.add("read", run=run, site=self.rng.choice(self.inside), step=self.one_step(run))
+        self.saved(self.add("getitem", (value, (0, -1))) if self.rng.random() < 0.3 else value)
+
+    def write_inside(self) -> None:
+        """Changes the last token, or the first one that is there."""
+        run, path = self.some_run(), self.rng.choice(self.inside)
+        position = self.rng.choice([-1, 0])
+        index: tuple[Arg, ...] = (0, position, 1) if path.endswith(".heads") else (0, 1, position)
+        value = self.rng.choice([0.0, 0.4])
+        self.add("write", (value,), run=run, site=path, index=index, step=self.some_step(run))
 
     def transplant(self) -> None:
         """A part of what one step of a run holds goes into a step of another, or of the same."""

@@ -11,7 +11,7 @@ from ndif_batch.engine.program import compile_task
 from ndif_batch.errors import GraphError, NdifBatchError
 from ndif_batch.graph.bind import bind
 from ndif_batch.graph.nodes import Arg, Graph, Node, NodeRef, ParamRef, ParamType, Run, SliceArg, Value, map_node
-from ndif_batch.graph.sites import SiteMap, SiteTensor
+from ndif_batch.graph.sites import ATTENTION, SiteMap, SiteTensor
 from ndif_batch.sweep.task import Task
 
 ALL = SliceArg()
@@ -79,6 +79,32 @@ class Drawing:
         self.values.append((made, "row", width, run))
         return None
 
+    def inside(self) -> None:
+        """Reads or writes a row of a site inside attention."""
+        found = [site for site in self.sites.sites.values() if site.path.rpartition(".")[2] in ATTENTION]
+        usable = [site.path for site in found if site.refused is None]
+        if not usable:
+            return self.read()
+        path, run = self.rng.choice(usable), self.rng.randrange(len(self.runs))
+        index, width = self.inside_row(path, run)
+        if self.rng.random() < 0.6:
+            read = self.add(Node("read", run=run, site=path))
+            self.add(Node("getitem", (NodeRef(read), index)), "row", width, run)
+        else:
+            row = self.pick("row", width)
+            value: Arg = NodeRef(row[0]) if row else self.rng.choice([0.0, 0.3])
+            self.add(Node("write", (value,), run=run, site=path, index=self.rng.choice([index, (ALL, *index[1:])])))
+        return None
+
+    def inside_row(self, path: str, run: int) -> tuple[tuple[Arg, ...], int]:
+        """The index of a row of a site inside attention, and its width."""
+        value = self.sites.site(path).value
+        assert isinstance(value, SiteTensor)
+        axis = value.token_axes[0]
+        head = self.rng.randrange(value.shape[3 - axis] or 1)
+        index = (0, *((head, self.position(run)) if axis == 2 else (self.position(run), head)))
+        return index, value.shape[3] or self.length(run)
+
     def compute(self) -> None:
         one = self.pick("row")
         if one is None:
@@ -136,8 +162,13 @@ class Drawing:
             except GraphError:
                 self.nodes.pop()
                 continue
-            value: Any = self.sites.site(str(self.nodes[read].site)).value
+            path, run = str(self.nodes[read].site), self.nodes[read].run or 0
+            value: Any = self.sites.site(path).value
             made = len(self.nodes) - 1
+            if path.rpartition(".")[2] in ATTENTION:
+                index, width = self.inside_row(path, run)
+                self.add(Node("getitem", (NodeRef(made), index)), "row", width, run)
+                continue
             if isinstance(value, tuple):
                 made, value = self.add(Node("getitem", (NodeRef(made), (0,)))), value[0]
             self.values.append((made, "sequence", int(value.shape[2] or 0), self.nodes[read].run or 0))
@@ -158,7 +189,8 @@ class Drawing:
 def random_task(seed: int, sites: SiteMap, *, gradients: bool = False) -> Task:
     """A task with a valid random graph; the same one for the same seed."""
     rng = random.Random(seed)
-    steps = ["read", "row", "row", "compute", "compute", "write", "write", "call", *["differentiate"] * gradients]
+    steps = ["read", "row", "row", "compute", "compute", "write", "write", "call", "inside", "inside"]
+    steps += ["differentiate"] * gradients
     while True:
         drawing = Drawing(rng, sites)
         for number in range(rng.randint(1, 3)):

@@ -18,6 +18,7 @@ import torch
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    DynamicCache,
     PreTrainedModel,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -145,12 +146,13 @@ class Oracle:
         choice = choice_of(self.graph.nodes[own.node], {})
         self.tokens[run] = []
         self.views |= {i: {} for i, node in enumerate(self.graph.nodes) if node.op == "read" and node.run == run}
-        cache: dict[str, Any] = {}
+        inside = self.model.config._attn_implementation == "oracle"
+        cache: dict[str, Any] = {"past_key_values": DynamicCache()} if inside else {}  # which forgets nothing
         seen, given = ids, ids
         for self.step in range(own.count):
             mask = torch.ones_like(seen)
             prepared: Any = self.model.prepare_inputs_for_generation
-            inputs = prepared(given, attention_mask=mask, use_cache=True, is_first_iteration=not cache, **cache)
+            inputs = prepared(given, attention_mask=mask, use_cache=True, is_first_iteration=seen is ids, **cache)
             out = self.model(**inputs)
             name = "cache_params" if "cache_params" in out else "past_key_values"
             cache = {name: out[name]}

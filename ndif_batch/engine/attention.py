@@ -142,11 +142,11 @@ def _pattern(*, mask_function: Callable[..., torch.Tensor], device: torch.device
     return Pattern(mask_function, torch.device(device))
 
 
-def check_keywords(keywords: Mapping[str, Any]) -> None:
+def check_keywords(kind: str, keywords: Mapping[str, Any]) -> None:
     """``TypeError`` for a keyword whose meaning is not known here."""
     unknown = [name for name, given in keywords.items() if given is not None and name not in WITHOUT_MEANING]
     if unknown:
-        raise TypeError(f"attention does not know {unknown}")
+        raise TypeError(f"{kind} attention does not know {unknown}")
 
 
 def packed_attention(
@@ -166,7 +166,7 @@ def packed_attention(
     ``query`` is ``[1, heads, tokens, width]``, ``key`` and ``value`` have their own number of heads; the result is
     ``[1, tokens, heads, width]``. ``TypeError`` for a keyword whose meaning is not known here.
     """
-    check_keywords(keywords)
+    check_keywords("packed", keywords)
     if not isinstance(attention_mask, Pattern):
         raise TypeError("packed attention needs a mask pattern from transformers")
     current = _current.get()

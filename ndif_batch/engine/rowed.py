@@ -87,7 +87,7 @@ def attention_in_rows(
 
     ``TypeError`` for a keyword whose meaning is not known here.
     """
-    check_keywords(keywords)
+    check_keywords("rowed", keywords)
     mask = None if attention_mask is None else attention_mask[..., : key.shape[2]]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -13,6 +13,8 @@ from ndif_batch.graph.sites import SiteMap
 from ndif_batch.models.tokenizer import Tokenizer
 
 FILE = "ndif_batch.json"
+VERSION = 2
+"""Of the record: the site map of a first one has no sites inside attention."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ModelInfo:
     digest: str
     dtype: str
     sites: SiteMap
+    version: int = VERSION
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -42,14 +45,14 @@ class ModelInfo:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
         plain = {name: str(getattr(self, name)) for name in _PLAIN}
-        return {**plain, "sites": self.sites.to_json()}
+        return {**plain, "version": self.version, "sites": self.sites.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelInfo:
         """The inverse of :meth:`to_json`."""
         plain = {name: data[name] for name in _PLAIN}
         plain |= {"directory": Path(data["directory"]), "weights": Path(data["weights"])}
-        return cls(**plain, sites=SiteMap.from_json(data["sites"]))
+        return cls(**plain, sites=SiteMap.from_json(data["sites"]), version=data.get("version", 1))
 
     @classmethod
     def read(cls, directory: Path) -> ModelInfo:

@@ -12,7 +12,7 @@ from secrets import token_hex
 from typing import Any
 
 from ndif_batch.errors import ModelError, NotFoundError, UsageError
-from ndif_batch.models.info import FILE, ModelInfo
+from ndif_batch.models.info import FILE, VERSION, ModelInfo
 from ndif_batch.models.tokenizer import FILE as TOKENIZER_FILE
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -25,7 +25,7 @@ def add(source: str, name: str, cache: Path, dtype: str = "float32", revision: s
     """Makes the entry ``name`` of ``source`` in the model cache and returns it.
 
     ``source`` is a directory with safetensors, a ``.gguf`` file (converted once) or a hub id. An entry that exists
-    for the same source, dtype and revision is returned as it is.
+    for the same source, dtype and revision is returned as it is, unless an earlier version has measured its sites.
     """
     check_name(name)
     target = cache / name
@@ -57,7 +57,7 @@ def _existing(target: Path, source: str, dtype: str, revision: str | None) -> Mo
     except NotFoundError:
         return None
     same = info.source == source and info.dtype == dtype and revision in (None, info.revision)
-    return info if same and info.weights.is_dir() else None
+    return info if same and info.version == VERSION and info.weights.is_dir() else None
 
 
 def _replace(work: Path, target: Path) -> None:

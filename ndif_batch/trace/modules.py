@@ -12,6 +12,7 @@ from ndif_batch.trace import active
 from ndif_batch.trace.parameters import Param
 from ndif_batch.trace.place import refusal, user_place
 from ndif_batch.trace.proxy import Proxy
+from ndif_batch.trace.shared import Shared
 
 if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
@@ -23,7 +24,8 @@ class UnknownModuleError(ModelError, AttributeError):
 
 
 class Module:
-    """The module at ``path``. ``.output`` and ``.input`` read and write its sites in the open invoke.
+    """The module at ``path``. ``.output`` and ``.input`` read and write its sites in the open invoke, as do ``.query``,
+    ``.key``, ``.value``, ``.pattern`` and ``.heads`` of one that computes attention.
 
     Calling it applies the module to a value. ``module["name"]`` reaches a child whose name is taken (``output``).
     """
@@ -48,7 +50,7 @@ class Module:
         if name.startswith("__"):
             raise AttributeError(name)
         if name in self._tree.children(self._path) and name not in ("input", "output"):
-            return self._child(name)
+            return self._shared(name)
         if self._tree.has_site(self._path, name):
             return self._recorder().view(self._site(name))
         if self._tree.has_weight(self._path, name):
@@ -109,6 +111,17 @@ class Module:
         output: Proxy = self.output
         return output if isinstance(value, SiteTensor) else output[0]
 
+    def names(self) -> tuple[str, ...]:
+        """What can be asked of it: modules inside, sites, weights, and :attr:`skip` and :attr:`residual`."""
+        return (*self._tree.names(self._path), "residual", "skip")
+
+    def _shared(self, name: str) -> Any:
+        """The module ``name`` inside; where a site is called so, too, and an invoke is open, both in one."""
+        child, recorder = self._child(name), active.open_recorder()
+        if recorder is None or recorder.tree is not self._tree or not recorder.is_in_run:
+            return child
+        return Shared(recorder.view(self._site(name)), child) if self._tree.is_usable(self._path, name) else child
+
     def _recorder(self) -> Recorder:
         recorder = active.recorder()
         if recorder.tree is not self._tree:
@@ -148,7 +161,8 @@ class Module:
 
     def _unknown(self, name: str) -> UnknownModuleError:
         owner = self._path or "the model"
-        return UnknownModuleError(f"{user_place()}: {owner} has no {name!r}", hint=self._near(name))
+        why = self._tree.sites.without_attention(self._site(name))
+        return UnknownModuleError(f"{user_place()}: {owner} has no {name!r}{why}", hint=self._near(name))
 
     def _near(self, name: str) -> str:
         names = self._tree.names(self._path)

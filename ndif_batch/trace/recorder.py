@@ -85,6 +85,11 @@ class Recorder:
         self._run = None
 
     @property
+    def is_in_run(self) -> bool:
+        """Whether a run is open."""
+        return self._run is not None
+
+    @property
     def run(self) -> int:
         """The open run."""
         if self._run is None:

@@ -36,6 +36,11 @@ class Tree:
         """Whether ``name`` (``output``, …) is a site of a module that ``path`` can be."""
         return any(f"{match}.{name}" in self.sites.sites for match in self.matches(path))
 
+    def is_usable(self, path: str, name: str) -> bool:
+        """Whether ``name`` is such a site that is not refused."""
+        found = (self.sites.sites.get(f"{match}.{name}") for match in self.matches(path))
+        return any(site is not None and site.refused is None for site in found)
+
     def has_weight(self, path: str, name: str) -> bool:
         """Whether ``name`` (``weight``, …) is a parameter of a module that ``path`` can be."""
         return any(f"{match}.{name}" in self.sites.weights for match in self.matches(path))

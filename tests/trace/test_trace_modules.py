@@ -9,6 +9,8 @@ import pytest
 from ndif_batch.errors import ModelError, TraceError
 from ndif_batch.graph.sites import Site, SiteMap, SiteTensor
 from ndif_batch.trace import LanguageModel, param
+from tests.families import family
+from tests.recording import recorder
 from tests.site_maps import Builder, info, llama, stream
 
 
@@ -48,6 +50,44 @@ def test_hasattr_and_dir_answer(lm: LanguageModel) -> None:
     assert not hasattr(lm.model, "layer")
     assert {"embed_tokens", "layers", "norm", "trace"} <= {*dir(lm.model), "trace"}
     assert {"output", "input", "weight"} <= set(dir(lm.model.norm))
+
+
+def test_what_is_inside_attention_is_read_and_written_like_any_site() -> None:
+    lm = recorder(family("llama"))
+    with lm.trace([1, 2, 3]) as t:
+        attention = lm.model.layers[1].self_attn
+        attention.query[:, 0] *= 2
+        attention.pattern[0, :, -1].save("pattern")
+        attention.heads[:, :, 2] = 0
+    touched = [(node.op, str(node.site).rpartition(".")[2]) for node in t.graph.nodes if node.site is not None]
+    assert touched == [("read", "query"), ("write", "query"), ("read", "pattern"), ("write", "heads")]
+    assert t.scan()["pattern"].shape == (4, 3)
+
+
+def test_a_module_whose_name_a_site_has_too_is_both() -> None:
+    lm = recorder(family("bert"))
+    attention = lm.bert.encoder.layer[0].attention.self
+    assert repr(attention.query) == "<module bert.encoder.layer.0.attention.self.query>"
+    with lm.trace([1, 2, 3]) as t:
+        attention.query.save("site")
+        attention.query.output.save("output")
+        attention.query(attention.query.input).save("called")
+        attention.query.weight.save("weight")
+        attention.query.output = attention.query.output * 2
+        attention.query *= 3
+    own = "bert.encoder.layer.0.attention.self.query"
+    sites = [(node.op, node.site) for node in t.graph.nodes if node.site is not None]
+    assert [site for op, site in sites if op == "read"] == [own, f"{own}.output", f"{own}.input"]
+    assert [site for op, site in sites if op == "write"] == [f"{own}.output", own]
+    assert t.scan()["site"].shape == (1, 4, 3, 12)
+    assert t.scan()["output"].shape == (1, 3, 48)
+
+
+def test_attention_that_has_no_sites_inside_says_why() -> None:
+    with pytest.raises(ModelError, match=r"do not compute attention through transformers' AttentionInterface"):
+        recorder(family("bloom")).transformer.h[0].self_attention.query  # noqa: B018
+    with pytest.raises(ModelError, match=r"computed in other modules, such as model\.layers\.0\.self_attn"):
+        recorder(family("llama")).model.layers[0].pattern  # noqa: B018
 
 
 def test_a_wrong_name_below_a_parameter_is_found_at_once(lm: LanguageModel) -> None:
