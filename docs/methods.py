@@ -24,8 +24,8 @@ NOTE = "<!-- Written by `make docs`. Change the code, not this page. -->"
 COLOURS = 48
 
 INTRODUCTION = """\
-What the jobs of the [catalogue](../jobs/README.md) do and where the methods come from. Each has a sweep on SmolLM2; each
-job's docstring says what its parameters and saves mean. Run one with
+What the jobs of the [catalogue](../jobs/README.md) do and where the methods come from. Each has a sweep on SmolLM2;
+each job's docstring says what its parameters and saves mean. Run one with
 
 ```sh
 ndif-batch sweep run configs/sweeps/logit_lens.yaml --wait --worker

@@ -8,11 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ndif_batch.archive.arrays import ArraySpec
+from ndif_batch.archive.reduction import ReducedSpec, ReduceOp
 from ndif_batch.archive.size import ArchiveSize, archive_size
-from ndif_batch.archive.spec import ArchiveSpec, ArraySpec, AxisSpec, TaskStatus, distinct_dims
+from ndif_batch.archive.spec import ArchiveSpec, AxisSpec, TaskStatus, distinct_dims, read_arrays
 from ndif_batch.archive.verified import Deviation, Verified, merged
 
 if TYPE_CHECKING:
+    from ndif_batch.archive.accumulating import Accumulator
     from ndif_batch.archive.exporting import ExportFormat, export
     from ndif_batch.archive.integrity import Problem
     from ndif_batch.archive.judge import Judge
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ndif_batch.archive.writer import write_shard
 
 __all__ = [
+    "Accumulator",
     "ArchiveSize",
     "ArchiveSpec",
     "ArraySpec",
@@ -32,6 +36,8 @@ __all__ = [
     "ExportFormat",
     "Judge",
     "Problem",
+    "ReduceOp",
+    "ReducedSpec",
     "Results",
     "SavedTask",
     "SavedTasks",
@@ -46,11 +52,13 @@ __all__ = [
     "export",
     "finish",
     "merged",
+    "read_arrays",
     "remove",
     "write_shard",
 ]
 
 _HOMES = {
+    "Accumulator": "accumulating",
     "ExportFormat": "exporting",
     "Judge": "judge",
     "Problem": "integrity",

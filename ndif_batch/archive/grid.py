@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -72,6 +72,12 @@ class Grid:
                 f"tasks {first_task} to {first_task + count - 1} are not one tile {self.tile} of {self.shape}"
             )
         return index
+
+    def reduced(self, axes: Collection[int]) -> Grid:
+        """The same tiles, each one place long on ``axes`` (by position), which are as long as there are tiles."""
+        counts = self._counts()
+        shape = tuple(counts[at] if at in axes else length for at, length in enumerate(self.shape))
+        return Grid(shape, tuple(1 if at in axes else cut for at, cut in enumerate(self.tile)))
 
     def _counts(self) -> tuple[int, ...]:
         return tuple(ceil(length / cut) for length, cut in zip(self.shape, self.tile, strict=True))

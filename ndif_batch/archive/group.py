@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndif_batch.archive import files
-from ndif_batch.archive.layout import layouts
-from ndif_batch.archive.spec import OWN_KEY, STATUS, ArchiveSpec
-from ndif_batch.errors import IntegrityError, NotFoundError
+from ndif_batch.archive.arrays import ArraySpec
+from ndif_batch.archive.grid import Grid
+from ndif_batch.archive.layout import all_layouts
+from ndif_batch.archive.reduction import ReducedSpec
+from ndif_batch.archive.spec import OWN_KEY, STATUS, ArchiveSpec, read_arrays
+from ndif_batch.errors import IntegrityError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from ndif_batch.archive.remote import RemotePath
@@ -23,17 +28,41 @@ MANIFEST = f"{STATUS}/SHA256SUMS"
 
 def group_attributes(spec: ArchiveSpec) -> dict[str, Any]:
     """The attributes of a new archive: the spec's, the archive's own, and what CF readers take as coordinates."""
-    saves = {array.name for array in spec.arrays}
+    saves = {array.name for array in spec.arrays} | {one.name for one in spec.reduced}
     labels = [name for axis in spec.axes for name in axis.coordinates]
-    beside_saves = [name for name in layouts(spec) if name not in saves]
+    beside_saves = [name for name in all_layouts(spec) if name not in saves]
     own = {
         "format": FORMAT,
         "digest": spec.digest,
         "axes": [{"name": a.name, "length": len(a), "coordinates": a.coordinates} for a in spec.axes],
         "tile": list(spec.tile),
-        "arrays": [array.to_json() for array in spec.arrays],
+        "arrays": spec.arrays_to_json(),
     }
     return {**spec.attributes, OWN_KEY: own, "coordinates": " ".join(labels + beside_saves)}
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What an archive says of its tasks and arrays: ``coordinates`` has for each the axis and the parameter."""
+
+    grid: Grid
+    axes: tuple[str, ...]
+    coordinates: Mapping[str, tuple[str, str | None]]
+    arrays: tuple[ArraySpec, ...]
+    reduced: tuple[ReducedSpec, ...]
+
+    @classmethod
+    def of(cls, group: Mapping[str, Any], path: Path | RemotePath) -> Tasks:
+        """As the group's metadata document has it; ``IntegrityError`` if it does not hold together."""
+        try:
+            own = group["attributes"][OWN_KEY]
+            grid = Grid(tuple(axis["length"] for axis in own["axes"]), tuple(own["tile"]))
+            labels = {
+                name: (axis["name"], param) for axis in own["axes"] for name, param in axis["coordinates"].items()
+            }
+            return cls(grid, tuple(axis["name"] for axis in own["axes"]), labels, *read_arrays(own["arrays"]))
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+            raise IntegrityError(f"the metadata of {path} is damaged: {error!r}") from error
 
 
 def read_group(path: Path | RemotePath) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -39,21 +39,22 @@ class Problem:
         return f"{self.path}: {self.what} ({which} {span})"
 
 
-def find_problems(path: Path, grid: Grid, coordinates: Collection[str], tiled: Collection[str]) -> list[Problem]:
+def find_problems(path: Path, grid: Grid, coordinates: Collection[str], tiled: Mapping[str, Grid]) -> list[Problem]:
     """Compare every file with the manifest; before there is one, check each shard's CRC32C and that none is missing.
 
-    ``coordinates`` are the names of the arrays that belong to axes, ``tiled`` of those that tasks write.
+    ``coordinates`` are the names of the arrays that belong to axes, ``tiled`` of those that tasks write, with what the
+    tiles of the ``grid`` of tasks cover there.
     """
     finished = (path / MANIFEST).exists()
     found = _by_manifest(path) if finished else _by_checksum(path, grid, coordinates, tiled)
-    return [Problem(name, what, _tasks_of(name, grid, coordinates)) for name, what in found]
+    return [Problem(name, what, _tasks_of(name, grid, tiled)) for name, what in found]
 
 
-def _tasks_of(name: str, grid: Grid, coordinates: Collection[str]) -> range:
+def _tasks_of(name: str, grid: Grid, tiled: Collection[str]) -> range:
     array, _, key = name.rpartition("/")
     start, *numbers = key.split(".")
     index = tuple(int(number) for number in numbers[: len(grid.shape)] if number.isdigit())
-    if start != "c" or array in coordinates or not grid.has(index):
+    if start != "c" or array not in tiled or not grid.has(index):
         return range(grid.size)
     return grid.tasks(index)
 
@@ -72,7 +73,7 @@ def _by_manifest(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _by_checksum(
-    path: Path, grid: Grid, coordinates: Collection[str], tiled: Collection[str]
+    path: Path, grid: Grid, coordinates: Collection[str], tiled: Mapping[str, Grid]
 ) -> Iterator[tuple[str, str]]:
     written = {index for index in grid.indices() if (path / STATUS / shard_key(index, len(index))).exists()}
     for name in sorted([*coordinates, *tiled]):
@@ -86,7 +87,7 @@ def _by_checksum(
             yield from _damage(path, array, shard_key((0,), 1), (), expected=True)
         elif not is_empty:
             for index in grid.indices():
-                key, tile = shard_key(index, ndim), grid.region(index)
+                key, tile = shard_key(index, ndim), tiled[name].region(index)
                 yield from _damage(path, array, key, tile, expected=index in written)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ndif_batch.archive.spec import ArraySpec
+from ndif_batch.archive.arrays import ArraySpec
 from ndif_batch.archive.verified import Deviation, Verified
 
 Values: TypeAlias = "Mapping[str, np.ndarray[Any, Any]]"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log, prod
+from math import isqrt, log, prod
 from typing import Any
 
-from ndif_batch.archive.spec import STATUS, ArchiveSpec, ArraySpec, TaskStatus, sentinel
+from ndif_batch.archive.arrays import ArraySpec, sentinel
+from ndif_batch.archive.grid import Grid
+from ndif_batch.archive.reduction import ReducedSpec, ReduceOp
+from ndif_batch.archive.spec import STATUS, ArchiveSpec, TaskStatus
 from ndif_batch.graph.abstract import ITEM_BYTES
 
 CHUNK_BYTES = 2**20
@@ -40,7 +43,41 @@ def shard_key(index: tuple[int, ...], ndim: int) -> str:
 def layouts(spec: ArchiveSpec) -> dict[str, Layout]:
     """Every array that tasks write: name → layout, with ``task_status`` last, as it is written last."""
     arrays = [layout for array in spec.arrays for layout in (_save(spec, array), *_lengths(spec, array))]
+    arrays += [_partial(spec, reduced) for reduced in spec.reduced]
     return {layout.name: layout for layout in (*arrays, _status(spec))}
+
+
+def all_layouts(spec: ArchiveSpec) -> dict[str, Layout]:
+    """Every array but the coordinates: those that tasks write, and those that are made when the job has ended."""
+    reduced = (reduced_layouts(one, spec.grid, spec.dims) for one in spec.reduced)
+    return {name: layout for some in (*reduced, layouts(spec)) for name, layout in some.items()}
+
+
+def reduced_layouts(reduced: ReducedSpec, tasks: Grid, axes: Sequence[str]) -> dict[str, Layout]:
+    """The arrays of one statistic, which are written when the job has ended: itself, its count, places of ``topk``."""
+    how: dict[str, Any] = {
+        "op": reduced.op.value,
+        "over": list(reduced.over),
+    }
+    how |= {name: number for name, number in (("k", reduced.k), ("ddof", reduced.ddof)) if number}
+    grid = reduced.grid(tasks, axes)
+    kept = [at for at, name in enumerate(axes) if name not in reduced.axes]
+
+    def made(array: ArraySpec, fill: float | int, attributes: Mapping[str, Any]) -> Layout:
+        dims = (*(axes[at] for at in kept), *array.dims)
+        shape = (*(grid.shape[at] for at in kept), *array.shape)
+        shard = (*(grid.tile[at] for at in kept), *(max(1, length) for length in array.shape))
+        chunk = chunk_shape(shard, ITEM_BYTES[array.dtype])
+        return Layout(array.name, array.dtype, dims, shape, shard, chunk, fill, attributes)
+
+    result = reduced.result
+    found = [made(result, _fill(reduced), {"role": "reduced", "source_dtype": result.source_dtype, **how})]
+    if reduced.count is not None:
+        found.append(made(ArraySpec(reduced.count, "int64", "int64"), 0, {"role": "count", "save": reduced.name}))
+    for name, dim in reduced.places.items():
+        places = ArraySpec(name, "int64", "int64", result.dims, result.shape)
+        found.append(made(places, -1, {"role": "places", "save": reduced.name, "dimension": dim}))
+    return {layout.name: layout for layout in found}
 
 
 def chunk_shape(shard: tuple[int, ...], item_bytes: int, target: int = CHUNK_BYTES) -> tuple[int, ...]:
@@ -50,11 +87,15 @@ def chunk_shape(shard: tuple[int, ...], item_bytes: int, target: int = CHUNK_BYT
         whole = prod(chunk) * item_bytes
         if whole <= target:
             break
-        divisors = (part for part in range(1, length + 1) if length % part == 0)
-        chunk[axis] = min(divisors, key=lambda part: abs(log(whole * part / length / target)))
+        chunk[axis] = min(_divisors(length), key=lambda part: abs(log(whole * part / length / target)))
         if chunk[axis] > 1:
             break
     return tuple(chunk)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [part for part in range(1, isqrt(number) + 1) if number % part == 0]
+    return sorted({*small, *(number // part for part in small)})
 
 
 def _save(spec: ArchiveSpec, array: ArraySpec) -> Layout:
@@ -63,6 +104,21 @@ def _save(spec: ArchiveSpec, array: ArraySpec) -> Layout:
     if isinstance(fill, int):
         attributes["sentinel"] = fill
     return _tiled(spec, array.name, array.dtype, array, fill, attributes)
+
+
+def _partial(spec: ArchiveSpec, reduced: ReducedSpec) -> Layout:
+    """What each shard has seen: a row of numbers for each place of the axes that stay."""
+    grid = reduced.grid(spec.grid, spec.dims)
+    shard = (*grid.tile, reduced.state_size)
+    axes = (f"{name}_tile" if name in reduced.axes else name for name in spec.dims)
+    fields = [[name, list(shape)] for name, shape in reduced.fields.items()]
+    attributes = {"role": "partial", "save": reduced.name, "op": reduced.op.value, "fields": fields}
+    dims, shape = (*axes, f"{reduced.name}_field"), (*grid.shape, reduced.state_size)
+    return Layout(reduced.partial, "float64", dims, shape, shard, chunk_shape(shard, 8), 0.0, attributes)
+
+
+def _fill(reduced: ReducedSpec) -> float | int:
+    return 0 if reduced.op is ReduceOp.COUNT else sentinel(reduced.result.dtype)
 
 
 def _lengths(spec: ArchiveSpec, array: ArraySpec) -> list[Layout]:

@@ -17,8 +17,9 @@ from zarr.storage import LocalStore
 
 from ndif_batch.archive import files
 from ndif_batch.archive.coordinates import coordinates
-from ndif_batch.archive.group import GROUP, MANIFEST, archive_files, file_digest, group_attributes, read_group
-from ndif_batch.archive.layout import layouts
+from ndif_batch.archive.group import GROUP, MANIFEST, Tasks, archive_files, file_digest, group_attributes, read_group
+from ndif_batch.archive.layout import all_layouts
+from ndif_batch.archive.reducing import write_reduced
 from ndif_batch.archive.spec import OWN_KEY, STATUS, ArchiveSpec, check_attributes
 from ndif_batch.archive.store import consolidate, create_array, create_coordinate
 from ndif_batch.errors import ConflictError, IntegrityError, NotAllowedError, NotFoundError
@@ -47,7 +48,8 @@ def create(path: Path, spec: ArchiveSpec) -> None:
 
 
 def finish(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Add ``attributes`` to the archive's and write the manifest: SHA-256 of every file, as ``sha256sum -c`` reads it.
+    """Write the job's statistics, add ``attributes`` to the archive's and write the manifest: SHA-256 of every file, as
+    ``sha256sum -c`` reads it.
 
     A shard written later removes the manifest; finish again then.
     """
@@ -56,6 +58,8 @@ def finish(path: Path, attributes: Mapping[str, Any]) -> None:
     group["attributes"] |= attributes
     manifest = path / MANIFEST
     files.remove_file(manifest)
+    tasks = Tasks.of(group, path)
+    write_reduced(path, tasks.reduced, tasks.grid, tasks.axes)
     temporary = files.temporary_beside(path / STATUS / GROUP)
     files.write_file(path / GROUP, json.dumps(group).encode(), temporary=temporary)
     lines = [f"{file_digest(path / name)}  {name}\n" for name in archive_files(path)]
@@ -113,7 +117,7 @@ def _build(path: Path, spec: ArchiveSpec) -> None:
     for axis in spec.axes:
         for coordinate in coordinates(axis):
             create_coordinate(store, coordinate)
-    for name, layout in layouts(spec).items():
+    for name, layout in all_layouts(spec).items():
         create_array(store, layout, name=name, shape=layout.shape)
     consolidate(store)
     # Past zarr, which goes through the prompts of a large space in Python, value by value.

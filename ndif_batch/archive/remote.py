@@ -41,6 +41,10 @@ class RemotePath:
             raise FileNotFoundError(str(self))
         return data
 
+    def is_file(self) -> bool:
+        """Whether there is such a file."""
+        return self.fetch(self.part, "0-0") is not None
+
     def store(self) -> Store:
         """The archive as a Zarr store, to read."""
         return RemoteStore(self)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from ndif_batch.archive.grid import Grid
-from ndif_batch.archive.group import read_group
+from ndif_batch.archive.arrays import ArraySpec
+from ndif_batch.archive.group import MANIFEST, Tasks, read_group
 from ndif_batch.archive.integrity import Problem, find_problems
+from ndif_batch.archive.layout import reduced_layouts
+from ndif_batch.archive.reducing import read_reduced
+from ndif_batch.archive.reduction import ReducedSpec
 from ndif_batch.archive.remote import RemotePath
 from ndif_batch.archive.selection import select
-from ndif_batch.archive.spec import OWN_KEY, RESERVED, STATUS, ArraySpec, TaskStatus
-from ndif_batch.archive.store import open_array
-from ndif_batch.errors import IntegrityError, NotFoundError, UsageError, nearest
+from ndif_batch.archive.spec import RESERVED, STATUS, TaskStatus
+from ndif_batch.archive.store import filled_array, open_array
+from ndif_batch.errors import NotFoundError, UsageError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,27 +37,40 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
     def __init__(self, path: Path | RemotePath | str) -> None:
         """Open the archive at ``path``; ``NotFoundError`` when there is none, ``IntegrityError`` for a damaged one."""
         self.place = path if isinstance(path, RemotePath) else Path(path)
-        own = read_group(self.place)["attributes"][OWN_KEY]
-        try:
-            self.arrays = {array.name: array for array in map(ArraySpec.from_json, own["arrays"])}
-            self.grid = Grid(tuple(axis["length"] for axis in own["axes"]), tuple(own["tile"]))
-            self.axes: tuple[str, ...] = tuple(axis["name"] for axis in own["axes"])
-            self._coordinates = {name: axis["name"] for axis in own["axes"] for name in axis["coordinates"]}
-            self._params = {name: param for axis in own["axes"] for name, param in axis["coordinates"].items()}
-            self._read: dict[str, np.ndarray[Any, Any]] = {}
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            raise IntegrityError(f"the metadata of {self.place} is damaged: {error!r}") from error
+        tasks = Tasks.of(read_group(self.place), self.place)
+        self.arrays = {array.name: array for array in tasks.arrays}
+        self.reduced = {one.name: one for one in tasks.reduced}
+        self.grid = tasks.grid
+        self.axes = tasks.axes
+        self._coordinates = {name: axis for name, (axis, _) in tasks.coordinates.items()}
+        self._params = {name: param for name, (_, param) in tasks.coordinates.items()}
+        self._read: dict[str, np.ndarray[Any, Any]] = {}
 
     def __getitem__(self, name: str) -> zarr.Array[Any]:
-        if name not in self.arrays:
-            raise NoSuchSaveError(f"the job saved nothing called {name!r}", hint=nearest(name, self.arrays))
+        """A statistic of a job that still runs is that of the shards that are done, in memory."""
+        self.array_of(name)
+        if name in self.reduced and not self._is_finished():
+            return self._so_far(self.reduced[name])[name]
         return open_array(self.place, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self.arrays))
+        return iter(sorted({**self.arrays, **self.reduced}))
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self.arrays) + len(self.reduced)
+
+    def array_of(self, name: str) -> ArraySpec:
+        """What is known of a save, or of a statistic of one; its own dimensions come after :meth:`axes_of`."""
+        if name in self.reduced:
+            return self.reduced[name].result
+        if name not in self.arrays:
+            raise NoSuchSaveError(f"the job saved nothing called {name!r}", hint=nearest(name, list(self)))
+        return self.arrays[name]
+
+    def axes_of(self, name: str) -> tuple[str, ...]:
+        """The parameter axes along which it lies: all, unless they are reduced."""
+        over = self.reduced[name].axes if name in self.reduced else ()
+        return tuple(axis for axis in self.axes if axis not in over)
 
     def __repr__(self) -> str:
         axes = dict(zip(self.axes, self.grid.shape, strict=True))
@@ -88,6 +104,11 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
 
         place = self.place.store() if isinstance(self.place, RemotePath) else self.place
         data: xr.Dataset = xarray.open_zarr(place, consolidated=False, chunks=None)
+        data = data.drop_vars([one.partial for one in self.reduced.values()])
+        if self.reduced and not self._is_finished():
+            for one in self.reduced.values():
+                for name, array in self._so_far(one).items():
+                    data[name] = data[name].copy(data=np.asarray(array[...]))
         return data[list(self)]
 
     def torch(self, name: str, /, *, at: Mapping[str, Any] | None = None, **labels: Any) -> Tensor:
@@ -99,11 +120,11 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
         """
         import torch
 
-        array = self[name]
-        dims = dict(zip((*self.axes, *self.arrays[name].dims), array.shape, strict=True))
+        array, spec = self[name], self.array_of(name)
+        dims = dict(zip((*self.axes_of(name), *spec.dims), array.shape, strict=True))
         parts = select(dims, self._coordinates, self._labels, labels, at or {})
         values = np.array(array.oindex[parts] if parts else array[...])
-        source = self.arrays[name].source_dtype
+        source = spec.source_dtype
         return torch.from_numpy(values == 1 if source == "bool" else values).to(getattr(torch, source))
 
     def dataframe(self) -> pd.DataFrame:
@@ -118,22 +139,33 @@ class Results(Mapping[str, "zarr.Array[Any]"]):
             columns[self._params[name] or name] = self._along_tasks(dim, self._labels(name))
         status = self.status().reshape(-1)
         missing = ~np.isin(status, (TaskStatus.SAVED, TaskStatus.REUSED))
-        for name in self:
+        for name in sorted(self.arrays):
             if not self.arrays[name].dims:
                 columns[name] = _nullable(np.asarray(self[name][...]).reshape(-1), self.arrays[name], missing)
         words = np.array([status.name.lower() for status in TaskStatus], dtype=object)
         frame = pandas.DataFrame(
             {**columns, STATUS: words[status]}, index=pandas.RangeIndex(self.grid.size, name="task")
         )
-        frame.attrs["skipped"] = [name for name in self if self.arrays[name].dims]
+        frame.attrs["skipped"] = [name for name in self if name in self.reduced or self.arrays[name].dims]
         return frame
 
     def verify(self) -> list[Problem]:
         """Every damaged or missing file and the tasks it touches: by the manifest once finished, until then by CRC."""
         if isinstance(self.place, RemotePath):
             return self.place.problems()
-        tiled = [name for array in self.arrays.values() for name in (array.name, *array.lengths)]
-        return find_problems(self.place, self.grid, self._coordinates, [*tiled, STATUS])
+        tiled = {name: self.grid for array in self.arrays.values() for name in (array.name, *array.lengths)}
+        tiled |= {one.partial: one.grid(self.grid, self.axes) for one in self.reduced.values()}
+        return find_problems(self.place, self.grid, self._coordinates, {**tiled, STATUS: self.grid})
+
+    def _is_finished(self) -> bool:
+        """Whether the job has ended, and its statistics are written."""
+        return (self.place / MANIFEST).is_file()
+
+    def _so_far(self, reduced: ReducedSpec) -> dict[str, zarr.Array[Any]]:
+        """The arrays of a statistic, of the shards that are done."""
+        found = read_reduced(self.place, reduced, self.grid, self.axes)
+        arrays = reduced_layouts(reduced, self.grid, self.axes)
+        return {name: filled_array(arrays[name], values) for name, values in found.items()}
 
     def _labels(self, name: str) -> np.ndarray[Any, Any]:
         """The labels of a coordinate, read once: an archive's axes do not change."""

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from math import nan, prod
 from typing import Any
 
+from ndif_batch.archive.arrays import ArraySpec
 from ndif_batch.archive.grid import Grid
+from ndif_batch.archive.reduction import ReducedSpec
 from ndif_batch.errors import UsageError
-from ndif_batch.graph.abstract import ITEM_BYTES
 from ndif_batch.graph.nodes import TensorRef, Value
 
 STATUS = "task_status"
@@ -31,19 +31,6 @@ class TaskStatus(IntEnum):
     FAILED = 2
     REUSED = 3
     EXCLUDED = 4
-
-
-def stored_dtype(source_dtype: str) -> str:
-    """How Zarr keeps a torch dtype: bfloat16 widened without loss, bool as 0 and 1 so that a sentinel has room."""
-    return {"bfloat16": "float32", "bool": "uint8"}.get(source_dtype, source_dtype)
-
-
-def sentinel(dtype: str) -> float | int:
-    """What stands where nothing was saved: NaN, the least integer, or the greatest of an unsigned type."""
-    if dtype.startswith("float"):
-        return nan
-    bits = 8 * ITEM_BYTES[dtype]
-    return (1 << bits) - 1 if dtype.startswith("u") else -(1 << (bits - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,84 +53,22 @@ class AxisSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class ArraySpec:
-    """One saved value: ``dims`` and ``shape`` are its own, without the axes; ``shape`` is the longest of any task.
-
-    ``dtype`` is numpy's name as stored, ``source_dtype`` torch's name as saved. ``ragged`` are the positions in
-    ``dims`` whose length differs between tasks.
-    """
-
-    name: str
-    dtype: str
-    source_dtype: str
-    dims: tuple[str, ...] = ()
-    shape: tuple[int, ...] = ()
-    ragged: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ITEM_BYTES or self.dtype in ("bfloat16", "bool"):
-            raise UsageError(f"save {self.name!r}: dtype {self.dtype!r} cannot be stored")
-        if len(self.dims) != len(self.shape) or len(set(self.dims)) < len(self.dims):
-            raise UsageError(f"save {self.name!r}: dimensions {self.dims} do not name the shape {self.shape}")
-        if not set(self.ragged) <= set(range(len(self.dims))):
-            raise UsageError(f"save {self.name!r}: ragged {self.ragged} are not among {len(self.dims)} dimensions")
-
-    @classmethod
-    def saved(
-        cls,
-        name: str,
-        source_dtype: str,
-        shape: Sequence[int] = (),
-        dims: Sequence[str] | None = None,
-        ragged: Sequence[int] = (),
-    ) -> ArraySpec:
-        """The array for a save of a torch dtype; dimensions without names are called ``<save>_<number>``."""
-        named = tuple(f"{name}_{k}" for k in range(len(shape))) if dims is None else tuple(dims)
-        return cls(name, stored_dtype(source_dtype), source_dtype, named, tuple(shape), tuple(ragged))
-
-    @property
-    def bytes_per_task(self) -> int:
-        """Bytes of one task's value, before compression."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        """The coordinates that hold lengths → the own dimension they measure; empty when nothing is ragged."""
-        if len(self.ragged) == 1:
-            return {f"{self.name}_length": self.ragged[0]}
-        return {f"{self.name}_{self.dims[own]}_length": own for own in self.ragged}
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads back."""
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "source_dtype": self.source_dtype,
-            "dims": list(self.dims),
-            "shape": list(self.shape),
-            "ragged": list(self.ragged),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ArraySpec:
-        """The inverse of :meth:`to_json`."""
-        dims, shape, ragged = (tuple(data[key]) for key in ("dims", "shape", "ragged"))
-        return cls(data["name"], data["dtype"], data["source_dtype"], dims, shape, ragged)
-
-
-@dataclass(frozen=True, slots=True)
 class ArchiveSpec:
-    """One job's archive. ``attributes`` are JSON and become group attributes as they are."""
+    """One job's archive: ``arrays`` hold a value of each task, ``reduced`` a statistic of them.
+
+    ``attributes`` are JSON and become group attributes as they are.
+    """
 
     axes: tuple[AxisSpec, ...]
     tile: tuple[int, ...]
     arrays: tuple[ArraySpec, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    reduced: tuple[ReducedSpec, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.grid
         check_attributes(self.attributes)
-        _check_names(self.axes, self.arrays)
+        _check_names(self.axes, self.arrays, self.reduced)
 
     @classmethod
     def described(
@@ -155,12 +80,22 @@ class ArchiveSpec:
     ) -> ArchiveSpec:
         """The archive of a job whose ``axes`` have these columns and whose ``arrays`` are JSON."""
         specs = tuple(AxisSpec(name, columns) for name, columns in axes.items())
-        return cls(specs, tuple(tile), tuple(ArraySpec.from_json(array) for array in arrays), attributes or {})
+        plain, reduced = read_arrays(arrays)
+        return cls(specs, tuple(tile), plain, attributes or {}, reduced)
 
     @property
     def grid(self) -> Grid:
         """The tasks and their tiles."""
         return Grid(tuple(len(axis) for axis in self.axes), self.tile)
+
+    @property
+    def saves(self) -> tuple[ArraySpec, ...]:
+        """What each task saves: what is kept as it is, and what is reduced."""
+        return (*self.arrays, *{one.source.name: one.source for one in self.reduced}.values())
+
+    def arrays_to_json(self) -> list[dict[str, Any]]:
+        """What :func:`read_arrays` reads back."""
+        return [*(array.to_json() for array in self.arrays), *(one.to_json() for one in self.reduced)]
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -173,8 +108,15 @@ class ArchiveSpec:
         axes = [
             [axis.name, {p: [_plain(v) for v in column] for p, column in axis.columns.items()}] for axis in self.axes
         ]
-        whole = [axes, self.tile, [array.to_json() for array in self.arrays], self.attributes]
+        whole = [axes, self.tile, self.arrays_to_json(), self.attributes]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def read_arrays(data: Iterable[Mapping[str, Any]]) -> tuple[tuple[ArraySpec, ...], tuple[ReducedSpec, ...]]:
+    """The arrays of a job from their JSON: those of every task's values, and those of statistics."""
+    found = [dict(one) for one in data]
+    plain = tuple(ArraySpec.from_json(one) for one in found if "reduce" not in one)
+    return plain, tuple(ReducedSpec.from_json(one) for one in found if "reduce" in one)
 
 
 def check_attributes(attributes: Mapping[str, Any]) -> None:
@@ -209,9 +151,10 @@ def _plain(value: Value) -> Any:
     return {"tensor": value.digest} if isinstance(value, TensorRef) else value
 
 
-def _check_names(axes: Sequence[AxisSpec], arrays: Sequence[ArraySpec]) -> None:
+def _check_names(axes: Sequence[AxisSpec], arrays: Sequence[ArraySpec], reduced: Sequence[ReducedSpec]) -> None:
     names = [STATUS, *(name for axis in axes for name in axis.coordinates)]
     names += [name for array in arrays for name in (array.name, *array.lengths)]
+    names += [name for one in reduced for name in one.names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"two arrays of the archive would be called {twice[0]!r}", hint="rename the save or parameter")
@@ -219,7 +162,7 @@ def _check_names(axes: Sequence[AxisSpec], arrays: Sequence[ArraySpec]) -> None:
     if strange:
         raise UsageError(f"{strange[0]!r} cannot name an array", hint="use letters, digits, '_', '-' and '.'")
     lengths: dict[str, int] = {}
-    for array in arrays:
+    for array in (*arrays, *(one.result for one in reduced)):
         for dim, length in zip(array.dims, array.shape, strict=True):
             if dim in names or lengths.setdefault(dim, length) != length:
                 raise UsageError(f"save {array.name!r}: dimension {dim!r} already means something else")

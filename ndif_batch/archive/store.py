@@ -12,7 +12,7 @@ import zarr
 from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from ndif_batch.archive.coordinates import Coordinate
 from ndif_batch.archive.encoding import FLOAT_LEVEL, ZSTD_LEVEL
@@ -42,6 +42,13 @@ def create_array(store: Store, layout: Layout, *, name: str | None, shape: tuple
         chunk_key_encoding=_KEYS,
         config=_CONFIG,
     )
+
+
+def filled_array(layout: Layout, values: np.ndarray[Any, Any]) -> zarr.Array[Any]:
+    """An array of ``layout`` that holds ``values``, in memory."""
+    array = create_array(MemoryStore(), layout, name=None, shape=values.shape)
+    array[...] = values
+    return array
 
 
 def create_coordinate(store: Store, coordinate: Coordinate) -> None:

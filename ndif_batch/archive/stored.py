@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ndif_batch.archive.spec import ArraySpec
+from ndif_batch.archive.arrays import ArraySpec
 from ndif_batch.errors import TaskError
 
 

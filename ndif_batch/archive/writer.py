@@ -11,24 +11,33 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ndif_batch.archive import files
+from ndif_batch.archive.arrays import ArraySpec
 from ndif_batch.archive.encoding import Read, Region, encoded
 from ndif_batch.archive.group import MANIFEST
 from ndif_batch.archive.layout import Layout, layouts
-from ndif_batch.archive.spec import STATUS, ArchiveSpec, ArraySpec, TaskStatus
+from ndif_batch.archive.spec import STATUS, ArchiveSpec, TaskStatus
 from ndif_batch.archive.store import is_empty
 from ndif_batch.errors import NotFoundError, ShapeError, UsageError
 
 Value: TypeAlias = "np.ndarray[Any, Any] | None"
+State: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 def write_shard(
-    path: Path, spec: ArchiveSpec, first_task: int, values: Mapping[str, Sequence[Value]], status: Sequence[int]
+    path: Path,
+    spec: ArchiveSpec,
+    first_task: int,
+    values: Mapping[str, Sequence[Value]],
+    status: Sequence[int],
+    states: Mapping[str, State] | None = None,
 ) -> None:
     """Write one tile: a whole Zarr shard of each array, ``task_status`` last.
 
     ``values[name][k]`` is what task ``first_task + k`` saved (its own shape, without axes) or ``None``, and
-    ``status[k]`` what became of it. Writing again replaces what is there. Raises ``UsageError`` when the tasks are
-    not one tile, ``ShapeError`` for a value that its array cannot take, ``UnavailableError`` when the disk cannot.
+    ``status[k]`` what became of it; ``states`` has for each statistic what the tile's tasks give
+    (:meth:`ndif_batch.archive.accumulating.Accumulator.state`). Writing again replaces what is there. Raises
+    ``UsageError`` when the tasks are not one tile, ``ShapeError`` for a value that its array cannot take,
+    ``UnavailableError`` when the disk cannot.
     """
     if not (path / STATUS).is_dir():
         raise NotFoundError(f"there is no archive at {path}")
@@ -37,12 +46,23 @@ def write_shard(
         raise UsageError(f"unknown task status among {sorted(set(status))}")
     extent = spec.grid.extent(index)
     layout_of = layouts(spec)
-    columns = list(_columns(spec, layout_of, extent, first_task, values, status))
+    columns = [*_partials(spec, index, states or {}), *_columns(spec, layout_of, extent, first_task, values, status)]
     files.remove_file(path / MANIFEST)
-    for name, own, read in columns:
+    for name, whole, read in columns:
         layout = layout_of[name]
         if not is_empty(layout):
-            files.write_file(path / name / layout.key(index), encoded(layout, (*extent, *own), read))
+            files.write_file(path / name / layout.key(index), encoded(layout, whole, read))
+
+
+def _partials(
+    spec: ArchiveSpec, index: tuple[int, ...], states: Mapping[str, State]
+) -> Iterator[tuple[str, tuple[int, ...], Read]]:
+    for reduced in spec.reduced:
+        state = states.get(reduced.name)
+        expected = (*reduced.grid(spec.grid, spec.dims).extent(index), reduced.state_size)
+        if state is None or state.shape != expected:
+            raise UsageError(f"statistic {reduced.name!r} has no state of shape {expected}")
+        yield reduced.partial, expected, state.__getitem__
 
 
 def _columns(
@@ -53,7 +73,7 @@ def _columns(
     values: Mapping[str, Sequence[Value]],
     status: Sequence[int],
 ) -> Iterator[tuple[str, tuple[int, ...], Read]]:
-    """Each array's name, its own shape and its values, in the order in which they are written."""
+    """Each array's name, what the tile has of it and its values, in the order in which they are written."""
     for array in spec.arrays:
         column = values.get(array.name, ())
         if len(column) != len(status):
@@ -62,11 +82,11 @@ def _columns(
         firsts = {(value.shape, value.dtype): (k, value) for k, value in reversed(there)}
         for k, value in sorted(firsts.values(), key=lambda first: first[0]):
             _check_value(array, first_task + k, value)
-        yield array.name, array.shape, partial(_padded, layout_of[array.name], extent, column)
+        yield array.name, (*extent, *array.shape), partial(_padded, layout_of[array.name], extent, column)
         for name, own in array.lengths.items():
             lengths = [0 if value is None else np.shape(value)[own] for value in column]
-            yield name, (), np.array(lengths, dtype=np.int32).reshape(extent).__getitem__
-    yield STATUS, (), np.array(status, dtype=np.uint8).reshape(extent).__getitem__
+            yield name, extent, np.array(lengths, dtype=np.int32).reshape(extent).__getitem__
+    yield STATUS, extent, np.array(status, dtype=np.uint8).reshape(extent).__getitem__
 
 
 def _padded(layout: Layout, extent: tuple[int, ...], column: Sequence[Value], region: Region) -> np.ndarray[Any, Any]:

@@ -205,7 +205,7 @@ def _default(results: Results) -> str:
     names = list(results)
     if not names:
         raise NotFoundError("the job saves nothing")
-    chosen = next((name for name in names if not results.arrays[name].dims), names[0])
+    chosen = next((name for name in names if not results.array_of(name).dims), names[0])
     if len(names) > 1:
         say(f"showing {chosen}; --save chooses among {', '.join(names)}")
     return chosen
@@ -214,8 +214,8 @@ def _default(results: Results) -> str:
 def _arrays(results: Results, output: Format) -> list[dict[str, Any]]:
     rows = []
     for name in results:
-        array, spec = results[name], results.arrays[name]
-        dims, count = (*results.axes, *spec.dims), array.nbytes
+        array, spec = results[name], results.array_of(name)
+        dims, count = (*results.axes_of(name), *spec.dims), array.nbytes
         rows.append(
             {
                 "array": name,

@@ -23,8 +23,9 @@ def select(results: Results, save: str, at: Sequence[str]) -> xr.DataArray:
     """A save with each ``name=value`` of ``at`` applied: a label, else a place counted from the end (``layer=-1``)."""
     _ = results[save]
     data = results.xarray()[save]
-    lengths = [name for array in results.arrays.values() for name in array.lengths]
-    data = data.drop_vars([name for name in (STATUS, *lengths) if name in data.coords])
+    beside = [name for array in results.arrays.values() for name in array.lengths]
+    beside += [name for one in results.reduced.values() for name in one.names]
+    data = data.drop_vars([name for name in (STATUS, *beside) if name in data.coords])
     for option in at:
         name, equals, text = option.partition("=")
         if not equals:

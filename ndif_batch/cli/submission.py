@@ -100,6 +100,11 @@ def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Ma
     table = output is Format.TABLE
     axes = {axis.name: len(axis) for axis in space.axes}
     arrays = {array.name: [*space.shape, *array.shape] for array in plan.arrays}
+    arrays |= {
+        one.name: [*(length for axis, length in axes.items() if axis not in one.axes), *one.shape]
+        for one in plan.reduced
+    }
+    reduced = {one.name: f"{one.op} of {one.source.name} over {', '.join(one.over)}" for one in plan.reduced}
     record = {
         "name": name,
         "model": plan.model.name,
@@ -111,6 +116,11 @@ def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Ma
         "unique_prompts": plan.prompts.distinct,
         "prompt_tokens": plan.prompts.tokens,
         "arrays": ", ".join(f"{array} {shape}" for array, shape in arrays.items()) if table else arrays,
+        **(
+            {"reduced": "; ".join(f"{name} is the {how}" for name, how in reduced.items()) if table else reduced}
+            if reduced
+            else {}
+        ),
         "bytes": f"{plan.bytes} ({size(plan.bytes)})" if table else plan.bytes,
         "files": plan.files,
         "tile": " × ".join(map(str, plan.tile)) if table else list(plan.tile),  # noqa: RUF001

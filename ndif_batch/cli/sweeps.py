@@ -164,7 +164,8 @@ def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0
     found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
     sweep.check(found.graph.params, found.graph.saves())
     constants = {**found.constants, **sweep.tensors}
-    plan = client.prepare(found.graph, sweep.space, info, constants=constants, save=sweep.save)
+    with sweep.placing_errors():
+        plan = client.prepare(found.graph, sweep.space, info, constants=constants, save=sweep.save, reduce=sweep.reduce)
     return sweep, plan
 
 

@@ -17,6 +17,7 @@ from ndif_batch.client.here import Here
 from ndif_batch.client.language_model import LanguageModel
 from ndif_batch.client.local_worker import LocalWorker
 from ndif_batch.client.plan import Plan
+from ndif_batch.client.reductions import read_reductions, reductions_of, reductions_to_json
 from ndif_batch.client.resources import unmet
 from ndif_batch.client.reuse import Reusable, identity, reusable
 from ndif_batch.config import ModelPilots, Settings, load_settings
@@ -145,16 +146,19 @@ class Client:
         *,
         constants: Mapping[str, Any] | None = None,
         save: Collection[str] | None = None,
+        reduce: Mapping[str, Any] | None = None,
     ) -> Plan:
         """Check an experiment and find what it saves, without loading the model or queueing anything.
 
         ``constants`` are the tensors that the graph names, by digest; those stored before may be left out. Of what the
-        graph saves ``save`` names what is kept, all unless given. Raises
+        graph saves ``save`` names what is kept, all unless given. Of what ``reduce`` names a statistic is kept in place
+        of every task's value: ``{"resid": {"axis": "prompt", "op": "mean"}}``, as in a sweep file. Raises
         ``GraphError``, ``SweepError``, ``ModelError`` or ``ShapeError``; one of a single task names its bindings.
         """
         info = self.model_info(model) if isinstance(model, str) else model
         graph = graph if save is None else only_saves(graph, save)
-        return planning.prepare(graph, space, info, constants or {}, self.settings.blobs)
+        reductions = read_reductions(reduce or {})
+        return planning.prepare(graph, space, info, constants or {}, self.settings.blobs, reductions)
 
     def reusable(
         self,
@@ -179,7 +183,8 @@ class Client:
         same = identity(plan.graph, plan.model, {"nan": "allow", "layout": "auto"}, seed)
         space = plan.space.to_json()
         found = self.queue.earlier(self._user(), same)
-        return next((self._handle(job) for job in found if job.space == space and job.seed == seed), None)
+        same_arrays = (job for job in found if reductions_of(job) == plan.reduced)
+        return next((self._handle(job) for job in same_arrays if job.space == space and job.seed == seed), None)
 
     def submit(
         self,
@@ -243,7 +248,7 @@ class Client:
             seed=seed,
             tasks=plan.tasks,
             tile=plan.tile,
-            arrays=[array.to_json() for array in plan.arrays],
+            arrays=plan.arrays_to_json(),
             options={**options, "verify_fraction": verify_fraction, **({"resources": asked} if asked else {})},
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
@@ -347,7 +352,9 @@ class Client:
 
         for name, tensor in (dict(plan.constants) | blobs.load(self.settings.blobs, plan.stored)).items():
             self.server.put_constant(name, blobs.encode(tensor))
-        return Submission(model=plan.model.name, graph=graph_to_json(plan.graph), space=plan.space.to_json(), **options)
+        reduce = reductions_to_json(plan.reductions)
+        graph, space = graph_to_json(plan.graph), plan.space.to_json()
+        return Submission(model=plan.model.name, graph=graph, space=space, reduce=reduce, **options)
 
     def _user(self) -> str:
         user = self.settings.user

@@ -59,5 +59,6 @@ class _ThroughClient:
         axes = [Axis(name, {name: values}) for name, values in grid.items()]
         if zip:
             axes.append(Axis(POINT_AXIS, dict(zip)))
-        plan = self._client.prepare(graph, Space(tuple(axes), bindings), info, constants=constants)
+        reduce = options.pop("reduce", None)
+        plan = self._client.prepare(graph, Space(tuple(axes), bindings), info, constants=constants, reduce=reduce)
         return self._client.submit(plan, **options)

@@ -115,7 +115,7 @@ def _picture(job: JobHandle, save: str | None) -> Picture | None:
 
 
 def _chosen(results: Results, save: str | None) -> str | None:
-    numbers = [name for name in results if not results.arrays[name].dims]
+    numbers = [name for name in results if not results.array_of(name).dims]
     if save is not None and save not in numbers:
         raise UsageError(f"{save!r} is not a single number of each task", hint=f"one of {', '.join(numbers)}")
     return save or next(iter(numbers), None)

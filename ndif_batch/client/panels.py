@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndif_batch.archive.spec import sentinel
+from ndif_batch.archive.arrays import sentinel
 from ndif_batch.client.picture import Axis, Numbers, Picture, token_label
 
 if TYPE_CHECKING:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ndif_batch import blobs
-from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, archive_size, distinct_dims
+from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, ReducedSpec, archive_size, distinct_dims
+from ndif_batch.client.reductions import partials_fit, reduced_specs
 from ndif_batch.client.resolved import Prompts, check_parameters, count_prompts, resolve_space
 from ndif_batch.client.shapes import Saved, shapes
 from ndif_batch.errors import ShapeError, SweepError
@@ -19,6 +20,7 @@ from ndif_batch.graph.nodes import Graph
 from ndif_batch.graph.validate import check_constants, validate
 from ndif_batch.graph.validate import constants as named_constants
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.sweep.reduction import Reduction
 from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.tiles import tile_shape, tile_tasks
 
@@ -29,16 +31,18 @@ Tasks: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 class Plan:
     """A checked submission.
 
-    ``shards`` are the task ids of each shard; so many tasks are ``excluded`` and do not run. ``bytes`` are those of all
-    saved values, uncompressed; ``files`` those of the archive; ``cost`` the most FLOPs of the graph's own operations in
-    one task (the model's come on top). ``constants`` are the tensors to be stored at submission, by digest; ``stored``
-    those that are already.
+    ``arrays`` hold a value of each task, ``reduced`` a statistic of those that are not kept; ``reductions`` is how that
+    was asked for. ``shards`` are the task ids of each shard; so many tasks are ``excluded`` and do not run. ``bytes``
+    are those of all that is kept, uncompressed; ``files`` those of the archive; ``cost`` the most FLOPs of the graph's
+    own operations in one task (the model's come on top). ``constants`` are the tensors to be stored at submission, by
+    digest; ``stored`` those that are already.
     """
 
     graph: Graph
     space: Space
     model: ModelInfo
     arrays: tuple[ArraySpec, ...]
+    reduced: tuple[ReducedSpec, ...]
     tile: tuple[int, ...]
     shards: tuple[range, ...]
     excluded: int
@@ -48,11 +52,16 @@ class Plan:
     cost: int
     constants: Mapping[str, Any]
     stored: frozenset[str]
+    reductions: Mapping[str, Reduction] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
         """Number of tasks, those included that do not run."""
         return self.space.size
+
+    def arrays_to_json(self) -> list[dict[str, Any]]:
+        """All arrays as the job has them."""
+        return [*(array.to_json() for array in self.arrays), *(one.to_json() for one in self.reduced)]
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -71,7 +80,14 @@ def running(space: Space) -> Tasks:
     return np.arange(space.size) if skipped is None else np.flatnonzero(~skipped)
 
 
-def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str, Any], blobs_directory: Path) -> Plan:
+def prepare(
+    graph: Graph,
+    space: Space,
+    model: ModelInfo,
+    constants: Mapping[str, Any],
+    blobs_directory: Path,
+    reductions: Mapping[str, Reduction] | None = None,
+) -> Plan:
     """Checks a graph, what its parameters are bound to, and the shapes of every task that runs.
 
     A constant tensor is among ``constants`` or stored already. Raises ``GraphError``, ``SweepError``, ``ModelError``
@@ -87,15 +103,19 @@ def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str
     check_constants(graph, {digest: tensor.bytes for digest, tensor in (given | stored).items()})
     found = shapes(graph, space, resolved, model, given | stored)
     axes = tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes)
-    arrays = distinct_dims(axes, [_array(graph, name, saved) for name, saved in found.saves.items()])
-    files = 1 + sum(1 + len(array.lengths) for array in arrays)
-    tile = tile_shape(space.shape, sum(array.bytes_per_task for array in arrays), files)
-    size = archive_size(ArchiveSpec(axes, tile, arrays))
+    saves = distinct_dims(axes, [_array(graph, name, saved) for name, saved in found.saves.items()])
+    reduced = reduced_specs(reductions or {}, saves, space)
+    arrays = tuple(array for array in saves if array.name not in {one.source.name for one in reduced})
+    files = 1 + len(reduced) + sum(1 + len(array.lengths) for array in arrays)
+    per_task = sum(array.bytes_per_task for array in arrays)
+    tile = tile_shape(space.shape, per_task, files, lambda tile: partials_fit(reduced, space, tile))
+    size = archive_size(ArchiveSpec(axes, tile, arrays, reduced=reduced))
     return Plan(
         graph=graph,
         space=space,
         model=model,
         arrays=arrays,
+        reduced=reduced,
         tile=tile,
         shards=tuple(tile_tasks(space.shape, tile)),
         excluded=0 if skipped is None else int(skipped.sum()),
@@ -105,6 +125,7 @@ def prepare(graph: Graph, space: Space, model: ModelInfo, constants: Mapping[str
         cost=found.cost,
         constants={digest: constants[digest] for digest in given},
         stored=frozenset(stored),
+        reductions=reductions or {},
     )
 
 

@@ -66,6 +66,8 @@ def choose(results: Results, count: int, seed: int) -> list[int]:
     """``count`` of the tasks that were saved or re-used, all if they are fewer; the same for the same ``seed``."""
     if count < 1:
         raise UsageError(f"{count} tasks cannot be recomputed")
+    if results.reduced and not results.arrays:
+        raise UsageError("of no task the archive keeps a value of its own to compare with: all are reduced")
     saved = np.flatnonzero(np.isin(results.status(), (TaskStatus.SAVED, TaskStatus.REUSED))).tolist()
     return sorted(Random(seed).sample(saved, min(count, len(saved))))
 

@@ -66,9 +66,12 @@ def reusable(plan: Plan, earlier: Sequence[JobRecord]) -> Reusable:
     """What of a plan the ``earlier`` jobs, all of its identity, hold at this moment."""
     wanted = left = plan.running
     found = []
+    wanted_saves = set(plan.graph.saves())
     for job in earlier:
         if not len(left):
             break
+        if not wanted_saves <= {array["name"] for array in job.arrays if "reduce" not in array}:
+            continue
         old = Matching(plan.graph, plan.space, Space.from_json(job.space)).old_tasks(left)
         has = (old != NONE) & _saved(job)[old]
         if has.any():

@@ -53,6 +53,7 @@ class Submission:
     model: str
     graph: Json
     space: Json
+    reduce: Json | None = None
     name: Annotated[str, Field(max_length=200)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     hold: bool = False

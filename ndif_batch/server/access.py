@@ -377,7 +377,8 @@ class CallerQueue:
         """The experiment, checked as if its user had prepared it here."""
         space = space_from(submission.space)
         client = Client(self._settings_of_caller(), self.queue)
-        return client, client.prepare(graph_from_json(submission.graph), space, submission.model)
+        graph = graph_from_json(submission.graph)
+        return client, client.prepare(graph, space, submission.model, reduce=submission.reduce)
 
     def _require_priority(self, priority: int) -> None:
         if priority > HIGHEST_OF_USERS:

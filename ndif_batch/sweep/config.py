@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from ndif_batch.graph.syntax import SAVE_NAME
 from ndif_batch.sweep.distributions import AT, CELL, Cell, Drawn, Row, Strict, is_drawn
+from ndif_batch.sweep.reduction import Reduction
 from ndif_batch.sweep.resources import Resources, Schedule
 
 SCHEMA_ID = "urn:ndif-batch:sweep:v1"
@@ -142,6 +144,9 @@ Points: TypeAlias = Annotated[
 ]
 
 
+SaveName: TypeAlias = Annotated[str, Field(pattern=rf"^(?:{SAVE_NAME})$")]
+
+
 class SweepConfig(Strict):
     """An experiment, a model, and the values of the experiment's parameters."""
 
@@ -163,6 +168,12 @@ class SweepConfig(Strict):
     ) = None
     save: (
         Annotated[list[str], Field(min_length=1, description="Which of the experiment's saves to keep; all if absent.")]
+        | None
+    ) = None
+    reduce: (
+        Annotated[
+            dict[SaveName, Reduction], Field(description="Statistics that are kept in place of every task's value.")
+        ]
         | None
     ) = None
     resources: Resources = Field(default_factory=Resources)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from ndif_batch.sweep.config import (
 )
 from ndif_batch.sweep.distributions import AT, KINDS, keys_of
 from ndif_batch.sweep.marked import Document, Location, load_yaml
+from ndif_batch.sweep.reduction import OPS, Reduction
 from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.task import SEED_AXIS
@@ -60,6 +62,7 @@ class Sweep:
     resources: Resources = field(default_factory=Resources)
     schedule: Schedule = field(default_factory=Schedule)
     retention_days: int | None = None
+    reduce: Mapping[str, Reduction] = field(default_factory=dict)
     tensors: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, params: Mapping[str, ParamType], saves: Iterable[str]) -> None:
@@ -71,6 +74,22 @@ class Sweep:
                 raise self.document.error(
                     f"the experiment saves nothing called {name!r}", ("save", i), hint=nearest(name, known)
                 )
+        axes = [axis.name for axis in self.space.axes]
+        for name, one in self.reduce.items():
+            at: Location = ("reduce", name)
+            if (one.save or name) not in known:
+                at = (*at, "save") if one.save else at
+                raise self.document.error(
+                    f"the experiment saves nothing called {one.save or name!r}",
+                    at,
+                    hint=nearest(one.save or name, known),
+                )
+            if not set(one.axes) & set(axes):
+                raise self.document.error(
+                    f"no axis of the sweep is called {' or '.join(map(repr, one.axes))}",
+                    (*at, "axis"),
+                    hint=nearest(one.axes[0], axes),
+                )
         for name in self.space.params:
             if name not in params and name != SEED_AXIS:
                 raise self.document.error(
@@ -81,6 +100,17 @@ class Sweep:
                 raise self.document.error(
                     f"the experiment's parameter {name!r} has no value", ("parameters",), hint=f"add `{name}: …`"
                 )
+
+    @contextmanager
+    def placing_errors(self) -> Iterator[None]:
+        """Inside, a ``SweepError`` that names a key of the file gets its line, too."""
+        try:
+            yield
+        except SweepError as error:
+            at = tuple((error.key or "").split("."))
+            if error.line is not None or at[0] not in self.document.data:
+                raise
+            raise self.document.error(error.message.removeprefix(f"{error.key}: "), at, hint=error.hint) from None
 
     def _where(self, name: str) -> Location:
         entries = self.document.data.get("parameters", {})
@@ -109,6 +139,7 @@ def load_sweep(path: Path, variables: Mapping[str, Any] | None = None, seed: int
         resources=config.resources,
         schedule=config.schedule,
         retention_days=config.retention_days,
+        reduce=config.reduce or {},
         tensors=tensors,
     )
 
@@ -182,6 +213,8 @@ def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
         case "enum" if at == ("method",):
             known = [method.value for method in Method]
             return document.error(_plainly(error["msg"]), at, hint=nearest(str(error["input"]), known))
+        case "literal_error" if at[0] == "reduce" and at[-1] == "op":
+            return document.error(f"there is no op {error['input']!r}", at, hint=nearest(str(error["input"]), OPS))
         case "literal_error" if at == ("schedule", "priority"):
             return document.error(
                 f"{_plainly(error['msg'])}, or a whole number", at, hint=nearest(str(error["input"]), PRIORITIES)
@@ -223,6 +256,8 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
             return tuple(Resources.model_fields)
         case ("schedule", *_):
             return tuple(Schedule.model_fields)
+        case ("reduce", *_):
+            return tuple(Reduction.model_fields)
         case ("exclude" | "include", *_):
             return (*SomeRange.model_fields, "values")
     entry = document.data["parameters"][at[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, prod
 
 TASKS = (1024, 2048, 4096, 8192)
@@ -13,15 +14,20 @@ MAX_FILES = 160
 MAX_BYTES = 32 * 2**20
 
 
-def tile_shape(shape: tuple[int, ...], bytes_per_task: int, files: int = 2) -> tuple[int, ...]:
+def tile_shape(
+    shape: tuple[int, ...],
+    bytes_per_task: int,
+    files: int = 2,
+    fits: Callable[[tuple[int, ...]], bool] = lambda tile: True,
+) -> tuple[int, ...]:
     """The tile of a grid of ``shape``: trailing axes whole, at most ``MAX_BYTES`` saved bytes unless of one task.
 
-    A tile is ``files`` files. It is 1 long on every axis before the one that it cuts, so that its tasks are one range
-    of ids.
+    A tile is ``files`` files; it has more tasks where that is too many, or where it ``fits`` not. It is 1 long on every
+    axis before the one that it cuts, so that its tasks are one range of ids.
     """
     largest = max(1, MAX_BYTES // max(1, bytes_per_task))
     tiles = (_cut(shape, min(tasks, largest)) for tasks in TASKS)
-    fitting = (tile for tile in tiles if files * _count(shape, tile) <= MAX_FILES)
+    fitting = (tile for tile in tiles if files * _count(shape, tile) <= MAX_FILES and fits(tile))
     return next(fitting, _cut(shape, min(TASKS[-1], largest)))
 
 

@@ -37,7 +37,7 @@ class Recording:
     def __enter__(self) -> Self:
         if self._state != "not begun":
             raise refusal("this block was recorded before", hint="begin another: lm.trace()")
-        active.start(self._recorder)
+        self._begin()
         self._state = "open"
         try:
             if self._prompt is not None:
@@ -51,6 +51,9 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._leave("ended" if error is None else "left by an error")
+
+    def _begin(self) -> None:
+        active.start(self._recorder)
 
     def _leave(self, state: str) -> None:
         active.finish()
@@ -115,17 +118,36 @@ class Trace(Recording):
         self._backend = backend
         self._graph: Graph | None = None
         self._places: tuple[str, ...] = ()
+        self._session: Recorder | None = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, traceback)
-        if error is None:
+        if self._session is not None:
+            self._session.broken |= error is not None
+        elif error is None:
             self._graph, self._places = finished(self._recorder)
+
+    def _begin(self) -> None:
+        self._session = active.session(self._recorder.tree)
+        if self._session is None:
+            super()._begin()
+        else:
+            self._recorder = self._session
+
+    def _leave(self, state: str) -> None:
+        if self._session is None:
+            super()._leave(state)
+        else:
+            self._session.close_run()
+            self._state = state
 
     @property
     def graph(self) -> Graph:
         """The intervention graph; ``TraceError`` before the block has ended well."""
+        if self._session is not None:
+            raise refusal("this trace is part of a session", hint="with lm.session() as s: …, then s.run or s.submit")
         if self._graph is None:
             raise refusal(f"there is no graph: the block that records it is {self._state}")
         return self._graph
@@ -162,7 +184,8 @@ class Trace(Recording):
 
         Each parameter in ``grid`` is an axis, and so is ``seed`` there; those in ``zip`` vary together along one. Other
         keywords bind parameters that never vary, or are options of the submission (``name``, ``seed``, ``hold``,
-        ``key``, ``priority``, …).
+        ``key``, ``priority``, …). ``reduce={"resid": {"axis": "prompt", "op": "mean"}}`` keeps a statistic of a save in
+        place of every task's value.
         """
         options = {name: value for name, value in values.items() if name in RESERVED}
         fixed = {name: value for name, value in values.items() if name not in RESERVED}
@@ -186,6 +209,28 @@ class Trace(Recording):
         if self._backend is None:
             raise TraceError("this model only records experiments", hint="make it with Client().language_model(name)")
         return self._backend
+
+
+class Session(Trace):
+    """Several traces as one experiment: later ones use the values of earlier ones, in one task of one graph.
+
+    Each trace inside adds its runs; what is saved, run and submitted is the session's.
+    """
+
+    def __init__(self, info: ModelInfo, tree: Tree, backend: Backend | None) -> None:
+        super().__init__(info, tree, None, backend)
+        self._recorder.is_session = True
+
+    def _begin(self) -> None:
+        active.start(self._recorder)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None and self._recorder.broken:
+            self._leave("left by an error: that of a trace in it")
+        else:
+            super().__exit__(kind, error, traceback)
 
 
 class Scan(Recording):

@@ -8,7 +8,7 @@ from ndif_batch.errors import ModelError
 from ndif_batch.models.info import ModelInfo
 from ndif_batch.trace import parts
 from ndif_batch.trace.backend import Backend
-from ndif_batch.trace.experiment import Scan, Trace
+from ndif_batch.trace.experiment import Scan, Session, Trace
 from ndif_batch.trace.generation import Generates
 from ndif_batch.trace.modules import Module
 from ndif_batch.trace.parts import Parts
@@ -73,6 +73,14 @@ class LanguageModel(Module):
         """
         generates = Generates(max_new_tokens, temperature, top_k, top_p, stop)
         return Trace(self.info, self._tree, prompt, self.backend, generates)
+
+    def session(self) -> Session:
+        """Records several traces as one experiment: ``with lm.session() as s:``, and traces inside.
+
+        What an earlier trace has read or computed can be used in a later one. All of it is one graph, of which
+        ``s.run(…)`` and ``s.submit(…)`` make tasks: nothing leaves the worker between the traces.
+        """
+        return Session(self.info, self._tree, self.backend)
 
     def decode(self, tokens: Any) -> str:
         """The text of token ids, such as those that a run has generated."""

@@ -13,7 +13,10 @@ from ndif_batch.trace.active import open_recorder
 from ndif_batch.trace.operand import Operand
 from ndif_batch.trace.place import refusal, user_place
 
-RESERVED = ("grid", "zip", "name", "seed", "hold", "key", "priority", "max_retries", "nan", "layout", "reuse")
+RESERVED = (
+    *("grid", "zip", "name", "seed", "hold", "key", "priority", "max_retries", "nan", "layout", "reuse"),
+    "reduce",
+)
 """Keywords of ``t.run`` and ``t.submit``, which a parameter cannot be called."""
 
 _PYTHON = {int: ParamType.INT, float: ParamType.FLOAT, bool: ParamType.BOOL, str: ParamType.STR}

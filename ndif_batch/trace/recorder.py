@@ -25,6 +25,8 @@ WEIGHT = "it is a weight of the model"
 class Recorder:
     """One experiment as far as it is recorded. ``places`` has the user's line of every node.
 
+    That of a session (``is_session``) takes in the traces that are opened inside; ``broken`` if one ended by an error.
+
     ``look`` gives the abstract value of a node while a scan is recorded, else it is ``None``.
     """
 
@@ -37,6 +39,7 @@ class Recorder:
         self.constants: dict[str, Any] = {}
         self.arguments = Arguments(self)
         self.look: Callable[[int], Abstract] | None = None
+        self.is_session = self.broken = False
         self._run: int | None = None
         self.step: Step | None = None
         self._counts: dict[int, int] = {}
@@ -79,6 +82,11 @@ class Recorder:
         if self.run not in self._counts:
             raise refusal("this run generates nothing, so it has no steps", hint="with lm.generate(prompt, …) as t:")
         return self._counts[self.run]
+
+    @property
+    def has_open_run(self) -> bool:
+        """Whether sites belong to a run now."""
+        return self._run is not None
 
     def close_run(self) -> None:
         """Ends the open run; its values stay usable."""

@@ -7,7 +7,6 @@ import structlog
 from ndif_batch.archive import Judge, Verified, merged
 from ndif_batch.archive.judge import Values
 from ndif_batch.errors import TaskError
-from ndif_batch.sweep.sample import sample
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.ports import TaskEngine
 from ndif_batch.worker.work import ShardWork
@@ -34,9 +33,8 @@ class Checks:
         job = work.job
         if job.layout == "solo" or not self._has_time:
             return None
-        ran = (work.shard.first_task + place for place in work.ran)
-        chosen = sample(job.record.seed, job.record.tasks, job.verify_fraction, ran, job.excluded)
-        judge = Judge(job.spec.arrays, job.model_dtype)
+        chosen = work.to_check
+        judge = Judge(job.spec.saves, job.model_dtype)
         try:
             found = merged(check for task in chosen if (check := self._checked(work, task, judge)) is not None)
         except Exception as error:

@@ -57,7 +57,8 @@ class Committer:
         if not self._heart.holds(work.shard.id):
             return False
         try:
-            write_shard(work.job.record.store, work.job.spec, work.shard.first_task, work.values, work.status)
+            store, spec, first = work.job.record.store, work.job.spec, work.shard.first_task
+            write_shard(store, spec, first, work.values, work.status, work.states())
         except NotFoundError as error:  # somebody deleted the archive: a matter of this job alone
             self.fail(work.lease, error, retryable=False)
             return False

@@ -54,7 +54,7 @@ class Reuse:
                 yield source
 
     def _source(self, job: OpenJob, job_id: int) -> Source | None:
-        """None for a job whose results are not there to take, or that cannot be read."""
+        """None for a job whose results are not there to take, or that cannot be read: a statistic has no tasks."""
         earlier = self._find(job.record.id, job_id)
         if earlier is None:
             return None
@@ -64,5 +64,7 @@ class Reuse:
             spec = ArchiveSpec.described(axes, earlier.tile, earlier.arrays)
         except (UsageError, KeyError, TypeError, ValueError) as error:
             log.warning("reuse.unreadable", job=job.record.id, earlier=job_id, reason=str(error))
+            return None
+        if spec.reduced:
             return None
         return Source(Matching(job.graph, job.space, space), SavedTasks(earlier.store, spec))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ndif_batch.archive import ArchiveSpec, TaskStatus, all_stored
+from ndif_batch.archive import Accumulator, ArchiveSpec, TaskStatus, all_stored
 from ndif_batch.errors import TaskError
 from ndif_batch.graph.nodes import Graph
 from ndif_batch.queue.records import JobRecord, Lease, TaskFailure
+from ndif_batch.sweep.sample import sample
 from ndif_batch.sweep.space import Excluded, Space
 from ndif_batch.sweep.task import Task, make_task, make_tasks
 from ndif_batch.worker.ports import LayoutChoice, NanPolicy, Outcome
 
 if TYPE_CHECKING:
     from ndif_batch.archive.judge import Values
+    from ndif_batch.archive.statistics import State
     from ndif_batch.worker.reuse import Source
 
 
@@ -59,7 +61,10 @@ class OpenJob:
 
 
 class ShardWork:
-    """One leased shard. ``values`` (until they are on disk) and ``status`` have a place for each of its tasks."""
+    """One leased shard. ``values`` (until they are on disk) and ``status`` have a place for each of its tasks.
+
+    Values that are reduced are not kept, but for those of tasks that may be ``checked``, which are run again.
+    """
 
     def __init__(self, lease: Lease, job: OpenJob) -> None:
         self.lease = lease
@@ -69,6 +74,13 @@ class ShardWork:
         self.values: dict[str, list[np.ndarray[Any, Any] | None]] = {
             array.name: [None] * lease.shard.tasks for array in job.spec.arrays
         }
+        self._reducing = {
+            one: Accumulator(job.spec, one, lease.shard.first_task, lease.shard.tasks) for one in job.spec.reduced
+        }
+        tasks = range(lease.shard.first_task, lease.shard.first_task + lease.shard.tasks)
+        self._to_check: dict[int, Mapping[str, np.ndarray[Any, Any]]] = (
+            {task - tasks.start: {} for task in self._sampled(tasks)} if self._reducing else {}
+        )
         self.failures: list[TaskFailure] = []
         self.missing = lease.shard.tasks
         if job.excluded is not None:
@@ -99,7 +111,7 @@ class ShardWork:
     def reuse(self, place: int, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Keep what an equal task of an earlier job saved, unless it does not fit."""
         try:
-            stored = all_stored(values, self.job.spec.arrays)
+            stored = all_stored(values, self.job.spec.saves)
         except (TaskError, KeyError):
             return
         self._keep(place, TaskStatus.REUSED, stored)
@@ -124,18 +136,23 @@ class ShardWork:
         if outcome.error is not None:
             return outcome.error
         try:
-            return all_stored(outcome.saves, self.job.spec.arrays)
+            return all_stored(outcome.saves, self.job.spec.saves)
         except TaskError as error:
             return error
 
     @property
     def nbytes(self) -> int:
         """Bytes of the values that it has so far."""
-        return sum(value.nbytes for column in self.values.values() for value in column if value is not None)
+        values = sum(value.nbytes for column in self.values.values() for value in column if value is not None)
+        return values + sum(one.nbytes for one in self._reducing.values())
+
+    def states(self) -> dict[str, State]:
+        """What its tasks give for each statistic of the job."""
+        return {reduced.name: one.state() for reduced, one in self._reducing.items()}
 
     def forget(self) -> None:
         """Let go of the values: they are on disk, and the round may still have long to run."""
-        self.values = {}
+        self.values, self._reducing, self._to_check = {}, {}, {}
 
     def kept(self, place: int) -> Values | TaskError:
         """What is kept of the task at a place that has its outcome."""
@@ -143,10 +160,28 @@ class ShardWork:
         for failure in self.failures:
             if failure.task == task:
                 return TaskError(failure.message, node=failure.node)
-        return {name: value for name, column in self.values.items() if (value := column[place]) is not None}
+        kept = {name: value for name, column in self.values.items() if (value := column[place]) is not None}
+        return {**kept, **self._to_check.get(place, {})}
 
     def _keep(self, place: int, status: TaskStatus, stored: Mapping[str, np.ndarray[Any, Any]]) -> None:
         self.missing -= 1
         self.status[place] = status
-        for name, value in stored.items():
-            self.values[name][place] = value
+        for name, column in self.values.items():
+            column[place] = stored.get(name)
+        if stored:
+            for reduced, one in self._reducing.items():
+                one.add(place, stored[reduced.source.name])
+        if place in self._to_check:
+            self._to_check[place] = {
+                reduced.source.name: stored[reduced.source.name] for reduced in self._reducing if stored
+            }
+
+    def _sampled(self, among: Iterable[int]) -> list[int]:
+        """The tasks that are run again alone, if there is time."""
+        job = self.job
+        return sample(job.record.seed, job.record.tasks, job.verify_fraction, among, job.excluded)
+
+    @property
+    def to_check(self) -> list[int]:
+        """Those of its tasks that ran and are to be run again alone, the first first."""
+        return self._sampled(self.shard.first_task + place for place in self.ran)

@@ -11,8 +11,8 @@ import pytest
 
 import ndif_batch
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, distinct_dims
+from ndif_batch.archive.arrays import sentinel, stored_dtype
 from ndif_batch.archive.coordinates import coordinates, labels
-from ndif_batch.archive.spec import sentinel, stored_dtype
 from ndif_batch.errors import UsageError
 from ndif_batch.graph.nodes import TensorRef, Value
 from tests.archive.archive_example import example_spec

@@ -240,3 +240,57 @@ def test_resume_queues_again_what_was_cancelled_half_way(run: Run, client: Clien
     run("cancel", 1)
     again = run("sweep", "resume", "sweep.yaml").out
     assert again == "Submitted job 2 (2400 tasks, 600 of them re-used from job 1)\n"
+
+
+REDUCED = """reduce:
+  residual: {axis: [position], op: mean}
+  top: {save: logit, axis: [layer, position], op: topk, k: 3}
+"""
+
+
+def test_reduce_keeps_statistics_in_place_of_values(run: Run, client: Client, folder: Path) -> None:
+    (folder / "sweep.yaml").write_text(SWEEP + REDUCED)
+    plan = json.loads(run("sweep", "plan", "sweep.yaml", "-o", "json").out)
+    assert plan["arrays"] == {"residual": [4, 6], "top": [3]}
+    assert plan["reduced"] == {
+        "residual": "mean of residual over position",
+        "top": "topk of logit over layer, position",
+    }
+    assert "residual is the mean of residual over position" in " ".join(run("sweep", "plan", "sweep.yaml").out.split())
+    record = ran(run, client, folder, SWEEP + REDUCED)
+    files = [file for file in record.store.rglob("*") if file.is_file()]
+    assert len(files) == plan["files"]
+    whole = ran(run, client, folder, SWEEP, "--no-reuse")
+    values = np.asarray(client.job(whole.id).results()["residual"])
+    np.testing.assert_allclose(np.asarray(client.job(record.id).results()["residual"]), values.mean(1), rtol=1e-6)
+    listed = json.loads(run("results", "ls", record.id, "-o", "json").out)
+    assert [(one["array"], one["dims"], one["shape"]) for one in listed] == [
+        ("residual", ["layer", "residual_0"], [4, 6]),
+        ("top", ["top_rank"], [3]),
+    ]
+    assert run("results", "show", record.id, "--save", "residual").code == 0
+    assert run("results", "verify", record.id).code == 0
+    assert "all are reduced" in run("results", "verify", record.id, "--recompute", 1).err
+    assert run("results", "export", record.id, "out.npz").code == 0
+    with np.load(folder / "out.npz") as out:
+        assert out["top_position"].shape == (3,)
+    resumed = run("sweep", "resume", "sweep.yaml").out
+    assert resumed.startswith(f"Job {whole.id} is COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("residual: {axis: positoin, op: mean}", "11: reduce.residual.axis: no axis of the sweep is called 'positoin'"),
+        ("residul: {axis: position, op: mean}", "11: reduce.residul: the experiment saves nothing called 'residul'"),
+        ("residual: {axis: position, op: maen}", "11: reduce.residual.op: there is no op 'maen'"),
+        ("residual: {axes: position, op: mean}", "11: reduce.residual.axes: unknown key 'axes'"),
+        ("logit: {axis: position, op: cov}", "11: reduce.logit: cov needs vectors"),
+    ],
+)
+def test_what_cannot_be_reduced_is_told_with_its_line(
+    run: Run, client: Client, folder: Path, line: str, message: str
+) -> None:
+    (folder / "sweep.yaml").write_text(f"{SWEEP}reduce:\n  {line}\n")
+    told = run("sweep", "plan", "sweep.yaml")
+    assert (told.code, f"sweep.yaml:{message}" in " ".join(told.err.split())) == (2, True), told.err

@@ -220,3 +220,23 @@ def test_generations_that_stop_early_come_through_queue_and_archive_with_their_l
         alone = t.run(prompt=prompt)
         assert results["tokens"][place, :length].tolist() == alone["tokens"].tolist()
         np.testing.assert_allclose(results["states"][place, : 4 + length - 1], alone["states"], atol=1e-5)
+
+
+def test_a_session_runs_as_one_task_and_a_mean_over_prompts_is_that_of_all_values(client: Client) -> None:
+    lm = LanguageModel("tiny", client)
+    with lm.session() as s:
+        with lm.trace(param("clean")):
+            clean = lm.model.layers[0].output[0, -1].save("read")
+        with lm.trace(param("corrupted")):
+            lm.model.layers[param("layer")].output[0, 1] = clean
+            lm.lm_head.output[0, -1].save("logits")
+    words = [f"the {word} sat" for word in ("cat", "dog", "mat", "Paris", "Rome")]
+    reduce = {"read": {"axis": "clean", "op": "mean"}, "logits": {"axis": ["layer", "clean"], "op": "mean"}}
+    job = s.submit(grid={"layer": range(2), "clean": words}, corrupted="the dog ran far", reduce=reduce)
+    drain(client)
+    data = job.wait(timeout=0).results().xarray()
+    assert (data["read"].dims, data["logits"].dims) == (("layer", "read_0"), ("logits_0",))
+    alone = [[s.run(layer=layer, clean=word, corrupted="the dog ran far") for word in words] for layer in range(2)]
+    for name, axis in (("read", 1), ("logits", (0, 1))):
+        values = np.array([[np.asarray(one[name]) for one in row] for row in alone])
+        np.testing.assert_allclose(data[name].values, values.mean(axis), atol=1e-5)

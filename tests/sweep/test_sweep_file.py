@@ -306,3 +306,4 @@ def test_the_sweep_file_of_the_page_is_one(tmp_path: Path) -> None:
     left = 17 * (30 * 3 - 3 - 10 * 2 + 1) + 3
     assert int((~skipped).sum()) == left * len(pairs) * 3
     assert (sweep.schedule.number, sweep.retention_days, sweep.save) == (10, 30, ("logit_diff",))
+    assert (sweep.reduce["logit_diff"].axes, sweep.reduce["logit_diff"].op) == (["seed"], "mean")

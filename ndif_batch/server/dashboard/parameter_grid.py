@@ -69,7 +69,7 @@ class View:
 
 def scalars(record: JobRecord) -> list[str]:
     """The saves of a job that are one number a task: those that can be drawn."""
-    return [array["name"] for array in record.arrays if not array["dims"]]
+    return [array["name"] for array in record.arrays if not array["dims"] and "reduce" not in array]
 
 
 def drawn(
