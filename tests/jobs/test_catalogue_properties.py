@@ -5,17 +5,20 @@ from __future__ import annotations
 import runpy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.model import wrap
 from ndif_batch.graph.nodes import TensorRef
 from ndif_batch.sweep.task import Task
 from ndif_batch.trace.constants import take
-from tests.families import ALL, Subject, family, random_subject
+from tests.families import ALL, TOKENS, Subject, family, random_subject
 from tests.jobs.test_catalogue_values import (
     ANSWER,
     CLEAN,
@@ -130,9 +133,9 @@ def test_neuron_patching_changes_one_entry_before_the_down_projection() -> None:
     close(found["corrupted_activation"], seen[1][0, POSITION, neuron])
 
 
-@pytest.mark.parametrize("job", ["component_patching", "neuron_patching", "path_patching"])
+@pytest.mark.parametrize("job", ["component_patching", "head_patching", "neuron_patching", "path_patching"])
 def test_patching_a_prompt_with_itself_changes_nothing(job: str) -> None:
-    places = {"layer": LAYER, "position": POSITION, "neuron": 3, "sender": 0, "receiver": 2}
+    places = {"layer": LAYER, "position": POSITION, "neuron": 3, "sender": 0, "receiver": 2, "head": 1}
     params = recorded_params(job)
     bindings = {**PATCH, "clean": CORRUPTED, **places}
     found = saved(job, **{name: value for name, value in bindings.items() if name in params})
@@ -145,30 +148,155 @@ def recorded_params(job: str) -> Any:
     return runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["build"](recorder(family("llama"))).graph.params
 
 
-def test_the_direct_path_adds_the_senders_change_to_the_last_residual() -> None:
-    found = saved("path_patching", sender=0, receiver=2, **PATCH)
-    attention = block(0).self_attn
-    change = output(attention, CLEAN) - output(attention, CORRUPTED)
+HEADS, WIDTH = 4, 12
+
+
+def heads_of(prompt: tuple[int, ...], layer: int) -> Tensor:
+    """What goes into the output projection, ``[1, tokens, head, width]``."""
+    seen: list[Tensor] = []
+    handle = block(layer).self_attn.o_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    logits(prompt)
+    handle.remove()
+    return seen[0].unflatten(-1, (HEADS, WIDTH))
+
+
+def projected(layer: int, head: int, values: Tensor) -> Tensor:
+    """What a head's values ``[…, width]`` add to the residual stream."""
+    weight: Tensor = block(layer).self_attn.o_proj.weight.detach()
+    return values @ weight[:, head * WIDTH : (head + 1) * WIDTH].T
+
+
+def of_head(layer: int, head: int) -> Tensor:
+    """How far a head's output in the clean run is from that in the corrupted run."""
+    return projected(layer, head, (heads_of(CLEAN, layer) - heads_of(CORRUPTED, layer))[:, :, head])
+
+
+def test_the_direct_path_adds_the_heads_change_to_the_last_residual() -> None:
+    found = saved("path_patching", sender=0, head=1, receiver=2, **PATCH)
+    change = of_head(0, 1)
     with torch.no_grad():
         last = native().lm_head(native().model.norm(residual(CORRUPTED, 2) + change))[0, -1]
     close(found["direct"], difference(last))
-    close(found["total"], without(attention, put(output(attention, CLEAN))))
+    close(found["total"], without(block(0).self_attn, lambda value: value + change))
     close(found["corrupted_logit_diff"], difference(logits(CORRUPTED)))
 
 
-def test_the_path_through_a_receiver_is_what_its_attention_makes_of_the_senders_change() -> None:
-    change = output(block(0).self_attn, CLEAN) - output(block(0).self_attn, CORRUPTED)
+def test_the_path_through_a_receiver_is_what_its_attention_makes_of_the_heads_change() -> None:
+    change = of_head(0, 1)
     with written(block(1), lambda value: value + change):
         received = output(block(2).self_attn, CORRUPTED)
     expected = without(block(2).self_attn, put(received))
-    close(saved("path_patching", sender=0, receiver=2, **PATCH)["through"], expected)
+    close(saved("path_patching", sender=0, head=1, receiver=2, **PATCH)["through"], expected)
     assert abs(expected - difference(logits(CORRUPTED))) > 1e-3
 
 
+def test_where_one_path_is_all_there_is_it_is_the_whole_effect() -> None:
+    """Behind the last block's attention there is its MLP alone: without that, the direct path is all."""
+    found = saved("path_patching", sender=2, head=0, receiver=1, **PATCH)
+    change = of_head(2, 0)
+    with written(block(2).mlp, put(output(block(2).mlp, CORRUPTED))):
+        close(found["direct"], without(block(2).self_attn, lambda value: value + change))
+
+
 def test_no_path_leads_backwards() -> None:
-    found = saved("path_patching", sender=2, receiver=1, **PATCH)
+    found = saved("path_patching", sender=2, head=0, receiver=1, **PATCH)
     close(found["through"], found["corrupted_logit_diff"])
     assert abs(float(found["direct"] - found["corrupted_logit_diff"])) > 1e-3
+
+
+def test_head_patching_puts_one_head_at_one_token_into_the_corrupted_run() -> None:
+    change = of_head(LAYER, 2)
+
+    def add(value: Tensor) -> Tensor:
+        value = value.clone()
+        value[:, POSITION] += change[:, POSITION]
+        return value
+
+    expected = without(block().self_attn, add)
+    close(saved("head_patching", layer=LAYER, head=2, position=POSITION, **PATCH)["logit_diff"], expected)
+    assert abs(expected - difference(logits(CORRUPTED))) > 1e-3
+
+
+def test_head_ablation_takes_one_head_away_or_leaves_its_mean() -> None:
+    found = saved("head_ablation", prompt=CORRUPTED, reference=PROMPT, layer=LAYER, head=3, **PAIR)
+    own, mean = heads_of(CORRUPTED, LAYER)[:, :, 3], heads_of(PROMPT, LAYER)[:, :, 3].mean(1, keepdim=True)
+    for name, left in (("zero", torch.zeros_like(own)), ("mean", mean)):
+        change = projected(LAYER, 3, left - own)
+        close(found[name], without(block().self_attn, lambda value, change=change: value + change))
+    assert abs(float(found["zero"] - found["logit_diff"])) > 1e-3
+
+
+def test_mean_ablation_leaves_the_given_means() -> None:
+    means = {"attention": torch.linspace(-1, 1, HIDDEN), "mlp": torch.linspace(1, 0, HIDDEN)}
+    given = {f"{name}_mean": value for name, value in means.items()}
+    found = saved("mean_ablation", prompt=CORRUPTED, layer=LAYER, **given, **PAIR)
+    for name, module in (("attention", block().self_attn), ("mlp", block().mlp)):
+        mean = means[name]
+        close(found[name], without(module, lambda value, mean=mean: mean.expand_as(value)))
+
+
+def test_attention_patterns_are_the_softmax_of_the_scores() -> None:
+    model = deepcopy(native())
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = model(torch.tensor([PROMPT]), output_attentions=True).attentions[LAYER][0]
+    close(saved("attention_patterns", prompt=PROMPT, layer=LAYER)["pattern"], expected)
+
+
+LENGTH = 5
+
+
+@pytest.mark.parametrize(("kind", "back"), [("induction", LENGTH - 1), ("duplicate", LENGTH), ("previous", 1)])
+def test_a_head_that_was_made_of_one_kind_scores_one_there_and_nowhere_else(kind: str, back: int) -> None:
+    found = saved("induction_scores", looking_back(back), prompt=(10, 11, 12, 13, 14) * 2, length=LENGTH)
+    for name, scores in found.items():
+        expected = torch.full((1, HEADS), float(name == kind))
+        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-3)
+
+
+def looking_back(tokens: int) -> Subject:
+    """A model of one block, whose heads attend from each place to that ``tokens`` before.
+
+    It sees places only, as unit vectors; a query is the key of the place it looks at.
+    """
+    model: Any = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gpt2", **{**ALL["gpt2"], "n_layer": 1}, **TOKENS)
+    )
+    with torch.no_grad():
+        model.transformer.wte.weight.zero_()
+        model.transformer.wpe.weight.copy_(10 * torch.eye(64, HIDDEN))
+        weight = model.transformer.h[0].attn.c_attn.weight.zero_()
+        for head in range(HEADS):
+            for place in range(WIDTH):
+                weight[place, HIDDEN + head * WIDTH + place] = 1
+                if place >= tokens:
+                    weight[place, head * WIDTH + place - tokens] = 3
+    return Subject(wrap(model), model)
+
+
+def test_a_function_vector_of_no_heads_changes_nothing_and_of_one_head_is_its_output() -> None:
+    where = {"demonstrations": CLEAN, "prompt": PROMPT, "layer": LAYER, "answer": ANSWER}
+    plain = logits(PROMPT).log_softmax(-1)[ANSWER]
+    none = saved("function_vectors", heads=torch.zeros(3, HEADS), **where)
+    close(none["vector"], torch.zeros(HIDDEN))
+    close(none["answer_log_prob"], plain)
+    heads = torch.zeros(3, HEADS)
+    heads[0, 1] = heads[2, 3] = 1
+    found = saved("function_vectors", heads=heads, **where)
+    first, last = (projected(layer, head, heads_of(CLEAN, layer)[0, -1, head]) for layer, head in ((0, 1), (2, 3)))
+    vector = first + last
+
+    def add(value: Tensor) -> Tensor:
+        value = value.clone()
+        value[:, -1] += vector
+        return value
+
+    with written(block(), add):
+        expected = logits(PROMPT).log_softmax(-1)[ANSWER]
+    close(found["vector"], vector)
+    close(found["answer_log_prob"], expected)
+    close(found["plain"], plain)
+    assert abs(float(expected - plain)) > 1e-3
 
 
 def test_causal_tracing_without_noise_changes_nothing_and_the_last_vector_restores_everything() -> None:
