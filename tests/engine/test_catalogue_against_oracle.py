@@ -1,11 +1,16 @@
 """Every method of the catalogue on nine families, the tasks of all methods together, against the oracle."""
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from ndif_batch.engine.engine import Engine
+from ndif_batch.engine.model import wrap
 from tests import families
-from tests.catalogue import FAMILIES, METHODS, applied, cell
+from tests.catalogue import FAMILIES, METHODS, applied, cell, tasks_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 OFTEN = [(name, seed) for name in families.FAMILIES for seed in (1, 2)]
@@ -27,3 +32,15 @@ def test_all_methods_together_equal_the_oracle_as_the_page_of_methods_says(name:
 @pytest.mark.parametrize(("name", "seed"), OFTEN)
 def test_further_tasks_of_all_methods_equal_the_oracle(name: str, seed: int) -> None:
     assert not any(applied(name, seed).values())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_every_method_runs_in_half_precision_with_tensors_in_single(name: str) -> None:
+    model = families.random_subject(name, **families.ALL[name]).native
+    half = families.Subject(wrap(model.to(torch.bfloat16)), model)
+    constants: dict[str, Any] = {}
+    tasks, reasons = tasks_of(half, random.Random(name), constants)
+    assert not reasons
+    for outcome in Engine(half.loaded).run([task for _, task in tasks], constants=constants):
+        assert outcome.error is None, (tasks[outcome.index][0], outcome.error)
+        assert all(value.isfinite().all() for value in outcome.saves.values()), tasks[outcome.index][0]
