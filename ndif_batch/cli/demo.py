@@ -51,10 +51,10 @@ def catalogue() -> Path:
 
 
 def _submitted(client: Client) -> JobHandle:
-    from ndif_batch.cli.sweeps import plan_sweep
+    from ndif_batch.cli.phases import preflight
 
     config = catalogue() / SWEEP
-    sweep, plan = plan_sweep(client, config, [])
+    ((sweep, plan),) = preflight(client, config, [], 0)
     say(f"{config}: {plan.tasks} tasks, {plan.prompts.distinct} prompts, {plan.bytes} bytes of results")
     return client.submit(plan, name=sweep.name, reuse=False)
 

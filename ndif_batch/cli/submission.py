@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -34,6 +34,10 @@ Zipped: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--zip", metavar="NAME=VALUES", help="Parameters that vary together, on one axis."),
 ]
+After: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option("--after", metavar="JOB", help="Begin when this job is completed; cancelled if it fails. Repeatable."),
+]
 Parsable: TypeAlias = Annotated[bool, typer.Option("--parsable", help="Print the job's number only.")]
 NoReuse: TypeAlias = Annotated[
     bool, typer.Option("--no-reuse", help="Run every task, also those that earlier jobs of yours have saved.")
@@ -45,6 +49,7 @@ VerifyFraction: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Check and describe the job; queue nothing.")]
 
 __all__ = [
+    "After",
     "Constants",
     "DryRun",
     "Grid",
@@ -68,30 +73,27 @@ def enqueue(
     client: Client,
     plan: Plan,
     *,
-    wait: bool,
-    worker: bool,
     parsable: bool,
     seed: int,
     no_reuse: bool = False,
     **options: Any,
 ) -> JobHandle:
-    """Queue a plan, print the job's number, and follow the job if asked to."""
+    """Queue a plan and print the job's number."""
     reused = "" if parsable or no_reuse else _told(client.reusable(plan, seed=seed))
     job = client.submit(plan, seed=seed, reuse=not no_reuse, **options)
     excluded = f", {plan.excluded} points excluded" if plan.excluded else ""
     told = f"Submitted job {job.id} ({plan.tasks - plan.excluded} tasks{excluded}{reused})"
     write_text(str(job.id) if parsable else told)
-    follow_if(client, job, plan, wait=wait, worker=worker)
     return job
 
 
-def follow_if(client: Client, job: JobHandle, plan: Plan, *, wait: bool, worker: bool) -> None:
-    """Follow a job to its end if asked to, with a worker of its own if asked to."""
+def follow_if(client: Client, jobs: Sequence[JobHandle], *, wait: bool, worker: bool) -> None:
+    """Follow jobs of one model to their end if asked to, with a worker of their own if asked to."""
     if worker:
-        with client.local_worker(plan.model.name):
-            follow(client, [job], own_worker=True)
+        with client.local_worker(jobs[0].record.model):
+            follow(client, jobs, own_worker=True)
     elif wait:
-        follow(client, [job])
+        follow(client, jobs)
 
 
 def describe(plan: Plan, name: str, output: Format, reused: Reusable, passes: Mapping[str, Any] | None = None) -> None:

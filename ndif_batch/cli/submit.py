@@ -9,6 +9,7 @@ import typer
 
 from ndif_batch.cli.output import Format, Output
 from ndif_batch.cli.submission import (
+    After,
     Constants,
     DryRun,
     Grid,
@@ -23,6 +24,7 @@ from ndif_batch.cli.submission import (
     Zipped,
     describe,
     enqueue,
+    follow_if,
 )
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 
@@ -37,6 +39,7 @@ def submit(
     seed: Seed = 0,
     hold: Hold = False,
     key: Key = None,
+    after: After = None,
     no_reuse: NoReuse = False,
     verify_fraction: VerifyFraction = VERIFY_FRACTION,
     wait: Wait = False,
@@ -65,16 +68,16 @@ def submit(
         if dry_run:
             describe(plan, job_name, output, Reusable.nothing(plan) if no_reuse else client.reusable(plan, seed=seed))
         else:
-            enqueue(
+            job = enqueue(
                 client,
                 plan,
                 name=job_name,
                 seed=seed,
                 hold=hold,
                 key=key,
+                after=after or (),
                 no_reuse=no_reuse,
                 verify_fraction=verify_fraction,
-                wait=wait,
-                worker=worker,
                 parsable=parsable,
             )
+            follow_if(client, [job], wait=wait, worker=worker)

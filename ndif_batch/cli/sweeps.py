@@ -9,6 +9,7 @@ import typer
 
 from ndif_batch.cli.forecast import BatchTokens, in_words, passes_record, write_efforts
 from ndif_batch.cli.output import Format, Output, say, write_text
+from ndif_batch.cli.phases import plan_phase, planned_results, preflight, read_phases, results_of, stale
 from ndif_batch.cli.submission import (
     Hold,
     Key,
@@ -27,7 +28,8 @@ from ndif_batch.queue.records import JobState
 from ndif_batch.sweep.sample import VERIFY_FRACTION
 
 if TYPE_CHECKING:
-    from ndif_batch.client import Client, Plan
+    from ndif_batch.cli.phases import Planned
+    from ndif_batch.client import Client, JobHandle, Plan
     from ndif_batch.config import Settings
     from ndif_batch.sweep.load import Sweep
 
@@ -57,20 +59,33 @@ def plan(
     differ.
     """
     from ndif_batch.client import Client
-    from ndif_batch.client.forecast import forecast, weights_bytes
 
     with Client() as client:
-        sweep, planned = plan_sweep(client, config, variables or [], seed)
-        reusable = client.reusable(planned, seed=seed)
-        passes = forecast(planned, batch_tokens or client.settings.max_batch_tokens, reusable.left)
-        speed = client.service.tokens_per_second(planned.model.name)
-        needs = passes_record(passes, weights_bytes(planned.model), speed)
-        if output is Format.TABLE:
-            needs = in_words(needs, planned.model.name)
-        describe(planned, sweep.name, output, reusable, {**needs, **wishes(sweep, client.settings)})
-        tell_unmet(client, sweep)
-        if output is Format.TABLE:
-            write_efforts(passes)
+        planned: list[Planned] = []
+        for sweep in read_phases(config, variables or [], seed):
+            if planned and output is Format.TABLE:
+                write_text("")
+            planned.append(plan_phase(client, sweep, planned_results(client, planned, seed)))
+            _tell_plan(client, *planned[-1], seed, batch_tokens, output)
+
+
+def _tell_plan(
+    client: Client, sweep: Sweep, planned: Plan, seed: int, batch_tokens: int | None, output: Format
+) -> None:
+    from ndif_batch.client.forecast import forecast, weights_bytes
+    from ndif_batch.client.reuse import Reusable
+
+    known = all(ref.job for ref in planned.saved.values())
+    reusable = client.reusable(planned, seed=seed) if known else Reusable.nothing(planned)
+    passes = forecast(planned, batch_tokens or client.settings.max_batch_tokens, reusable.left)
+    speed = client.service.tokens_per_second(planned.model.name)
+    needs = passes_record(passes, weights_bytes(planned.model), speed)
+    if output is Format.TABLE:
+        needs = in_words(needs, planned.model.name)
+    describe(planned, sweep.name, output, reusable, {**needs, **wishes(sweep, client.settings)})
+    tell_unmet(client, sweep)
+    if output is Format.TABLE:
+        write_efforts(passes)
 
 
 @app.command()
@@ -90,20 +105,13 @@ def run(
     from ndif_batch.client import Client
 
     with Client() as client:
-        sweep, planned = plan_sweep(client, config, variables or [], seed)
-        submit_sweep(
-            client,
-            sweep,
-            planned,
-            seed=seed,
-            hold=hold,
-            key=key,
-            no_reuse=no_reuse,
-            verify_fraction=verify_fraction,
-            wait=wait,
-            worker=worker,
-            parsable=parsable,
-        )
+        options = {"hold": hold, "no_reuse": no_reuse, "verify_fraction": verify_fraction, "parsable": parsable}
+        begun: dict[str | None, JobHandle] = {}
+        for sweep, planned in preflight(client, config, variables or [], seed):
+            sweep, planned = plan_phase(client, sweep, results_of(begun)) if begun else (sweep, planned)
+            own_key = f"{key}-{sweep.phase}" if key and sweep.phase else key
+            begun[sweep.phase] = submit_sweep(client, sweep, planned, seed=seed, key=own_key, **options)
+        follow_if(client, list(begun.values()), wait=wait, worker=worker)
 
 
 @app.command()
@@ -122,26 +130,31 @@ def resume(
     from ndif_batch.client import Client
 
     with Client() as client:
-        sweep, planned = plan_sweep(client, config, variables or [], seed)
-        job = client.earlier(planned, seed=seed)
-        if job is None:
-            raise NotFoundError(f"no job of this sweep has begun: {config}", hint=f"`ndif-batch sweep run {config}`")
-        if job.state is JobState.CANCELLED:
-            submit_sweep(client, sweep, planned, seed=seed, wait=wait, worker=worker, parsable=parsable)
-            return
-        if job.state is JobState.HELD:
-            job.release()
-        elif job.state is JobState.FAILED:
-            job.retry()
-        told = f"Job {job.id} is {job.state} ({job.record.tasks_done} of {job.record.tasks} tasks done)"
-        write_text(str(job.id) if parsable else told)
-        follow_if(client, job, planned, wait=wait, worker=worker)
+        begun: dict[str | None, JobHandle] = {}
+        for sweep, planned in preflight(client, config, variables or [], seed):
+            sweep, planned = plan_phase(client, sweep, results_of(begun)) if begun else (sweep, planned)
+            job = client.earlier(planned, seed=seed)
+            if job is None and not begun:
+                raise NotFoundError(
+                    f"no job of this sweep has begun: {config}", hint=f"`ndif-batch sweep run {config}`"
+                )
+            if job is None or job.state is JobState.CANCELLED or stale(job, planned):
+                begun[sweep.phase] = submit_sweep(client, sweep, planned, seed=seed, parsable=parsable)
+                continue
+            begun[sweep.phase] = job
+            if job.state is JobState.HELD and not job.record.awaiting:
+                job.release()
+            elif job.state is JobState.FAILED:
+                job.retry()
+            told = f"Job {job.id} is {job.state} ({job.record.tasks_done} of {job.record.tasks} tasks done)"
+            write_text(str(job.id) if parsable else told)
+        follow_if(client, list(begun.values()), wait=wait, worker=worker)
 
 
-def submit_sweep(client: Client, sweep: Sweep, planned: Plan, **options: Any) -> None:
-    """Queue a sweep as one job, as its file asks."""
+def submit_sweep(client: Client, sweep: Sweep, planned: Plan, **options: Any) -> JobHandle:
+    """Queue a sweep, or a phase of one, as one job, as its file asks."""
     tell_unmet(client, sweep)
-    enqueue(
+    return enqueue(
         client,
         planned,
         name=sweep.name,
@@ -151,22 +164,6 @@ def submit_sweep(client: Client, sweep: Sweep, planned: Plan, **options: Any) ->
         resources=sweep.resources.words(),
         **options,
     )
-
-
-def plan_sweep(client: Client, config: Path, variables: list[str], seed: int = 0) -> tuple[Sweep, Plan]:
-    """A sweep file and its checked plan."""
-    from ndif_batch.cli.experiments import load_experiment
-    from ndif_batch.cli.values import variables_from
-    from ndif_batch.sweep.load import load_sweep
-
-    sweep = load_sweep(config, variables_from(variables), seed)
-    info = client.model_info(sweep.model)
-    found = load_experiment(sweep.experiment, lambda: client.language_model(sweep.model))
-    sweep.check(found.graph.params, found.graph.saves())
-    constants = {**found.constants, **sweep.tensors}
-    with sweep.placing_errors():
-        plan = client.prepare(found.graph, sweep.space, info, constants=constants, save=sweep.save, reduce=sweep.reduce)
-    return sweep, plan
 
 
 def wishes(sweep: Sweep, settings: Settings) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ndif_batch import blobs
-from ndif_batch.client import entries
+from ndif_batch.client import entries, saved
 from ndif_batch.client import plan as planning
 from ndif_batch.client.demo import demo_settings
 from ndif_batch.client.handle import JobHandle
@@ -202,6 +202,7 @@ class Client:
         reuse: bool = True,
         retention_days: int | None = None,
         resources: Mapping[str, Any] | None = None,
+        after: Iterable[JobHandle | int] = (),
     ) -> JobHandle:
         """Queue a plan as a job; the same ``key`` gives the same job again.
 
@@ -210,7 +211,8 @@ class Client:
         the engine's time allows, and compared: :meth:`JobHandle.verified`. A task that an earlier job of this user has
         saved is not run again, unless ``reuse`` is false: its results are copied. They are deleted ``retention_days``
         after the job's end, by default as the settings say. ``resources`` are kept with the job: see
-        :meth:`unmet_resources`.
+        :meth:`unmet_resources`. It begins when the jobs ``after`` which it comes, those among them whose results it
+        binds, are completed, and is cancelled if one of them fails.
         """
         if not 0 <= verify_fraction <= 1:
             raise UsageError(f"verify_fraction is {verify_fraction}, not a number from 0 to 1")
@@ -218,6 +220,8 @@ class Client:
             raise UsageError(
                 f"retention_days is {retention_days}, not a number of days", hint="leave it out to keep them"
             )
+        before = [one if isinstance(one, int) else one.id for one in after]
+        before += [ref.job for ref in plan.saved.values()]
         if self.settings.url:
             submission = self._submission(
                 plan,
@@ -233,6 +237,7 @@ class Client:
                 reuse=reuse,
                 resources=resources,
                 retention_days=retention_days,
+                after=sorted(set(before)),
             )
             return self._handle(self.server.submit(submission))
         options, asked = {"nan": nan, "layout": layout}, dict(resources or {})
@@ -249,7 +254,12 @@ class Client:
             tasks=plan.tasks,
             tile=plan.tile,
             arrays=plan.arrays_to_json(),
-            options={**options, "verify_fraction": verify_fraction, **({"resources": asked} if asked else {})},
+            options={
+                **options,
+                "verify_fraction": verify_fraction,
+                **({"resources": asked} if asked else {}),
+                **({saved.OPTION: _sources(plan)} if plan.saved else {}),
+            },
             tokens_per_task=plan.prompts.tokens_per_task,
             archive=str(self.settings.archive.absolute()),
             archive_bytes=plan.bytes,
@@ -261,6 +271,7 @@ class Client:
             identity=identity(plan.graph, plan.model, options, seed),
             reuse=reuse,
             retention_days=kept,
+            after=tuple(sorted(set(before))),
         )
         return self._handle(self.queue.submit(spec))
 
@@ -304,7 +315,9 @@ class Client:
 
         results = self.job(job_id).results()
         job = Described.by(results)
-        given = blobs.load(self.settings.blobs, constants_of(job.graph) | job.space.tensors())
+        known = saved.from_json(self.job(job_id).record.options.get(saved.OPTION, {}))
+        given = blobs.load(self.settings.blobs, (constants_of(job.graph) | job.space.tensors()).difference(known))
+        given |= {name: self.job(source).results().torch(save) for name, (source, save) in known.items()}
         tasks = choose(results, count, seed)
         return recompute(job, results, tasks, self.model_info(job.model), given, self._here.alone)
 
@@ -348,16 +361,22 @@ class Client:
 
     def _submission(self, plan: Plan, **options: Any) -> Submission:
         """A plan as a server takes it; the tensors that it names are there before it."""
-        from ndif_batch.queue.api import Submission
+        from ndif_batch.queue.api import SavedValue, Submission
 
         for name, tensor in (dict(plan.constants) | blobs.load(self.settings.blobs, plan.stored)).items():
             self.server.put_constant(name, blobs.encode(tensor))
         reduce = reductions_to_json(plan.reductions)
         graph, space = graph_to_json(plan.graph), plan.space.to_json()
-        return Submission(model=plan.model.name, graph=graph, space=space, reduce=reduce, **options)
+        taken = {name: SavedValue(ref.job, ref.save) for name, ref in plan.saved.items()} or None
+        return Submission(model=plan.model.name, graph=graph, space=space, reduce=reduce, saved=taken, **options)
 
     def _user(self) -> str:
         user = self.settings.user
         if not USER.fullmatch(user):
             raise SettingsError(f"setting 'user': {user!r} cannot name a directory", hint="set NDIF_BATCH_USER")
         return user
+
+
+def _sources(plan: Plan) -> dict[str, Any]:
+    """Which jobs save the tensors that a plan binds."""
+    return {digest: ref.to_json() for digest, ref in plan.saved.items()}

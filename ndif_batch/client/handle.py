@@ -14,6 +14,7 @@ from ndif_batch.sweep.space import Space
 
 if TYPE_CHECKING:
     from ndif_batch.archive import Results, Verified
+    from ndif_batch.client.saved import SavedRef
     from ndif_batch.queue.api import ClientQueue
 
 WATCH_SECONDS = 1.0
@@ -116,6 +117,16 @@ class JobHandle:
             raise NotFoundError(f"job {self.id} has no results yet: it is {record.state}", hint=self._waits_for())
         return found
 
+    def saved(self, name: str) -> SavedRef:
+        """The array ``name`` of its results as the value of a tensor parameter of another job, also before it is there.
+
+        ``t.submit(vector=job.saved("mean"))`` begins when this job is completed. ``NotFoundError`` if it saves nothing
+        of that name.
+        """
+        from ndif_batch.client.saved import of_job
+
+        return of_job(self.record, name)
+
     def remove_results(self) -> bool:
         """Delete what the job saved; False if the files are another account's: the scheduler then deletes them.
 
@@ -185,6 +196,8 @@ class JobHandle:
         return page(self, None)
 
     def _waits_for(self) -> str | None:
+        if self.record.awaiting:
+            return f"it comes after job {' and '.join(map(str, self.record.after))}"
         if self.state in (JobState.PENDING, JobState.RUNNING):
             return f"a worker runs it: `ndif-batch worker run --model {self.record.model}`"
         return f"let it go: `ndif-batch release {self.id}`" if self.state is JobState.HELD else None

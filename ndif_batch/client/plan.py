@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +13,7 @@ from ndif_batch import blobs
 from ndif_batch.archive import ArchiveSpec, ArraySpec, AxisSpec, ReducedSpec, archive_size, distinct_dims
 from ndif_batch.client.reductions import partials_fit, reduced_specs
 from ndif_batch.client.resolved import Prompts, check_parameters, count_prompts, resolve_space
+from ndif_batch.client.saved import SavedRef, abstract, taken
 from ndif_batch.client.shapes import Saved, shapes
 from ndif_batch.errors import ShapeError, SweepError
 from ndif_batch.graph.abstract import AbstractTensor
@@ -35,7 +36,7 @@ class Plan:
     was asked for. ``shards`` are the task ids of each shard; so many tasks are ``excluded`` and do not run. ``bytes``
     are those of all that is kept, uncompressed; ``files`` those of the archive; ``cost`` the most FLOPs of the graph's
     own operations in one task (the model's come on top). ``constants`` are the tensors to be stored at submission, by
-    digest; ``stored`` those that are already.
+    digest; ``stored`` those that are already; ``saved`` those that other jobs save.
     """
 
     graph: Graph
@@ -53,6 +54,7 @@ class Plan:
     constants: Mapping[str, Any]
     stored: frozenset[str]
     reductions: Mapping[str, Reduction] = field(default_factory=dict)
+    saved: Mapping[str, SavedRef] = field(default_factory=dict)
 
     @property
     def tasks(self) -> int:
@@ -94,14 +96,16 @@ def prepare(
     or ``ShapeError``, and ``NotFoundError`` for a missing constant; an error of one task names its bindings.
     """
     validate(graph)
+    space, saved = taken(space)
     check_parameters(graph, space)
     skipped = space.excluded()
     if skipped is not None and skipped.all():
         raise SweepError("no point of the space is left to run")
     resolved = resolve_space(graph, space, model)
-    given, stored = _constants(graph, space, constants, blobs_directory)
-    check_constants(graph, {digest: tensor.bytes for digest, tensor in (given | stored).items()})
-    found = shapes(graph, space, resolved, model, given | stored)
+    given, stored = _constants(graph, space, constants, blobs_directory, saved)
+    tensors = given | stored | abstract(saved.values())
+    check_constants(graph, {digest: tensor.bytes for digest, tensor in tensors.items()})
+    found = shapes(graph, space, resolved, model, tensors)
     axes = tuple(AxisSpec(axis.name, axis.columns) for axis in space.axes)
     saves = distinct_dims(axes, [_array(graph, name, saved) for name, saved in found.saves.items()])
     reduced = reduced_specs(reductions or {}, saves, space)
@@ -126,14 +130,15 @@ def prepare(
         constants={digest: constants[digest] for digest in given},
         stored=frozenset(stored),
         reductions=reductions or {},
+        saved=saved,
     )
 
 
 def _constants(
-    graph: Graph, space: Space, given: Mapping[str, Any], directory: Path
+    graph: Graph, space: Space, given: Mapping[str, Any], directory: Path, saved: Collection[str]
 ) -> tuple[dict[str, AbstractTensor], dict[str, AbstractTensor]]:
     """Shape and dtype of each constant tensor that is needed: of those given, and of those stored before."""
-    needed = named_constants(graph) | space.tensors()
+    needed = (named_constants(graph) | space.tensors()).difference(saved)
     described = {
         digest: AbstractTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         for digest, tensor in given.items()

@@ -41,6 +41,14 @@ def pages(limit: int) -> Iterator[int]:
         yield min(MOST, limit - start)
 
 
+@dataclass(frozen=True, slots=True)
+class SavedValue:
+    """A tensor that a job binds and another one saves."""
+
+    job: Id
+    save: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """An experiment and how to run it, in the words of :meth:`ndif_batch.client.Client.submit`.
@@ -54,6 +62,8 @@ class Submission:
     graph: Json
     space: Json
     reduce: Json | None = None
+    saved: Mapping[str, SavedValue] | None = None
+    after: Annotated[Sequence[Id], Field(max_length=64)] = ()
     name: Annotated[str, Field(max_length=200)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     hold: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,11 +41,15 @@ _BEGIN_POSTGRESQL = "SELECT clock_timestamp(); BEGIN"
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One open transaction and the moment it began; ``why`` is what its author says of it."""
+    """One open transaction and the moment it began; ``why`` is what its author says of it.
+
+    ``ended`` are the jobs that it has ended.
+    """
 
     connection: Connection
     now: datetime
     why: str | None = None
+    ended: list[int] = field(default_factory=list)
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that may say what to do ``on_conflict``."""

@@ -62,12 +62,17 @@ def hold(tx: Transaction, job_id: int, actor: str) -> None:
 def release(tx: Transaction, job_id: int, actor: str) -> None:
     """End a hold."""
     held = _require(tx, job_id, EventKind.JOB_RELEASED)
+    if held.awaiting:
+        told = ", ".join(map(str, held.after))
+        raise ConflictError(
+            f"job {job_id} comes after {told} and begins by itself", hint=f"or cancel it: `ndif-batch cancel {job_id}`"
+        )
     _move(tx, job_id, EventKind.JOB_RELEASED, actor=actor, target=states.started(held.started_at is not None))
     tallies.changed(tx, job_id)
 
 
-def cancel(tx: Transaction, job_id: int, actor: str) -> None:
-    """End it now; what is leased is taken from its workers, what is saved stays."""
+def cancel(tx: Transaction, job_id: int, actor: str, because: str | None = None) -> None:
+    """End it now, ``because`` of something; what is leased is taken from its workers, what is saved stays."""
     _require(tx, job_id, EventKind.JOB_CANCELLED)
     its_own = shard.c.job_id == job_id
     open_states = state_in(shard.c.state, states.SHARD[EventKind.SHARD_CANCELLED].sources)
@@ -75,7 +80,7 @@ def cancel(tx: Transaction, job_id: int, actor: str) -> None:
     locked = tx.connection.execute(locking.with_for_update(key_share=True))
     leased = {row.id for row in locked if row.state is ShardState.LEASED}
     moved = move_shards(tx, EventKind.SHARD_CANCELLED, its_own, actor=actor)
-    reason = f"cancelled by {actor}" + (f": {tx.why}" if tx.why else "")
+    reason = because or f"cancelled by {actor}" + (f": {tx.why}" if tx.why else "")
     _move(tx, job_id, EventKind.JOB_CANCELLED, actor=actor, reason=reason, values={"shards_left": 0})
     tallies.left(tx, [one for one in moved if one.id in leased])
     tallies.changed(tx, job_id)

@@ -92,6 +92,10 @@ class WorkerQueue(Protocol):
     def source(self, job_id: int, source_id: int) -> JobRecord | None:
         """Job ``source_id``, if job ``job_id`` may take its results: both of one user and identity, and not removed."""
 
+    def prerequisite(self, job_id: int, source_id: int) -> JobRecord | None:
+        """Job ``source_id``, if job ``job_id`` may read its results: it comes after it, which is completed, and both
+        are of one user."""
+
     def has_work(self, model: str) -> bool:
         """Whether a job of ``model`` waits or runs."""
 

@@ -22,9 +22,10 @@ SHORT = {
     JobState.FAILED: "F",
     JobState.CANCELLED: "CA",
 }
-"""Slurm's codes; a held job is pending with the reason ``Held``."""
+"""Slurm's codes; a held job is pending with the reason ``Held``, or ``Dependency`` if it comes after others."""
 
 MEANING = {
+    "Dependency": "it comes after job {after} and begins when all of that is completed; if it fails, it is cancelled",
     "Held": "it is on hold: `ndif-batch release {job}` lets it go",
     "Paused": "{what} is paused: `ndif-batch cluster resume{option}` ends the pause",
     "Quota": "{user} runs {running} of {limit} shards at once: it goes on when one of them ends; an administrator may"
@@ -79,7 +80,7 @@ def waiting_reason(job: JobRecord, standing: Standing, shards: Sequence[ShardRec
     With its ``shards`` a job that runs waits, too, while none of them is leased.
     """
     if job.state is JobState.HELD:
-        return "Held"
+        return "Dependency" if job.awaiting else "Held"
     states = {shard.state for shard in shards}
     stuck = job.state is JobState.RUNNING and ShardState.PENDING in states and ShardState.LEASED not in states
     if job.state is not JobState.PENDING and not stuck:
@@ -105,6 +106,7 @@ def explained(reason: str, job: JobRecord, standing: Standing) -> str:
     running, limit = standing.full.get(job.user, (0, 0))
     meaning = MEANING[reason].format(
         job=job.id,
+        after=" and ".join(map(str, job.after)),
         model=job.model,
         user=job.user,
         running=running,

@@ -115,7 +115,8 @@ class JobContent:
     task adds to a pass; ``archive`` is the root of the stores, ``archive_bytes`` what the job may fill there. A higher
     ``priority`` is leased first. ``key`` makes a submission idempotent for its user. Jobs of equal ``identity`` save
     the same where their tasks bind the same; ``options["reuse"]`` are those of them whose results it may take. So many
-    ``retention_days`` after the job's end its results are deleted; None keeps them.
+    ``retention_days`` after the job's end its results are deleted; None keeps them. It begins when the jobs ``after``
+    which it comes, of the same user, are completed.
     """
 
     name: str
@@ -137,6 +138,7 @@ class JobContent:
     archive_bytes: int = 0
     identity: str | None = None
     retention_days: int | None = None
+    after: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,8 @@ class JobSpec(JobContent):
 class JobRecord(JobContent):
     """A job as it stands. ``tasks_done`` counts saved tasks and those done inside shards that are still leased.
 
-    ``removed_at`` is when its user gave up its results; ``archive_bytes`` is 0 once they are gone.
+    While it is ``awaiting`` jobs after which it comes it is ``HELD``. ``removed_at`` is when its user gave up its
+    results; ``archive_bytes`` is 0 once they are gone.
     """
 
     id: int
@@ -168,6 +171,7 @@ class JobRecord(JobContent):
     tasks_failed: int
     reason: str | None
     removed_at: datetime | None = None
+    awaiting: bool = False
 
     @property
     def expires_at(self) -> datetime | None:

@@ -103,6 +103,11 @@ class RemoteQueue:
         job: JobRecord | None = self._ask("source", job_id=job_id, source_id=source_id)
         return job
 
+    def prerequisite(self, job_id: int, source_id: int) -> JobRecord | None:
+        """Job ``source_id``, if job ``job_id`` comes after it."""
+        job: JobRecord | None = self._ask("prerequisite", job_id=job_id, source_id=source_id)
+        return job
+
     def has_work(self, model: str) -> bool:
         """Whether a job of ``model`` waits or runs."""
         answer: bool = self._ask("has_work", model=model)

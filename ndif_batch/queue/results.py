@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import literal, or_, select, text, update
 
 from ndif_batch.errors import ConflictError, NotAllowedError
-from ndif_batch.queue import jobs, users
+from ndif_batch.queue import dependencies, jobs, users
 from ndif_batch.queue.columns import Instant, seconds_from
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, JobRecord, JobState, Json
@@ -59,6 +59,9 @@ def give_up(tx: Transaction, job_id: int, actor: str) -> JobRecord:
         raise NotAllowedError(f"job {job_id} belongs to {found.user!r}, not to {actor!r}")
     if not found.state.final:
         raise ConflictError(f"job {job_id} is {found.state}; its results cannot go yet", hint="cancel it first")
+    reader = next(iter(dependencies.open_after(tx, [job_id])), None)
+    if reader is not None:
+        raise ConflictError(f"job {reader} comes after job {job_id} and has not ended", hint="cancel that first")
     _give_up(tx, found, actor, {})
     return jobs.get(tx, job_id)
 
@@ -80,6 +83,7 @@ def expired(tx: Transaction) -> list[int]:
 def expire(tx: Transaction, job_ids: Sequence[int], actor: str) -> list[int]:
     """Give up the results of those of the jobs that are expired still: one that is retried runs and keeps them."""
     still = set(expired(tx))
+    still -= set(dependencies.open_after(tx, job_ids).values())
     given = [job_id for job_id in job_ids if job_id in still]
     for found in jobs.by_id(tx, given).values():
         _give_up(

@@ -40,7 +40,7 @@ def job_record(row: RowMapping) -> JobRecord:
     """A job from a row of :func:`job_query`."""
     fields = dict(row)
     fields["tasks_done"] += int(fields.pop("progress"))
-    fields["tile"] = tuple(fields["tile"])
+    fields["tile"], fields["after"] = tuple(fields["tile"]), tuple(fields["after"] or ())
     return JobRecord(**fields)
 
 

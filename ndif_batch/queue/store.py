@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,7 @@ from ndif_batch.archive.verified import Verified
 from ndif_batch.queue import (
     backlog,
     checks,
+    dependencies,
     endings,
     jobs,
     leasing,
@@ -26,7 +28,7 @@ from ndif_batch.queue import (
 )
 from ndif_batch.queue.cluster import FREE, Cost, DeviceReading
 from ndif_batch.queue.cluster_store import ClusterQueue
-from ndif_batch.queue.database import Clock, Database
+from ndif_batch.queue.database import Clock, Database, Transaction
 from ndif_batch.queue.protocol import MAX_SHARDS, Finished
 from ndif_batch.queue.records import (
     Counts,
@@ -78,6 +80,37 @@ class Queue(ClusterQueue):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _ending(self) -> Iterator[Transaction]:
+        """A transaction that may end jobs; those that come after them begin, or are cancelled, in others.
+
+        Should this process die between them :meth:`settle_dependencies` does it.
+        """
+        with self._database.write() as tx:
+            yield tx
+        self._settle(tx.ended)
+
+    def _settle(self, ended: Sequence[int]) -> None:
+        while ended:
+            with self._database.read() as tx:
+                waiting = dependencies.waiting(tx, ended)
+            ended = []
+            for job_id in waiting:
+                with self._database.write() as tx:
+                    dependencies.settle(tx, job_id)
+                ended += tx.ended
+
+    def settle_dependencies(self) -> None:
+        """Let jobs begin, or cancel them, that come after jobs which have ended, where that was not done yet."""
+        with self._database.read() as tx:
+            ended = dependencies.unsettled(tx)
+        self._settle(ended)
+
+    def prerequisite(self, job_id: int, source_id: int) -> JobRecord | None:
+        """Job ``source_id``, if job ``job_id`` comes after it and may read its results."""
+        with self._database.read() as tx:
+            return dependencies.prerequisite(tx, job_id, source_id)
 
     def add_model(self, model: ModelRecord, actor: str = SYSTEM) -> ModelRecord:
         """Register a model, or update where it lies; ``ConflictError`` if its name stands for other weights."""
@@ -143,7 +176,7 @@ class Queue(ClusterQueue):
 
     def cancel(self, job_id: int, actor: str) -> JobRecord:
         """End a job now: its leased shards are taken from their workers. ``ConflictError`` if it has ended."""
-        with self._database.write() as tx:
+        with self._ending() as tx:
             jobs.cancel(tx, job_id, actor)
             return jobs.get(tx, job_id)
 
@@ -242,7 +275,7 @@ class Queue(ClusterQueue):
 
     def lose_worker(self, worker_id: int, *, died: bool, reason: str, actor: str) -> None:
         """A worker is known to be gone: take its shards back now, counting a death of each if it ``died``."""
-        with self._database.write() as tx:
+        with self._ending() as tx:
             recovery.lose_worker(tx, worker_id, died=died, reason=reason, actor=actor)
 
     def register_worker(self, model: str, host: str, pid: int, pilot: str | None = None, key: str | None = None) -> int:
@@ -265,7 +298,7 @@ class Queue(ClusterQueue):
             leases = leasing.lease(tx, request, self._turns)
         if leases is not None:
             return leases
-        with self._database.write() as tx:
+        with self._ending() as tx:
             recovery.expire(tx)
         with self._database.write() as tx:
             return leasing.lease(tx, request, self._turns, expired=True) or []
@@ -286,12 +319,12 @@ class Queue(ClusterQueue):
 
     def commit(self, finished: Sequence[Finished]) -> set[int]:
         """The results of these shards are on disk; ids of those that ended under the caller's lease."""
-        with self._database.write() as tx:
+        with self._ending() as tx:
             return outcomes.commit(tx, finished)
 
     def fail(self, shard_id: int, epoch: int, code: str, message: str, retryable: bool, cost: Cost = FREE) -> bool:
         """The whole shard failed. False if the lease is lost."""
-        with self._database.write() as tx:
+        with self._ending() as tx:
             return outcomes.fail(tx, shard_id, epoch, code, message, retryable, cost)
 
     def give_back(self, shard_id: int, epoch: int) -> bool:
@@ -316,5 +349,6 @@ class Queue(ClusterQueue):
 
     def left_over(self, worker_id: int) -> list[EndedJob]:
         """Ended jobs of the worker's model whose archives it may finish if they are not."""
+        self.settle_dependencies()
         with self._database.read() as tx:
             return endings.left_over(tx, worker_id)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -34,7 +35,7 @@ metadata = MetaData(
     }
 )
 
-REVISION = "0011"
+REVISION = "0013"
 """The newest script in ``migrations/``: its result is these tables."""
 
 _FINAL = among("state", (state for state in JobState if state.final))
@@ -96,6 +97,8 @@ job = Table(
     Column("identity", String(64)),
     Column("removed_at", Instant),
     Column("retention_days", Integer),
+    Column("after", JSON),
+    Column("awaiting", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("user", "key"),
     check("state", among("state", JobState)),
     check("finished", f"({_FINAL}) = (finished_at IS NOT NULL)"),
@@ -115,6 +118,17 @@ partial_index("ix_job_removed", "removed_at IS NOT NULL AND archive_bytes > 0", 
 partial_index("ix_job_finished", "finished_at IS NOT NULL", job.c.finished_at)
 KEPT = "retention_days IS NOT NULL AND removed_at IS NULL AND finished_at IS NOT NULL"
 partial_index("ix_job_kept", KEPT, job.c.finished_at)
+
+partial_index("ix_job_awaiting", "awaiting", job.c.id)
+
+dependency = Table(
+    "dependency",
+    metadata,
+    Column("after_id", ForeignKey("job.id"), nullable=False),
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    PrimaryKeyConstraint("after_id", "job_id"),
+)
+Index("ix_dependency_job_id", dependency.c.job_id)
 
 worker = Table(
     "worker",

@@ -65,11 +65,15 @@ def move_jobs(
         "started_at": func.coalesce(started, tx.now) if chosen is JobState.RUNNING else started,
         "finished_at": tx.now if chosen.final else None,
         "reason": reason if chosen.final else None,
+        "awaiting": False,
         **(values or {}),
     }
     detail = {"state": chosen} | ({} if reason is None else {"reason": reason})
     guarded = and_(job.c.id.in_(job_ids), state_in(job.c.state, JOB[kind].sources))
-    return [row["id"] for row in _move(tx, job, kind, guarded, {"job_id": job.c.id}, actor, detail, changed)]
+    moved = [row["id"] for row in _move(tx, job, kind, guarded, {"job_id": job.c.id}, actor, detail, changed)]
+    if chosen.final:
+        tx.ended.extend(moved)
+    return moved
 
 
 def move_workers(

@@ -64,6 +64,7 @@ class Scheduler:
         """One round. Raises ``UnavailableError`` if the queue or the launcher cannot be asked."""
         if not self._leads():
             return Ticked(leads=False)
+        self.queue.settle_dependencies()
         expire(self.queue, ACTOR)
         delete_given_up(self.queue)
         self.janitor.tidy(self.queue)

@@ -15,6 +15,7 @@ from ndif_batch.client import Client
 from ndif_batch.client.handle import JobHandle
 from ndif_batch.client.local import LocalQueue
 from ndif_batch.client.plan import Plan
+from ndif_batch.client.saved import SavedRef, of_job, with_saved
 from ndif_batch.config import Settings
 from ndif_batch.errors import NotAllowedError, NotFoundError, UsageError
 from ndif_batch.graph.serialize import graph_from_json
@@ -138,6 +139,7 @@ class CallerQueue:
             reuse=submission.reuse,
             resources=submission.resources,
             retention_days=submission.retention_days,
+            after=submission.after,
         ).record
 
     def reusable(self, submission: Submission) -> ReusedTasks:
@@ -375,10 +377,22 @@ class CallerQueue:
 
     def _planned(self, submission: Submission) -> tuple[Client, Plan]:
         """The experiment, checked as if its user had prepared it here."""
-        space = space_from(submission.space)
+        space = with_saved(space_from(submission.space), self._saved(submission))
         client = Client(self._settings_of_caller(), self.queue)
         graph = graph_from_json(submission.graph)
         return client, client.prepare(graph, space, submission.model, reduce=submission.reduce)
+
+    def _saved(self, submission: Submission) -> dict[str, SavedRef]:
+        """The results of jobs of theirs that an experiment binds."""
+        found = {}
+        for digest, one in (submission.saved or {}).items():
+            record = self.queue.job(one.job)
+            if record.user != self.caller.user:
+                raise NotFoundError(f"there is no job {one.job}")
+            found[digest] = of_job(record, one.save)
+            if found[digest].digest != digest:
+                raise UsageError(f"{one.save!r} of job {record.id} is not the tensor {digest[:12]}")
+        return found
 
     def _require_priority(self, priority: int) -> None:
         if priority > HIGHEST_OF_USERS:

@@ -12,17 +12,19 @@ from ndif_batch.sweep.choosing import with_rules
 from ndif_batch.sweep.config import (
     Cell,
     Entry,
+    ExperimentConfig,
     FileAxis,
     Method,
+    PhaseValue,
     RangeAxis,
     Row,
-    SweepConfig,
     TensorFile,
     ValuesAxis,
     split_names,
 )
 from ndif_batch.sweep.distributions import Choice, IntUniform, LogUniform, Normal, Uniform
 from ndif_batch.sweep.marked import Document, Location
+from ndif_batch.sweep.phases import PhaseRef
 from ndif_batch.sweep.points import POINT_AXIS, Sampling, listed, sampled, zipped
 from ndif_batch.sweep.rows import cell, read_columns
 from ndif_batch.sweep.space import Axis, Space
@@ -36,7 +38,7 @@ Find: TypeAlias = Callable[[Location, str], Path]
 
 
 def space_of(
-    config: SweepConfig, document: Document, find: Find, tensors: Mapping[str, TensorRef], seed: int = 0
+    config: ExperimentConfig, document: Document, find: Find, tensors: Mapping[str, TensorRef], seed: int = 0
 ) -> Space:
     """The space of a sweep file; ``find`` gives the path of a file that it names, ``seed`` decides what is drawn.
 
@@ -98,6 +100,11 @@ def _entries(entries: Mapping[str, Entry], document: Document, find: Find) -> tu
             if len(names) > 1:
                 raise document.error("tied parameters need rows", at, hint="use values: [[…], …] or file:")
             constants[names[0]] = entry
+            continue
+        if isinstance(entry, PhaseValue):
+            if len(names) > 1:
+                raise document.error("a phase gives one parameter", at)
+            constants[names[0]] = PhaseRef("", entry.phase, entry.save)
             continue
         columns = _columns(names, entry, at, document, find)
         named = None if isinstance(entry, list) else entry.axis

@@ -7,7 +7,7 @@ from itertools import product
 
 from ndif_batch.errors import nearest
 from ndif_batch.graph.nodes import Value
-from ndif_batch.sweep.config import Some, SomeRange, SomeValues, SweepConfig
+from ndif_batch.sweep.config import ExperimentConfig, Some, SomeRange, SomeValues
 from ndif_batch.sweep.marked import Document, Location
 from ndif_batch.sweep.rows import cell
 from ndif_batch.sweep.space import Axis, Rule, Space
@@ -18,7 +18,7 @@ MOST_POINTS = 2**26
 Wanted = Mapping[str, list[Value]]
 
 
-def with_rules(space: Space, config: SweepConfig, document: Document) -> Space:
+def with_rules(space: Space, config: ExperimentConfig, document: Document) -> Space:
     """``space`` with the points of ``include``, for which its axes may grow, and without those of ``exclude``.
 
     A point of ``include`` has, of an axis that it does not name, every value that the file gives it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,8 @@ from ndif_batch.graph.syntax import SAVE_NAME
 from ndif_batch.sweep.distributions import AT, CELL, Cell, Drawn, Row, Strict, is_drawn
 from ndif_batch.sweep.reduction import Reduction
 from ndif_batch.sweep.resources import Resources, Schedule
+
+PHASE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$"
 
 SCHEMA_ID = "urn:ndif-batch:sweep:v1"
 
@@ -78,6 +80,13 @@ class TensorFile(Strict):
     ) = None
 
 
+class PhaseValue(Strict):
+    """What an earlier phase saves, or keeps of it, under a name: a tensor."""
+
+    phase: Annotated[str, Field(pattern=PHASE, description="Name of an earlier phase of this file.")]
+    save: Annotated[str, Field(min_length=1, description="One of its results, whole.")]
+
+
 def _entry_tag(data: Any) -> str | None:
     if isinstance(data, list):
         return "<items>"
@@ -85,7 +94,7 @@ def _entry_tag(data: Any) -> str | None:
         return "<constant>"
     if is_drawn(data):
         return "<distribution>"
-    return next((f"<{kind}>" for kind in ("range", "values", "file", "tensor") if kind in data), None)
+    return next((f"<{kind}>" for kind in ("range", "values", "file", "tensor", "phase") if kind in data), None)
 
 
 Entry: TypeAlias = Annotated[
@@ -93,13 +102,16 @@ Entry: TypeAlias = Annotated[
     | Annotated[ValuesAxis, Tag("<values>")]
     | Annotated[FileAxis, Tag("<file>")]
     | Annotated[TensorFile, Tag("<tensor>")]
+    | Annotated[PhaseValue, Tag("<phase>")]
     | Annotated[Drawn, Tag("<distribution>")]
     | Annotated[Annotated[list[Cell | Row], Field(min_length=1)], Tag("<items>")]
     | Annotated[Constant, Tag("<constant>")],
     Discriminator(
         _entry_tag,
         custom_error_type="entry",
-        custom_error_message="a parameter is a constant, a list, or one of range, values, file, tensor, distribution",
+        custom_error_message=(
+            "a parameter is a constant, a list, or one of range, values, file, tensor, phase, distribution"
+        ),
     ),
 ]
 """What varies (a range, values, a file, a plain list, what is drawn), or a constant (a tensor, too)."""
@@ -147,12 +159,9 @@ Points: TypeAlias = Annotated[
 SaveName: TypeAlias = Annotated[str, Field(pattern=rf"^(?:{SAVE_NAME})$")]
 
 
-class SweepConfig(Strict):
-    """An experiment, a model, and the values of the experiment's parameters."""
+class ExperimentConfig(Strict):
+    """An experiment, the values of its parameters, and what is kept."""
 
-    version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the job.")]
-    model: Annotated[str, Field(min_length=1, description="A model's name, as `ndif-batch model ls` shows it.")]
     job: Annotated[str, Field(min_length=1, description="A Python file with build(lm).")] | None = None
     graph: Annotated[str, Field(min_length=1, description="A graph in JSON.")] | None = None
     method: Annotated[Method, Field(strict=False, description="How parameters make up the space.")] = Method.GRID
@@ -176,18 +185,11 @@ class SweepConfig(Strict):
         ]
         | None
     ) = None
-    resources: Resources = Field(default_factory=Resources)
-    schedule: Schedule = Field(default_factory=Schedule)
-    retention_days: (
-        Annotated[int, Field(ge=1, le=36_500, description="Results are deleted so many days after the job's end.")]
-        | None
-    ) = None
-    variables: Annotated[dict[Names, Constant], Field(description="What ${name} stands for; -S sets it.")] = Field(
-        default_factory=dict
-    )
 
     @model_validator(mode="after")
-    def _one_experiment(self) -> SweepConfig:
+    def _one_experiment(self) -> Self:
+        if getattr(self, "phases", None) is not None:
+            return self
         if (self.job is None) == (self.graph is None):
             where = {} if self.job is None else {AT: "graph"}
             raise PydanticCustomError("experiment", "give either job: FILE.py or graph: FILE.json", where)
@@ -204,6 +206,51 @@ class SweepConfig(Strict):
                 "method: random and samples: N go together; one of them is missing",
                 {AT: "method" if self.samples is None else "samples"},
             )
+        return self
+
+
+class PhaseConfig(ExperimentConfig):
+    """One job of several: it begins when those whose results it takes are completed."""
+
+    name: Annotated[str, Field(pattern=PHASE, description="Name of the phase; the job's is SWEEP-PHASE.")]
+
+
+class SweepConfig(ExperimentConfig):
+    """An experiment, a model, and the values of the experiment's parameters; or several in phases."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the job.")]
+    model: Annotated[str, Field(min_length=1, description="A model's name, as `ndif-batch model ls` shows it.")]
+    phases: (
+        Annotated[
+            list[PhaseConfig],
+            Field(
+                min_length=1, max_length=64, description="Experiments of which later ones use earlier ones' results."
+            ),
+        ]
+        | None
+    ) = None
+    resources: Resources = Field(default_factory=Resources)
+    schedule: Schedule = Field(default_factory=Schedule)
+    retention_days: (
+        Annotated[int, Field(ge=1, le=36_500, description="Results are deleted so many days after the job's end.")]
+        | None
+    ) = None
+    variables: Annotated[dict[Names, Constant], Field(description="What ${name} stands for; -S sets it.")] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _experiment_or_phases(self) -> SweepConfig:
+        if self.phases is None:
+            return self
+        beside = next((key for key in ExperimentConfig.model_fields if key in self.model_fields_set), None)
+        if beside is not None:
+            raise PydanticCustomError("phases", "{key} belongs into a phase", {"key": beside, AT: beside})
+        names = [phase.name for phase in self.phases]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise PydanticCustomError("phases", "two phases are called {name}", {"name": repr(twice), AT: "phases"})
         return self
 
 

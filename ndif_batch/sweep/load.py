@@ -19,6 +19,8 @@ from ndif_batch.sweep.axes import space_of
 from ndif_batch.sweep.config import (
     FileAxis,
     Method,
+    PhaseConfig,
+    PhaseValue,
     RangeAxis,
     SomeRange,
     SweepConfig,
@@ -28,6 +30,7 @@ from ndif_batch.sweep.config import (
 )
 from ndif_batch.sweep.distributions import AT, KINDS, keys_of
 from ndif_batch.sweep.marked import Document, Location, load_yaml
+from ndif_batch.sweep.phases import PhaseRef
 from ndif_batch.sweep.reduction import OPS, Reduction
 from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
@@ -63,6 +66,7 @@ class Sweep:
     schedule: Schedule = field(default_factory=Schedule)
     retention_days: int | None = None
     reduce: Mapping[str, Reduction] = field(default_factory=dict)
+    phase: str | None = None
     tensors: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, params: Mapping[str, ParamType], saves: Iterable[str]) -> None:
@@ -101,6 +105,15 @@ class Sweep:
                     f"the experiment's parameter {name!r} has no value", ("parameters",), hint=f"add `{name}: …`"
                 )
 
+    def check_phases(self, earlier: Sequence[str]) -> None:
+        """``SweepError`` if it takes something from a phase that is not before it."""
+        for name, value in self.space.constants.items():
+            if isinstance(value, PhaseRef) and value.phase not in earlier:
+                at = (*self._where(name), "phase")
+                raise self.document.error(
+                    f"no phase before this one is called {value.phase!r}", at, hint=nearest(value.phase, earlier)
+                )
+
     @contextmanager
     def placing_errors(self) -> Iterator[None]:
         """Inside, a ``SweepError`` that names a key of the file gets its line, too."""
@@ -120,26 +133,46 @@ class Sweep:
 
 
 def load_sweep(path: Path, variables: Mapping[str, Any] | None = None, seed: int = 0) -> Sweep:
-    """Read a sweep file; ``variables`` take the place of those that it declares under ``variables:``.
+    """Read a sweep file of one job; ``variables`` take the place of those that it declares under ``variables:``.
 
     ``seed`` decides what method random draws.
     """
+    phases = load_phases(path, variables, seed)
+    if phases[0].phase is not None:
+        raise phases[0].document.error("here a sweep is one job, without phases", ())
+    return phases[0]
+
+
+def load_phases(path: Path, variables: Mapping[str, Any] | None = None, seed: int = 0) -> list[Sweep]:
+    """Read a sweep file: its jobs, one after the other, each of which may take what earlier ones save."""
     document = _substituted(load_yaml(path), variables or {})
     config = _validated(document)
+    if config.phases is None:
+        return [_sweep(config, config, document, path, seed)]
+    found: list[Sweep] = []
+    for number, phase in enumerate(config.phases):
+        found.append(_sweep(config, phase, document.part("phases", number), path, seed))
+        found[-1].check_phases([one.phase for one in found[:-1] if one.phase is not None])
+    return found
+
+
+def _sweep(whole: SweepConfig, config: SweepConfig | PhaseConfig, document: Document, path: Path, seed: int) -> Sweep:
+    phase = config.name if isinstance(config, PhaseConfig) else None
     find = partial(_found, document, folder=path.parent)
     bound, tensors = bound_tensors(config, document, find)
     key, experiment = ("job", config.job) if config.job is not None else ("graph", config.graph or "")
     return Sweep(
-        name=config.name,
-        model=config.model,
+        name=whole.name if phase is None else f"{whole.name}-{phase}",
+        model=whole.model,
         experiment=find((key,), experiment),
         space=space_of(config, document, find, bound, seed),
         document=document,
         save=None if config.save is None else tuple(dict.fromkeys(config.save)),
-        resources=config.resources,
-        schedule=config.schedule,
-        retention_days=config.retention_days,
+        resources=whole.resources,
+        schedule=whole.schedule,
+        retention_days=whole.retention_days,
         reduce=config.reduce or {},
+        phase=phase,
         tensors=tensors,
     )
 
@@ -205,15 +238,16 @@ def _readable(document: Document, errors: Sequence[ErrorDetails]) -> SweepError:
     """The first error in the order of lines; a missing key comes last, as it may be one that is misspelt."""
     placed = [(_location(document.data, _places(error)), error) for error in errors]
     at, error = min(placed, key=lambda pair: (pair[1]["type"] == "missing", document.line(pair[0])))
+    within = at[2:] if at[:1] == ("phases",) else at
     match error["type"]:
         case "extra_forbidden":
             return _unknown_key(document, at)
         case "missing":
             return document.error(f"the key {error['loc'][-1]!r} is missing", at)
-        case "enum" if at == ("method",):
+        case "enum" if within == ("method",):
             known = [method.value for method in Method]
             return document.error(_plainly(error["msg"]), at, hint=nearest(str(error["input"]), known))
-        case "literal_error" if at[0] == "reduce" and at[-1] == "op":
+        case "literal_error" if within[0] == "reduce" and at[-1] == "op":
             return document.error(f"there is no op {error['input']!r}", at, hint=nearest(str(error["input"]), OPS))
         case "literal_error" if at == ("schedule", "priority"):
             return document.error(
@@ -251,7 +285,9 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
     """The keys that there may be in the mapping at a place."""
     match at:
         case ():
-            return tuple(SweepConfig.model_fields)
+            return tuple(SweepConfig.model_fields if not document.root else PhaseConfig.model_fields)
+        case ("phases", int(number), *rest):
+            return _keys(document.part("phases", number), tuple(rest))
         case ("resources", *_):
             return tuple(Resources.model_fields)
         case ("schedule", *_):
@@ -268,6 +304,7 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
         *ValuesAxis.model_fields,
         *FileAxis.model_fields,
         *TensorFile.model_fields,
+        *PhaseValue.model_fields,
         "distribution",
     )
 

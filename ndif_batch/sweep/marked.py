@@ -18,22 +18,35 @@ Location: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Plain data (dict, list, str, int, float, bool, None) with the line, counted from 1, of each part."""
+    """Plain data (dict, list, str, int, float, bool, None) with the line, counted from 1, of each part.
+
+    It may be the part of another at ``root``: its locations begin there.
+    """
 
     file: str
     data: Any
     lines: Mapping[Location, int]
+    root: Location = ()
+
+    def part(self, *location: str | int) -> Document:
+        """The part at a location as a document of its own."""
+        data = self.data
+        for step in location:
+            data = data[step]
+        return Document(self.file, data, self.lines, (*self.root, *location))
 
     def line(self, location: Sequence[str | int]) -> int:
         """The line of the part at ``location``, or of the nearest part around it."""
-        known = tuple(location)
+        known = (*self.root, *location)
         while known and known not in self.lines:
             known = known[:-1]
         return self.lines.get(known, 1)
 
     def error(self, message: str, location: Sequence[str | int], *, hint: str | None = None) -> SweepError:
         """A ``SweepError`` that names file, line and key of ``location``."""
-        return SweepError(message, hint=hint, file=self.file, line=self.line(location), key=key_of(location) or None)
+        return SweepError(
+            message, hint=hint, file=self.file, line=self.line(location), key=key_of((*self.root, *location)) or None
+        )
 
 
 def key_of(location: Sequence[str | int]) -> str:

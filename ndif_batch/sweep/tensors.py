@@ -9,13 +9,15 @@ from typing import Any, TypeAlias
 from ndif_batch import blobs
 from ndif_batch.errors import IntegrityError, nearest
 from ndif_batch.graph.nodes import TensorRef
-from ndif_batch.sweep.config import SweepConfig, TensorFile, split_names
+from ndif_batch.sweep.config import ExperimentConfig, TensorFile, split_names
 from ndif_batch.sweep.marked import Document, Location
 
 Find: TypeAlias = Callable[[Location, str], Path]
 
 
-def bound_tensors(config: SweepConfig, document: Document, find: Find) -> tuple[dict[str, TensorRef], dict[str, Any]]:
+def bound_tensors(
+    config: ExperimentConfig, document: Document, find: Find
+) -> tuple[dict[str, TensorRef], dict[str, Any]]:
     """What each parameter that takes a tensor is bound to, and the torch tensors by digest.
 
     ``find`` gives the path of a file that the sweep names. ``SweepError`` if that is no safetensors file, or lacks the

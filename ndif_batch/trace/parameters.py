@@ -15,7 +15,7 @@ from ndif_batch.trace.place import refusal, user_place
 
 RESERVED = (
     *("grid", "zip", "name", "seed", "hold", "key", "priority", "max_retries", "nan", "layout", "reuse"),
-    "reduce",
+    *("reduce", "after"),
 )
 """Keywords of ``t.run`` and ``t.submit``, which a parameter cannot be called."""
 

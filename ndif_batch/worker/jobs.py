@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -68,14 +68,14 @@ class OpenJobs:
         self._sharing: dict[int, Sharing] = {}
         self._closing = Lock()
 
-    def open(self, record: JobRecord) -> OpenJob:
-        """The job, ready to run: its archive exists and its constants are here.
+    def open(self, record: JobRecord, saved: Callable[[JobRecord], dict[str, Any]]) -> OpenJob:
+        """The job, ready to run: its archive exists and its constants are here; ``saved`` gives those of other jobs.
 
         Raises ``GraphError`` or ``SweepError`` for a row that cannot be read, ``NotFoundError`` or
         ``IntegrityError`` for a missing or damaged constant, ``UnavailableError`` if the disk refuses.
         """
         if record.id not in self._open:
-            self._open[record.id] = self._read(record)
+            self._open[record.id] = self._read(record, saved(record))
         return self._open[record.id]
 
     def close(self, job: EndedJob, counters: Counted) -> None:
@@ -110,11 +110,11 @@ class OpenJobs:
             sharing = self._sharing.setdefault(job_id, Sharing(counters.passes, counters.tasks))
             sharing.jobs = max(sharing.jobs, len(together))
 
-    def _read(self, record: JobRecord) -> OpenJob:
+    def _read(self, record: JobRecord, saved: dict[str, Any]) -> OpenJob:
         graph, space = graph_from_json(record.graph), Space.from_json(record.space)
         attributes = job_attributes(record, self._model, graph, space, self._tokenizer)
         axes = {axis.name: axis.columns for axis in space.axes}
         spec = ArchiveSpec.described(axes, record.tile, record.arrays, attributes)
         create(record.store, spec)
-        tensors = blobs.load(self._blobs, constants(graph) | space.tensors())
-        return OpenJob(record, graph, space, spec, tensors, self._model.dtype, excluded=space.excluded())
+        tensors = blobs.load(self._blobs, (constants(graph) | space.tensors()).difference(saved))
+        return OpenJob(record, graph, space, spec, tensors | saved, self._model.dtype, excluded=space.excluded())

@@ -20,6 +20,7 @@ from ndif_batch.worker.leasing import Leased, Leasing
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.patience import Patience
 from ndif_batch.worker.ports import TaskEngine
+from ndif_batch.worker.prerequisites import Prerequisites
 from ndif_batch.worker.progress import Progress, Tally
 from ndif_batch.worker.reuse import Reuse
 from ndif_batch.worker.running import Runner
@@ -81,8 +82,11 @@ class Worker:
         self._committer = Committer(queue, jobs, heart, patience, engine.counters, self._tally)
         self._leasing = Leasing(heart, self._committer, patience, meter, walltime, model, max_tokens)
         reuse = Reuse(lambda job_id, source_id: patience.ask(lambda: queue.source(job_id, source_id)))
+        before = Prerequisites(lambda job_id, source_id: patience.ask(lambda: queue.prerequisite(job_id, source_id)))
         checks = None if alone is None else Checks(alone, meter)
-        self._runner = Runner(engine, jobs, heart, meter, self._draining, self._committer, reuse, checks, self._tally)
+        self._runner = Runner(
+            engine, jobs, heart, meter, self._draining, self._committer, reuse, before, checks, self._tally
+        )
         self._ahead: Ahead[Round | None] = Ahead()
 
     def run(self, until: Until) -> Progress:

@@ -18,6 +18,7 @@ from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import Counted, OpenJobs
 from ndif_batch.worker.meter import Meter
 from ndif_batch.worker.ports import Outcome, TaskEngine
+from ndif_batch.worker.prerequisites import Prerequisites
 from ndif_batch.worker.progress import Tally
 from ndif_batch.worker.reuse import Reuse
 from ndif_batch.worker.work import ShardWork
@@ -38,6 +39,7 @@ class Runner:
         draining: Draining,
         committer: Committer,
         reuse: Reuse,
+        prerequisites: Prerequisites,
         checks: Checks | None,
         tally: Tally,
     ) -> None:
@@ -49,6 +51,7 @@ class Runner:
         self._draining = draining
         self._committer = committer
         self._reuse = reuse
+        self._prerequisites = prerequisites
         self._checks = checks
         self._tally = tally
         self._batches = 0
@@ -90,7 +93,7 @@ class Runner:
 
     def _opened(self, lease: Lease) -> ShardWork | None:
         try:
-            return ShardWork(lease, self._jobs.open(lease.job))
+            return ShardWork(lease, self._jobs.open(lease.job, self._prerequisites.tensors))
         except UnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 -- one job that cannot be read must not stop those of others

@@ -76,6 +76,7 @@ def answers(draw: st.DrawFn) -> tuple[str, Any]:
     call = draw(st.sampled_from(sorted(wire.CALLS)))
     hint = get_type_hints(getattr(WorkerQueue, call))["return"]
     special = {"lease": leases(), "model": st.builds(ModelRecord, info=JSON), "source": st.none() | JOBS}
+    special["prerequisite"] = special["source"]
     return call, draw(special.get(call, st.from_type(hint)))
 
 

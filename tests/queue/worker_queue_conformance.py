@@ -6,11 +6,12 @@ A subclass gives two fixtures: ``stand``, a :class:`~tests.queue.worker_queue_st
 
 from __future__ import annotations
 
+from tests.queue.conformance_dependencies import Dependencies
 from tests.queue.conformance_leases import Leases
 from tests.queue.conformance_outcomes import Outcomes
 from tests.queue.conformance_repeats import Repeats
 from tests.queue.conformance_sources import Sources
 
 
-class WorkerQueueConformance(Leases, Outcomes, Repeats, Sources):
+class WorkerQueueConformance(Leases, Outcomes, Repeats, Sources, Dependencies):
     """All of it."""
