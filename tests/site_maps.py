@@ -49,7 +49,7 @@ def stream(width: int) -> SiteTensor:
 
 
 def llama(
-    layers: int, width: int, mlp: int, keys: int, vocabulary: int, max_tokens: int = 2048, heads: int = 2
+    layers: int, width: int, mlp: int, keys: int, vocabulary: int, max_tokens: int = 2048, heads: int | None = None
 ) -> SiteMap:
     """A Llama: blocks give a plain tensor, attention a tuple."""
     made, h = Builder(), stream(width)
@@ -63,7 +63,8 @@ def llama(
         made.module(f"{block}.self_attn.q_proj", h, h, width, width)
         made.module(f"{block}.self_attn.k_proj", h, stream(keys), keys, width)
         made.module(f"{block}.self_attn.v_proj", h, stream(keys), keys, width)
-        made.attention(f"{block}.self_attn", heads, width)
+        if heads is not None:
+            made.attention(f"{block}.self_attn", heads, width)
         made.module(f"{block}.self_attn.o_proj", h, h, width, width)
         made.module(f"{block}.mlp", h, h)
         made.module(f"{block}.mlp.gate_proj", h, stream(mlp), mlp, width)
@@ -83,7 +84,7 @@ def smollm2() -> SiteMap:
     return llama(layers=30, width=576, mlp=1536, keys=192, vocabulary=49152, max_tokens=8192, heads=9)
 
 
-def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50) -> SiteMap:
+def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50, heads: int | None = None) -> SiteMap:
     """A GPT-2 of the older kind, whose blocks give tuples."""
     made, h = Builder(), stream(width)
     made.group("transformer")
@@ -94,7 +95,8 @@ def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50) -> SiteMap:
         made.module(block, h, (h,))
         made.module(f"{block}.ln_1", h, h, width)
         made.module(f"{block}.attn", h, (h, None))
-        made.attention(f"{block}.attn", 2, width)
+        if heads is not None:
+            made.attention(f"{block}.attn", heads, width)
         made.module(f"{block}.attn.c_proj", h, h, width, width)
         made.module(f"{block}.mlp", h, h)
         made.module(f"{block}.mlp.c_proj", stream(4 * width), h, 4 * width, width)

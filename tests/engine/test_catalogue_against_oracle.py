@@ -36,7 +36,7 @@ def test_further_tasks_of_all_methods_equal_the_oracle(name: str, seed: int) -> 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_every_method_runs_in_half_precision_with_tensors_in_single(name: str) -> None:
-    model = families.random_subject(name, **families.ALL[name]).native
+    model: Any = families.random_subject(name, **families.ALL[name]).native
     half = families.Subject(wrap(model.to(torch.bfloat16)), model)
     constants: dict[str, Any] = {}
     tasks, reasons = tasks_of(half, random.Random(name), constants)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.py"))
 FREEZE = "NDIF_BATCH_FREEZE"
 
-SMALL_LLAMA = llama(layers=3, width=8, mlp=16, keys=4, vocabulary=50)
+SMALL_LLAMA = llama(layers=3, width=8, mlp=16, keys=4, vocabulary=50, heads=2)
 TOP = {"top_tokens": (5,), "top_log_probs": (5,)}
 SHAPES = {
     "ablation": {"logit_diff": (), "zero": (2,), "mean": (2,), "resample": (2,)},
@@ -128,7 +128,7 @@ def test_another_process_builds_the_same_bytes() -> None:
     assert other.stdout.split() == [digest(build(job, smollm2()).graph) for job in JOBS]
 
 
-@pytest.mark.parametrize("sites", [SMALL_LLAMA, gpt2()], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("sites", [SMALL_LLAMA, gpt2(heads=2)], ids=["llama", "gpt2"])
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
 def test_a_job_saves_the_shapes_it_promises_on_every_family(job: Path, sites: SiteMap) -> None:
     trace = build(job, sites)

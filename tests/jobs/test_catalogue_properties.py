@@ -6,6 +6,7 @@ import runpy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ PERFECT = {
 """relu(x) - relu(-x) is x."""
 
 
-def saved(job: str, subject: Subject | None = None, **bindings: Any) -> dict[str, Tensor]:
+def saved(job: str, subject: Subject | None = None, /, **bindings: Any) -> dict[str, Tensor]:
     subject, constants = subject or family("llama"), dict[str, Any]()
     trace = runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["build"](recorder(subject))
     bound = {k: TensorRef(take(constants, v)) if isinstance(v, Tensor) else v for k, v in bindings.items()}
@@ -157,7 +158,7 @@ def heads_of(prompt: tuple[int, ...], layer: int) -> Tensor:
     handle = block(layer).self_attn.o_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
     logits(prompt)
     handle.remove()
-    return seen[0].unflatten(-1, (HEADS, WIDTH))
+    return seen[0].reshape(1, len(prompt), HEADS, WIDTH)
 
 
 def projected(layer: int, head: int, values: Tensor) -> Tensor:
@@ -222,7 +223,7 @@ def test_head_ablation_takes_one_head_away_or_leaves_its_mean() -> None:
     own, mean = heads_of(CORRUPTED, LAYER)[:, :, 3], heads_of(PROMPT, LAYER)[:, :, 3].mean(1, keepdim=True)
     for name, left in (("zero", torch.zeros_like(own)), ("mean", mean)):
         change = projected(LAYER, 3, left - own)
-        close(found[name], without(block().self_attn, lambda value, change=change: value + change))
+        close(found[name], without(block().self_attn, partial(torch.add, change)))
     assert abs(float(found["zero"] - found["logit_diff"])) > 1e-3
 
 
@@ -232,7 +233,7 @@ def test_mean_ablation_leaves_the_given_means() -> None:
     found = saved("mean_ablation", prompt=CORRUPTED, layer=LAYER, **given, **PAIR)
     for name, module in (("attention", block().self_attn), ("mlp", block().mlp)):
         mean = means[name]
-        close(found[name], without(module, lambda value, mean=mean: mean.expand_as(value)))
+        close(found[name], without(module, mean.expand_as))
 
 
 def test_attention_patterns_are_the_softmax_of_the_scores() -> None:
@@ -259,9 +260,9 @@ def looking_back(tokens: int) -> Subject:
 
     It sees places only, as unit vectors; a query is the key of the place it looks at.
     """
-    model: Any = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model("gpt2", **{**ALL["gpt2"], "n_layer": 1}, **TOKENS)
-    )
+    config = AutoConfig.for_model("gpt2", **{**ALL["gpt2"], "n_layer": 1}, **TOKENS)
+    factory: Any = AutoModelForCausalLM
+    model = factory.from_config(config)
     with torch.no_grad():
         model.transformer.wte.weight.zero_()
         model.transformer.wpe.weight.copy_(10 * torch.eye(64, HIDDEN))

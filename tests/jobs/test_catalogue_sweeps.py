@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ndif_batch.sweep.load import load_sweep
-from tests.jobs.test_catalogue_frozen import JOBS, ROOT, build, smollm2
+from tests.jobs.test_catalogue_frozen import JOBS, ROOT, build
+from tests.site_maps import smollm2
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 PICTURES = sorted((ROOT / "docs" / "pictures" / "methods").glob("*.png"))
