@@ -85,9 +85,11 @@ gpu: ## run the tests and benchmarks that need CUDA
 docs: setup ## write the generated reference pages
 	$(BIN)/python docs/generate.py
 	PYTHONPATH=. $(BIN)/python docs/families.py
+	PYTHONPATH=. $(BIN)/python docs/methods.py
 
-pictures: setup chromium ## take the pictures of the dashboard anew
+pictures: setup chromium model ## take the pictures of the dashboard and of the methods anew
 	NDIF_BATCH_PICTURES=yes $(BIN)/pytest tests/dashboard/test_dashboard_pages.py -k no_page_complains
+	PYTHONPATH=. $(BIN)/python docs/methods.py pictures
 
 examples: setup model ## run the notebooks anew and store what they show
 	$(BIN)/python examples/run.py examples/*.ipynb

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -79,11 +80,33 @@ def describe(directory: Path, name: str) -> tuple[tuple[int, ...], str]:
     return tuple(header["shape"]), DTYPES[header["dtype"]]
 
 
+def names(file: Path) -> list[str]:
+    """The names of the tensors in a safetensors file; ``IntegrityError`` if it is none."""
+    with _opened(file) as tensors:
+        return list(tensors.keys())
+
+
+def read(file: Path, name: str) -> Any:
+    """The torch tensor called ``name`` in a safetensors file, on the CPU; errors as for :func:`names`."""
+    with _opened(file) as tensors:
+        return tensors.get_tensor(name)
+
+
 def path(directory: Path, name: str) -> Path:
     """The file of the tensor with digest ``name``."""
     if not DIGEST.fullmatch(name):
         raise UsageError(f"{name!r} is no digest of a tensor")
     return directory / f"{name}.safetensors"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    safetensors = import_module("safetensors")
+    try:
+        with safetensors.safe_open(str(file), framework="pt") as tensors:
+            yield tensors
+    except (OSError, safetensors.SafetensorError) as error:
+        raise IntegrityError(f"{file} cannot be read as safetensors: {error}") from None
 
 
 def _read(directory: Path, name: str) -> bytes:

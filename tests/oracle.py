@@ -372,10 +372,12 @@ def oracle_of(subject: Subject, task: Task, constants: Mapping[str, torch.Tensor
     return Oracle(subject.native, graph, task.seed, constants or {})
 
 
-def assert_equal(name: str, ours: torch.Tensor, truth: torch.Tensor, tolerance: float = 1e-4) -> None:
+def assert_equal(
+    name: str, ours: torch.Tensor, truth: torch.Tensor, tolerance: float = 1e-4, least: float = 1e-3
+) -> None:
     """Equal shapes, dtypes, places of NaN and infinities; values within ``tolerance`` of the largest.
 
-    Differences of equal values are rounding alone, so the largest counts as at least 1e-3.
+    Differences of equal values are rounding alone, so the largest counts as at least ``least``.
     """
     assert ours.shape == truth.shape, f"{name}: shape {tuple(ours.shape)} is not {tuple(truth.shape)}"
     assert ours.dtype == truth.dtype, f"{name}: {ours.dtype} is not {truth.dtype}"
@@ -385,14 +387,14 @@ def assert_equal(name: str, ours: torch.Tensor, truth: torch.Tensor, tolerance: 
     finite = torch.isfinite(truth)
     assert torch.equal(torch.isnan(ours), torch.isnan(truth)), f"{name}: NaN in other places"
     assert torch.equal(ours[~finite].nan_to_num(), truth[~finite].nan_to_num()), f"{name}: infinities differ"
-    worst = deviation(ours, truth)
+    worst = deviation(ours, truth, least)
     assert worst <= tolerance, f"{name}: off by {worst:.2e} of the largest value"
 
 
-def deviation(ours: torch.Tensor, truth: torch.Tensor) -> float:
-    """The largest difference as a share of the largest value, which counts as at least 1e-3."""
+def deviation(ours: torch.Tensor, truth: torch.Tensor, least: float = 1e-3) -> float:
+    """The largest difference as a share of the largest value, which counts as at least ``least``."""
     finite = torch.isfinite(truth)
     if not truth.is_floating_point() or not finite.any():
         return 0.0
-    scale = truth[finite].abs().max().clamp(min=1e-3)
+    scale = truth[finite].abs().max().clamp(min=least)
     return float((ours[finite].double() - truth[finite].double()).abs().max() / scale)

@@ -33,6 +33,13 @@ class Builder:
             refused = "it holds no tensor" if value is None else None
             self.sites[site] = Site(site, len(self.sites), value, refused)
 
+    def attention(self, path: str, heads: int, width: int) -> None:
+        """The sites inside a module that computes attention: of those the weights and the heads."""
+        shapes = {"pattern": SiteTensor((1, heads, None, None), "float32", seen=3)}
+        shapes["heads"] = SiteTensor((1, None, heads, width // heads), "float32")
+        for name, value in shapes.items():
+            self.sites[f"{path}.{name}"] = Site(f"{path}.{name}", len(self.sites), value)
+
     def site_map(self, vocabulary: int, max_tokens: int, head: str) -> SiteMap:
         return SiteMap(self.sites, tuple(self.modules), self.weights, vocabulary, max_tokens, head)
 
@@ -41,7 +48,9 @@ def stream(width: int) -> SiteTensor:
     return SiteTensor((1, None, width), "float32")
 
 
-def llama(layers: int, width: int, mlp: int, keys: int, vocabulary: int, max_tokens: int = 2048) -> SiteMap:
+def llama(
+    layers: int, width: int, mlp: int, keys: int, vocabulary: int, max_tokens: int = 2048, heads: int | None = None
+) -> SiteMap:
     """A Llama: blocks give a plain tensor, attention a tuple."""
     made, h = Builder(), stream(width)
     made.group("model")
@@ -54,6 +63,8 @@ def llama(layers: int, width: int, mlp: int, keys: int, vocabulary: int, max_tok
         made.module(f"{block}.self_attn.q_proj", h, h, width, width)
         made.module(f"{block}.self_attn.k_proj", h, stream(keys), keys, width)
         made.module(f"{block}.self_attn.v_proj", h, stream(keys), keys, width)
+        if heads is not None:
+            made.attention(f"{block}.self_attn", heads, width)
         made.module(f"{block}.self_attn.o_proj", h, h, width, width)
         made.module(f"{block}.mlp", h, h)
         made.module(f"{block}.mlp.gate_proj", h, stream(mlp), mlp, width)
@@ -70,10 +81,10 @@ def llama(layers: int, width: int, mlp: int, keys: int, vocabulary: int, max_tok
 
 def smollm2() -> SiteMap:
     """SmolLM2-135M."""
-    return llama(layers=30, width=576, mlp=1536, keys=192, vocabulary=49152, max_tokens=8192)
+    return llama(layers=30, width=576, mlp=1536, keys=192, vocabulary=49152, max_tokens=8192, heads=9)
 
 
-def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50) -> SiteMap:
+def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50, heads: int | None = None) -> SiteMap:
     """A GPT-2 of the older kind, whose blocks give tuples."""
     made, h = Builder(), stream(width)
     made.group("transformer")
@@ -84,7 +95,11 @@ def gpt2(layers: int = 3, width: int = 8, vocabulary: int = 50) -> SiteMap:
         made.module(block, h, (h,))
         made.module(f"{block}.ln_1", h, h, width)
         made.module(f"{block}.attn", h, (h, None))
+        if heads is not None:
+            made.attention(f"{block}.attn", heads, width)
+        made.module(f"{block}.attn.c_proj", h, h, width, width)
         made.module(f"{block}.mlp", h, h)
+        made.module(f"{block}.mlp.c_proj", stream(4 * width), h, 4 * width, width)
     made.module("transformer.ln_f", h, h, width)
     made.module("lm_head", h, stream(vocabulary), vocabulary, width)
     return made.site_map(vocabulary, 64, "lm_head")

@@ -43,10 +43,9 @@ def plan_phase(client: Client, sweep: Sweep, find: Find) -> Planned:
                 raise sweep.document.error(error.message, ("parameters", name, "save"), hint=error.hint) from None
     space = each(sweep.space, lambda value: refs[value] if isinstance(value, PhaseRef) else value)
     space, read = read_prompts(found.graph, space, info, Path(sweep.document.file).parent)
+    constants = {**found.constants, **sweep.tensors, **read}
     with sweep.placing_errors():
-        plan = client.prepare(
-            found.graph, space, info, constants={**found.constants, **read}, save=sweep.save, reduce=sweep.reduce
-        )
+        plan = client.prepare(found.graph, space, info, constants=constants, save=sweep.save, reduce=sweep.reduce)
     return sweep, plan
 
 

@@ -113,7 +113,10 @@ def _value(name: str, text: str, kind: ParamType) -> Value:
                 raise SweepError(f"parameter {name!r} is true or false and cannot be {text!r}")
             return text.lower() == "true"
         case ParamType.TENSOR:
-            raise SweepError(f"parameter {name!r} is a tensor", hint="submit from Python: t.submit(…)")
+            raise SweepError(
+                f"parameter {name!r} is a tensor",
+                hint="bind it in a sweep file, {tensor: FILE.safetensors}, or submit from Python",
+            )
         case ParamType.PROMPT | ParamType.STR:
             return text
 

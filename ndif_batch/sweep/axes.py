@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ndif_batch.errors import SweepError
-from ndif_batch.graph.nodes import Value
+from ndif_batch.graph.nodes import TensorRef, Value
 from ndif_batch.sweep.choosing import with_rules
 from ndif_batch.sweep.config import (
     Cell,
@@ -18,6 +18,7 @@ from ndif_batch.sweep.config import (
     PhaseValue,
     RangeAxis,
     Row,
+    TensorFile,
     ValuesAxis,
     split_names,
 )
@@ -36,10 +37,12 @@ MAX_TASKS = 2**40
 Find: TypeAlias = Callable[[Location, str], Path]
 
 
-def space_of(config: ExperimentConfig, document: Document, find: Find, seed: int = 0) -> Space:
+def space_of(
+    config: ExperimentConfig, document: Document, find: Find, tensors: Mapping[str, TensorRef], seed: int = 0
+) -> Space:
     """The space of a sweep file; ``find`` gives the path of a file that it names, ``seed`` decides what is drawn.
 
-    Axes keep the order of the file.
+    Axes keep the order of the file. ``tensors`` are the constants that it takes from files.
     """
     constants: dict[str, Value] = {}
     if isinstance(config.parameters, list):
@@ -53,7 +56,7 @@ def space_of(config: ExperimentConfig, document: Document, find: Find, seed: int
     if config.seeds is not None:
         axes.append(Axis(SEED_AXIS, {SEED_AXIS: range(config.seeds)}))
     try:
-        space = Space(tuple(axes), constants)
+        space = Space(tuple(axes), {**constants, **tensors})
     except SweepError as error:
         raise document.error(error.message, ("parameters",)) from None
     space = with_rules(space, config, document)
@@ -91,6 +94,8 @@ def _entries(entries: Mapping[str, Entry], document: Document, find: Find) -> tu
         names, at = split_names(key), ("parameters", key)
         if isinstance(entry, Uniform | LogUniform | IntUniform | Normal | Choice):
             raise document.error("only method random draws values", (*at, "distribution"), hint="set method: random")
+        if isinstance(entry, TensorFile):
+            continue
         if isinstance(entry, bool | int | float | str):
             if len(names) > 1:
                 raise document.error("tied parameters need rows", at, hint="use values: [[…], …] or file:")

@@ -71,6 +71,15 @@ class FileAxis(Strict):
     axis: AxisName | None = None
 
 
+class TensorFile(Strict):
+    """A tensor of a safetensors file; a path is looked for beside the sweep file, then above it."""
+
+    tensor: str
+    name: (
+        Annotated[str, Field(description="Its name in the file; the parameter's, or the only one's, if absent.")] | None
+    ) = None
+
+
 class PhaseValue(Strict):
     """What an earlier phase saves, or keeps of it, under a name: a tensor."""
 
@@ -85,13 +94,14 @@ def _entry_tag(data: Any) -> str | None:
         return "<constant>"
     if is_drawn(data):
         return "<distribution>"
-    return next((f"<{kind}>" for kind in ("range", "values", "file", "phase") if kind in data), None)
+    return next((f"<{kind}>" for kind in ("range", "values", "file", "tensor", "phase") if kind in data), None)
 
 
 Entry: TypeAlias = Annotated[
     Annotated[RangeAxis, Tag("<range>")]
     | Annotated[ValuesAxis, Tag("<values>")]
     | Annotated[FileAxis, Tag("<file>")]
+    | Annotated[TensorFile, Tag("<tensor>")]
     | Annotated[PhaseValue, Tag("<phase>")]
     | Annotated[Drawn, Tag("<distribution>")]
     | Annotated[Annotated[list[Cell | Row], Field(min_length=1)], Tag("<items>")]
@@ -99,10 +109,12 @@ Entry: TypeAlias = Annotated[
     Discriminator(
         _entry_tag,
         custom_error_type="entry",
-        custom_error_message="a parameter is a constant, a list, or one of range, values, file, phase, distribution",
+        custom_error_message=(
+            "a parameter is a constant, a list, or one of range, values, file, tensor, phase, distribution"
+        ),
     ),
 ]
-"""What varies (a range, values, a file, a plain list, what is drawn), or a constant."""
+"""What varies (a range, values, a file, a plain list, what is drawn), or a constant (a tensor, too)."""
 
 Parameters: TypeAlias = Annotated[
     Annotated[dict[Names, Entry], Tag("<axes>")]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ndif_batch.sweep.config import (
     RangeAxis,
     SomeRange,
     SweepConfig,
+    TensorFile,
     ValuesAxis,
     split_names,
 )
@@ -33,6 +35,7 @@ from ndif_batch.sweep.reduction import OPS, Reduction
 from ndif_batch.sweep.resources import PRIORITIES, Resources, Schedule
 from ndif_batch.sweep.space import Space
 from ndif_batch.sweep.task import SEED_AXIS
+from ndif_batch.sweep.tensors import bound_tensors
 
 _WORDS = {
     "Input should be": "must be",
@@ -50,6 +53,7 @@ class Sweep:
     """A sweep file, read: ``experiment`` is the ``.py`` or ``.json`` file that holds the graph.
 
     ``save`` are the saves to keep, None for all; ``retention_days`` None is what the settings say.
+    ``tensors`` are those that the space binds, by digest.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Sweep:
     retention_days: int | None = None
     reduce: Mapping[str, Reduction] = field(default_factory=dict)
     phase: str | None = None
+    tensors: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, params: Mapping[str, ParamType], saves: Iterable[str]) -> None:
         """``SweepError`` if the space names a parameter that the graph lacks, or leaves one of the graph's out, or if
@@ -153,12 +158,14 @@ def load_phases(path: Path, variables: Mapping[str, Any] | None = None, seed: in
 
 def _sweep(whole: SweepConfig, config: SweepConfig | PhaseConfig, document: Document, path: Path, seed: int) -> Sweep:
     phase = config.name if isinstance(config, PhaseConfig) else None
+    find = partial(_found, document, folder=path.parent)
+    bound, tensors = bound_tensors(config, document, find)
     key, experiment = ("job", config.job) if config.job is not None else ("graph", config.graph or "")
     return Sweep(
         name=whole.name if phase is None else f"{whole.name}-{phase}",
         model=whole.model,
-        experiment=_found(document, (key,), experiment, path.parent),
-        space=space_of(config, document, lambda at, name: _found(document, at, name, path.parent), seed),
+        experiment=find((key,), experiment),
+        space=space_of(config, document, find, bound, seed),
         document=document,
         save=None if config.save is None else tuple(dict.fromkeys(config.save)),
         resources=whole.resources,
@@ -166,6 +173,7 @@ def _sweep(whole: SweepConfig, config: SweepConfig | PhaseConfig, document: Docu
         retention_days=whole.retention_days,
         reduce=config.reduce or {},
         phase=phase,
+        tensors=tensors,
     )
 
 
@@ -295,6 +303,7 @@ def _keys(document: Document, at: Location) -> tuple[str, ...]:
         *RangeAxis.model_fields,
         *ValuesAxis.model_fields,
         *FileAxis.model_fields,
+        *TensorFile.model_fields,
         *PhaseValue.model_fields,
         "distribution",
     )

@@ -8,10 +8,12 @@ from typing import Any
 
 from ndif_batch.errors import ModelError
 from ndif_batch.models.info import ModelInfo
+from ndif_batch.trace import parts
 from ndif_batch.trace.backend import Backend
 from ndif_batch.trace.experiment import Edit, Scan, Session, Trace
 from ndif_batch.trace.generation import Generates
 from ndif_batch.trace.modules import Module, blocks_of, found_in
+from ndif_batch.trace.parts import Parts
 from ndif_batch.trace.tree import Tree
 
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
@@ -97,8 +99,44 @@ class LanguageModel(Module):
 
     @property
     def blocks(self) -> Module:
-        """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
+        """The list of the model's blocks, whatever the family calls it; ``ModelError`` if there is none."""
         return blocks_of(self._tree)
+
+    @property
+    def attentions(self) -> Parts:
+        """Of each block the module inside which attention is computed: ``.pattern`` and ``.heads`` are its sites."""
+        inside = f"{self.blocks._path}."
+        heads = (site for site in self.info.sites.sites if site.startswith(inside) and site.endswith(".heads"))
+        below = (site[len(inside) :].partition(".")[2].removesuffix(".heads") for site in heads)
+        return self._parts("attention with sites inside", tuple((name,) for name in dict.fromkeys(below)))
+
+    @property
+    def attention_outputs(self) -> Parts:
+        """Of each block the module whose ``.residual`` is what attention adds to the residual stream."""
+        return self._parts("attention", parts.ATTENTION_OUTPUTS)
+
+    @property
+    def output_projections(self) -> Parts:
+        """Of each block the module whose input is the heads side by side, and that mixes them."""
+        return self._parts("output projection of attention", parts.OUTPUT_PROJECTIONS)
+
+    @property
+    def mlp_inputs(self) -> Parts:
+        """Of each block the module whose input is what the MLP reads."""
+        return self._parts("MLP", parts.MLP_INPUTS)
+
+    @property
+    def mlp_outputs(self) -> Parts:
+        """Of each block the module whose ``.residual`` is what the MLP adds to the residual stream.
+
+        It is ``[1, tokens, hidden]``, in OPT ``[tokens, hidden]``: index it as ``[..., position, :]``.
+        """
+        return self._parts("MLP", parts.MLP_OUTPUTS)
+
+    @property
+    def down_projections(self) -> Parts:
+        """Of each block the module whose input is the MLP's neurons; ``ModelError`` if experts keep theirs inside."""
+        return self._parts("neurons", parts.DOWN_PROJECTIONS)
 
     @property
     def final_norm(self) -> Module:
@@ -111,3 +149,6 @@ class LanguageModel(Module):
         """The module that gives the logits."""
         head = self.info.sites.head
         return found_in(self._tree, "unembedding", UNEMBEDDINGS if head is None else (head,))
+
+    def _parts(self, what: str, paths: parts.Paths) -> Parts:
+        return Parts(self._tree, self.blocks, what, paths)

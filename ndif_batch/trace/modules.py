@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from ndif_batch.trace.recorder import Recorder
     from ndif_batch.trace.tree import Tree
 
-BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
-"""Where decoder models keep their blocks."""
+BLOCKS = (
+    "model.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "model.decoder.layers",
+    "model.language_model.layers",
+    "bert.encoder.layer",
+    "roberta.encoder.layer",
+)
+"""Where models keep their blocks."""
 
 
 class UnknownModuleError(ModelError, AttributeError):
@@ -180,8 +188,8 @@ def path_of(module: Module) -> str:
 
 
 def blocks_of(tree: Tree) -> Module:
-    """The list of decoder blocks, whatever the family calls it; ``ModelError`` if there is none."""
-    return found_in(tree, "decoder blocks", BLOCKS)
+    """The list of the model's blocks, whatever the family calls it; ``ModelError`` if there is none."""
+    return found_in(tree, "blocks", BLOCKS)
 
 
 def found_in(tree: Tree, what: str, paths: Sequence[str]) -> Module:

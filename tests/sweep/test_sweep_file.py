@@ -7,12 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from safetensors.torch import save_file
 
+from ndif_batch import blobs
 from ndif_batch.errors import NdifBatchError, NotFoundError, SweepError
-from ndif_batch.graph.nodes import ParamType
+from ndif_batch.graph.nodes import ParamType, TensorRef
 from ndif_batch.sweep.config import sweep_schema
 from ndif_batch.sweep.load import Sweep, load_sweep
 from ndif_batch.sweep.marked import load_yaml, parse_yaml, typed
@@ -100,6 +103,45 @@ def test_seeds_are_the_last_axis_and_no_parameter_of_the_graph(folder: Path) -> 
     assert [axis.name for axis in sweep.space.axes] == ["layer", "seed"]
     assert sweep.space.bindings(2) == {"layer": 3, "seed": 2}
     sweep.check({"layer": ParamType.INT}, [])
+
+
+def test_a_tensor_of_a_file_is_bound_by_its_content(folder: Path) -> None:
+    weights = {"encoder": torch.arange(6.0).reshape(2, 3), "other": torch.ones(2, dtype=torch.bfloat16)}
+    save_file(weights, folder / "w.safetensors")
+    save_file({"mean": torch.zeros(3)}, folder / "one.safetensors")
+    sweep = parameters(
+        folder,
+        "  layer: [3, 4]\n  encoder: {tensor: w.safetensors}\n  bias: {tensor: w.safetensors, name: other}\n"
+        "  middle: {tensor: one.safetensors}\n",
+    )
+    assert sweep.space.shape == (2,)
+    bound = sweep.space.bindings(1)
+    assert bound.pop("layer") == 4
+    for name, tensor in (("encoder", weights["encoder"]), ("bias", weights["other"]), ("middle", torch.zeros(3))):
+        digest = blobs.digest(blobs.encode(tensor))
+        assert bound[name] == TensorRef(digest)
+        assert torch.equal(sweep.tensors[digest], tensor)
+    assert sweep.space.tensors() == set(sweep.tensors)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message", "hint"),
+    [
+        ("a: {tensor: none.safetensors}", "there is no file 'none.safetensors'", "looked in"),
+        ("a: {tensor: x.py}", "cannot be read as safetensors", ""),
+        ("a: {tensor: w.safetensors, name: encodr}", "w.safetensors has no tensor 'encodr'", "'encoder'"),
+        ("a: {tensor: w.safetensors}", "w.safetensors has no tensor 'a'", "encoder"),
+        ('"a,b": {tensor: w.safetensors}', "a tensor is the value of one parameter", ""),
+        ("a: {tensor: w.safetensors, nme: x}", "unknown key 'nme'", "'name'"),
+    ],
+)
+def test_errors_of_tensors_name_line_and_what_there_is(folder: Path, entry: str, message: str, hint: str) -> None:
+    save_file({"encoder": torch.zeros(1), "decoder": torch.zeros(1)}, folder / "w.safetensors")
+    with pytest.raises(NdifBatchError) as caught:
+        parameters(folder, f"  {entry}\n")
+    assert "s.yaml:6: " in caught.value.message
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
 
 
 def test_variables_keep_their_type_when_they_are_the_whole_scalar(folder: Path) -> None:

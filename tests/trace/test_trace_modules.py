@@ -174,7 +174,7 @@ def test_a_model_without_blocks_says_where_they_were_looked_for() -> None:
     made = Builder()
     made.module("encoder", stream(8), stream(8))
     lm = LanguageModel(info(made.site_map(50, 64, "encoder")))
-    with pytest.raises(ModelError, match=r"no decoder blocks at model\.layers or transformer\.h"):
+    with pytest.raises(ModelError, match=r"no blocks at model\.layers or transformer\.h"):
         lm.blocks  # noqa: B018
 
 
