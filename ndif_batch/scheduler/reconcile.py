@@ -87,12 +87,15 @@ def _change(
 
 
 def _unseen(pilot: PilotRecord, worker: WorkerRecord | None, now: datetime, waits: Waits) -> Change | None:
-    """The launcher may not know it yet, or has forgotten it: then its worker's heart decides."""
-    if worker is None and now - pilot.requested_at < waits.unseen:
+    """The launcher may not know it yet, or has forgotten it: then its worker's heart decides.
+
+    What is still to come was told by a clock that was wrong.
+    """
+    if worker is None and abs(now - pilot.requested_at) < waits.unseen:
         return None
     if worker is not None and worker.state is WorkerState.STOPPED:
         return Change(pilot, PilotState.ENDED)
-    if worker is not None and worker.state in ALIVE and now < worker.alive_until:
+    if worker is not None and worker.state in ALIVE and worker.heartbeat_at - waits.unseen < now < worker.alive_until:
         return None
     return _gone(pilot, worker, "its launcher does not know it any more", died=True)
 
