@@ -110,7 +110,7 @@ def carry_out(name: str, case: Case) -> bool:
     promised = _result(name, case)
     if promised is None or _elements(promised) > LARGE:
         return False
-    more = {"generator": torch.Generator().manual_seed(0)} if name in RANDOM else {}
+    more: dict[str, Any] = {"generator": torch.Generator().manual_seed(0)} if name in RANDOM else {}
     try:
         KERNELS[name](*map(_real, case[0]), **{key: _real(value) for key, value in case[1].items()}, **more)
     except (RuntimeError, ValueError, TypeError, IndexError, OverflowError, NdifBatchError):

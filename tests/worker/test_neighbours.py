@@ -18,7 +18,7 @@ from tests.worker.working import cut
 
 HIDDEN = Node("read", run=0, site="model.layers.{layer}.output")
 TASKS = 2 * 3 * 4
-CHAIN = 5000
+CHAIN = 2000
 """Nodes; 10,000 are allowed."""
 
 
@@ -64,9 +64,9 @@ def ready(tmp_path_factory: pytest.TempPathFactory, client: Client) -> Settings:
 
 
 def test_the_worst_that_is_allowed_neither_fails_nor_changes_nor_holds_up_what_others_submit(ready: Settings) -> None:
-    mallory, bob = (Client(ready.model_copy(update={"user": name})) for name in ("mallory", "bob"))
-    with mallory, bob:
-        alone = submit(bob, graph(save(2)))
+    mallory, bob, carol = (Client(ready.model_copy(update={"user": name})) for name in ("mallory", "bob", "carol"))
+    with mallory, bob, carol:
+        alone = submit(carol, graph(save(2)))
         run(ready, tiny.NAME, until_idle=True)
         bad = [submit(mallory, own) for own in worst().values()]
         bad.append(submit(mallory, worst()["wild"], nan="error"))
@@ -80,4 +80,4 @@ def test_the_worst_that_is_allowed_neither_fails_nor_changes_nor_holds_up_what_o
         ends = [one.job_id for one in bob.queue.events(limit=10_000) if one.kind is EventKind.SHARD_DONE]
         last = len(ends) - 1 - ends[::-1].index(together.id)
         before = sum(job_id in {job.id for job in bad} for job_id in ends[:last])
-        assert before <= TASKS / 2 * len(bad) / 2, "half of what was there first is done when the other is"
+        assert before <= TASKS / 2 * len(bad) / 2, "most of what was there first waits until the other is done"
