@@ -30,6 +30,7 @@ from ndif_batch.sweep.task import Task
 from ndif_batch.worker import process
 from ndif_batch.worker.jobs import OpenJobs
 from ndif_batch.worker.provenance import Runtime
+from ndif_batch.worker.signals import SIGNALS
 from tests import toy
 from tests.chaos.points import Doom, arm, shift
 from tests.worker.toy_engine import ToyEngine
@@ -135,7 +136,7 @@ def pilot(folder: Path) -> None:
     try:
         pilots.run(folder, _carry_out)
     finally:
-        for number in pilots.SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,6 +1,6 @@
 """`make chaos`: attacks installations of every kind until they have suffered so many faults, and says what came of it.
 
-python -m tests.chaos.run [--faults 500] [--seed N] [--kind postgresql-http-local …]
+python -m tests.chaos.run [--faults 120] [--seed N] [--kind postgresql-http-local …]
 """
 
 from __future__ import annotations

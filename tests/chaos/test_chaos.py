@@ -7,7 +7,8 @@ from secrets import randbelow
 
 import pytest
 
-from tests.chaos.run import Kind, attack
+from tests.chaos.run import attack
+from tests.chaos.world import Kind
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from random import Random
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ndif_batch.client import Client
 from ndif_batch.config import ClusterSettings, Settings
@@ -59,7 +59,7 @@ class Kind:
 
     database: str
     http: bool = False
-    launcher: str = "local"
+    launcher: Literal["local", "slurm"] = "local"
     pilots: int = 1
 
     def __str__(self) -> str:

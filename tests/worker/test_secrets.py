@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from ndif_batch.client import Client
 from ndif_batch.config import Settings
@@ -58,7 +59,7 @@ def test_a_worker_has_no_secret_in_its_environment_while_it_runs_tasks_nor_in_wh
 
 
 def test_who_asks_a_server_is_not_told_the_password_of_the_database() -> None:
-    settings = Settings(database_url=f"postgresql+psycopg://ada:{PASSWORD}@db/queue", token=TOKEN)
+    settings = Settings(database_url=f"postgresql+psycopg://ada:{PASSWORD}@db/queue", token=SecretStr(TOKEN))
     assert PASSWORD in settings.environment()["NDIF_BATCH_DATABASE_URL"]
     through = settings.model_copy(update={"url": "http://127.0.0.1:8080"}).environment()
     assert not [value for value in through.values() if PASSWORD in value or TOKEN in value]
