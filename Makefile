@@ -38,7 +38,7 @@ SIDE_BY_SIDE := -n 3 --dist loadscope --no-loadscope-reorder
 GPU_PEERS ?= $(PEERS)/bin/python
 GPU_BENCH := --device cuda --rounds 1 --repeats 5 --peers $(GPU_PEERS)
 
-.PHONY: help setup demo demo-cluster model postgres slurm chromium promtool test lint types bench gpu docs pictures examples clean
+.PHONY: help setup demo demo-cluster model postgres slurm chromium promtool test chaos lint types bench gpu docs pictures examples clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ demo-cluster: setup model postgres slurm ## bring up a Slurm, PostgreSQL, the se
 
 test: setup model postgres slurm chromium promtool ## run the whole test suite
 	@$(BIN)/pytest $(SIDE_BY_SIDE)
+
+chaos: setup postgres slurm ## attack installations of every kind at random; none may lose anything (SEED=N: which attack)
+	@$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED))
 
 lint: setup ## check style, formatting and the import contracts
 	$(BIN)/ruff check

@@ -150,11 +150,14 @@ class Settings(BaseSettings):
             raise SettingsError(f"the token in {file} cannot be read: {error}", hint=hint) from None
 
     def environment(self) -> dict[str, str]:
-        """The variables that give another process these settings, but for the token, wherever it starts."""
+        """The variables that give another process these settings, but for the token, wherever it starts.
+
+        One that asks a server is not told where the database is.
+        """
         places = {"data_dir": self.data_dir, "model_cache": self.model_cache, "archive_dir": self.archive}
         places |= {} if self.token_file is None else {"token_file": self.token_file}
         absolute = self.model_copy(update={name: path.absolute() for name, path in places.items()})
-        values = absolute.model_dump(mode="json") | {"database_url": absolute.database}
+        values = absolute.model_dump(mode="json") | {"database_url": None if self.url else absolute.database}
         return {
             f"NDIF_BATCH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in values.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, case, update
 
-from ndif_batch.queue import billing, bulk, choosing, jobs, states, tallies, users, workers
+from ndif_batch.queue import billing, bulk, choosing, clocks, jobs, states, tallies, users, workers
 from ndif_batch.queue.billing import Bill
 from ndif_batch.queue.choosing import Chosen, Wanted
 from ndif_batch.queue.cluster import DeviceReading
@@ -39,11 +39,14 @@ class Request:
 def lease(tx: Transaction, request: Request, order: Turns, *, expired: bool = False) -> list[Lease] | None:
     """See :meth:`ndif_batch.queue.protocol.WorkerQueue.lease`.
 
-    None if leases have run out: then :func:`ndif_batch.queue.recovery.expire` must take them back in a transaction of
-    its own, since this one locks further shards and jobs. ``expired`` says that this was done.
+    None if leases have run out, or may have once the clock is right: then :func:`ndif_batch.queue.recovery.expire` must
+    take them back in a transaction of its own, since this one locks further shards and jobs. ``expired`` says that this
+    was done.
     """
     asking = workers.asking(tx, request.worker_id, request.model)
     leases = _lease(tx, request, asking, order) if expired or not asking.over else None
+    if leases == [] and not expired and clocks.went_back(tx):
+        leases = None
     if not leases:
         workers.heard(tx, request.worker_id, request.lease_seconds, ready=True)
     return leases

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Select, select
 
-from ndif_batch.queue import jobs, states, tallies, workers
+from ndif_batch.queue import clocks, jobs, states, tallies, workers
 from ndif_batch.queue.database import Transaction
 from ndif_batch.queue.records import EventKind, ShardRecord, ShardState, WorkerState
 from ndif_batch.queue.rows import shard_records, state_in
@@ -22,6 +22,7 @@ _LEASED = state_in(shard.c.state, [ShardState.LEASED])
 
 def expire(tx: Transaction) -> None:
     """Take back leases that ran out; it counts against a shard only if its worker fell silent as well."""
+    clocks.set_right(tx)
     workers.notice_silence(tx)
     over = (
         select(shard)

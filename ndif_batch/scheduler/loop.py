@@ -47,6 +47,7 @@ def run(settings: Settings, *, once: bool = False) -> Ticked:
                     raise
                 log.warning("tick.failed", reason=error.message)
             if once:
+                scheduler.janitor.wait()
                 break
             if ticked.leads is not led:
                 log.info("scheduler.leads" if ticked.leads else "scheduler.stands_by")

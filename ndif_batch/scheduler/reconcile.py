@@ -21,6 +21,8 @@ WITHOUT_FAULT = frozenset(
 OUT_OF_TIME = frozenset({"DEADLINE", "TIMEOUT"})
 """Those that a pilot is to blame for if it had done nothing by then: the next one of this kind would do no better."""
 
+UNSEEN = "its launcher does not know it any more"
+
 ALIVE = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.DRAINING)
 
 
@@ -87,14 +89,19 @@ def _change(
 
 
 def _unseen(pilot: PilotRecord, worker: WorkerRecord | None, now: datetime, waits: Waits) -> Change | None:
-    """The launcher may not know it yet, or has forgotten it: then its worker's heart decides."""
-    if worker is None and now - pilot.requested_at < waits.unseen:
-        return None
-    if worker is not None and worker.state is WorkerState.STOPPED:
+    """The launcher may not know it yet, or has forgotten it: then its worker's heart decides.
+
+    It has none while it loads its model. What is still to come was told by a clock that was wrong.
+    """
+    if worker is None or worker.state is WorkerState.STARTING:
+        began = pilot.requested_at if worker is None else worker.registered_at
+        recent = abs(now - began) < waits.unseen
+        return None if recent else _gone(pilot, worker, UNSEEN, died=True)
+    if worker.state is WorkerState.STOPPED:
         return Change(pilot, PilotState.ENDED)
-    if worker is not None and worker.state in ALIVE and now < worker.alive_until:
+    if worker.state in ALIVE and worker.heartbeat_at - waits.unseen < now < worker.alive_until:
         return None
-    return _gone(pilot, worker, "its launcher does not know it any more", died=True)
+    return _gone(pilot, worker, UNSEEN, died=True)
 
 
 def _queued(

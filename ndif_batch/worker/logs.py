@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
+
+
+class Spared:
+    """A stream on a disk that may be full: what it cannot write is not told, and stops nobody."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write it, if that can be."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """What could not be written waits for the next time."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs() -> None:
@@ -22,5 +41,5 @@ def configure_logs() -> None:
             *(() if terminal else (structlog.processors.format_exc_info,)),
             renderer,
         ],
-        logger_factory=lambda *args: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *args: structlog.WriteLogger(cast("TextIO", Spared(sys.stderr))),
     )

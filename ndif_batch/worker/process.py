@@ -33,6 +33,7 @@ from ndif_batch.queue.records import ModelRecord
 from ndif_batch.queue.telemetry import Gauge
 from ndif_batch.worker.busy import Busy
 from ndif_batch.worker.ending import Pressing, Until
+from ndif_batch.worker.environment import without_secrets
 from ndif_batch.worker.heartbeat import Heartbeat
 from ndif_batch.worker.jobs import OpenJobs
 from ndif_batch.worker.logs import configure_logs
@@ -75,7 +76,7 @@ def run(
         terminate_at_eof(sys.stdin.fileno())
     end = walltime(walltime_seconds, os.environ, time.time())
     patience = Patience(settings.lease_seconds)
-    with _queue(settings) as queue:
+    with without_secrets(), _queue(settings) as queue:
         record = queue.model(model_name)
         worker_id = _registered(queue, model_name, patience)
         places = ExitStack()

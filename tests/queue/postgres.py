@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -28,9 +29,28 @@ def programs() -> Path:
     raise FileNotFoundError(INSTALL)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: the URL of its database, and the ``pg_ctl`` that controls it."""
+
+    url: str
+    control: list[str]
+
+    def restart(self) -> None:
+        """Let every process of the server quit as if it had crashed, and start it again."""
+        _quietly([*self.control, "-m", "immediate", "restart"])
+
+
 @contextmanager
 def server(*options: str) -> Iterator[str]:
-    """The URL of an empty database while it runs, no longer than this process.
+    """The URL of an empty database while it runs: see :func:`started`."""
+    with started(*options) as running:
+        yield running.url
+
+
+@contextmanager
+def started(*options: str) -> Iterator[Server]:
+    """A server of an empty database, that runs no longer than this process.
 
     ``options`` are settings such as ``fsync=off``. Root, whom PostgreSQL refuses, runs it as the user ``postgres``.
     """
@@ -47,8 +67,9 @@ def server(*options: str) -> Iterator[str]:
         _quietly(
             [*run, str(folder / "initdb"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", data]
         )
-        _quietly([*control, "-l", str(home / "log"), "-o", f"-k {home} {settings}", "start"])
-        yield f"postgresql+psycopg://postgres@/postgres?host={home}"
+        control += ["-l", str(home / "log"), "-o", f"-k {home} {settings}"]
+        _quietly([*control, "start"])
+        yield Server(f"postgresql+psycopg://postgres@/postgres?host={home}", control)
 
 
 def _quietly(command: list[str]) -> None:

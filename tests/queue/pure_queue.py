@@ -166,6 +166,30 @@ class PureQueue:
         if job.state == "PENDING":
             self.started.discard(job.id)
 
+    def prioritize(self, job_id: int, priority: int) -> bool:
+        """Whether the job still has a turn."""
+        job = self.jobs[job_id]
+        if job.state in FINAL:
+            return False
+        job.priority = priority
+        return True
+
+    def drain(self, worker: int) -> None:
+        state, alive_until = self.workers[worker]
+        if state in ("STARTING", "RUNNING"):
+            self.workers[worker] = ("DRAINING", alive_until)
+
+    def lose(self, worker: int, *, died: bool) -> None:
+        state, alive_until = self.workers[worker]
+        if state in ("STOPPED", "LOST"):
+            return
+        self.workers[worker] = ("LOST", alive_until)
+        for job in self.jobs.values():
+            for shard in job.shards:
+                if shard.worker == worker:
+                    self._take_back(shard, died=died)
+            job.settle()
+
     def stop(self, worker: int) -> None:
         self.workers[worker] = ("STOPPED", self.workers[worker][1])
         for job in self.jobs.values():

@@ -55,6 +55,14 @@ def test_one_holder_leads_until_its_lease_runs_out(queue: Queue, clock: HandCloc
     assert not queue.acquire_leader("scheduler", "a", 30)
 
 
+def test_who_led_while_the_clock_was_ahead_does_not_lead_for_ever(queue: Queue, clock: HandClock) -> None:
+    clock.forward(3600)
+    assert queue.acquire_leader("scheduler", "a", 30)
+    clock.forward(-3600)
+    assert queue.acquire_leader("scheduler", "b", 30)
+    assert not queue.acquire_leader("scheduler", "a", 30)
+
+
 def test_a_pilot_is_written_down_before_it_starts_and_its_name_is_used_once(queue: Queue, clock: HandClock) -> None:
     pilot = new_pilot(queue)
     assert (pilot.state, pilot.external_id, pilot.resources) == (PilotState.REQUESTED, None, {"gpus_per_node": 1})

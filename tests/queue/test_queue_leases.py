@@ -320,3 +320,37 @@ def test_retry_forgives_deaths(queue: Queue, clock: HandClock) -> None:
     queue.retry(job.id, "ada")
     (lease,) = take(queue, new_worker(queue))
     assert (lease.shard.attempts, lease.shard.deaths, lease.shard.epoch) == (0, 0, 4)
+
+
+HOUR = 3600.0
+
+
+def test_leases_of_a_worker_that_died_while_the_clock_was_ahead_run_out_once_it_is_right(
+    queue: Queue, clock: HandClock
+) -> None:
+    queue.submit(job_spec(shards=2))
+    clock.forward(HOUR)
+    (lease,) = take(queue, new_worker(queue))
+    clock.forward(-HOUR)
+    other = new_worker(queue)
+    assert len(take(queue, other, 10)) == 1
+    assert take(queue, other) == []
+    clock.forward(SECONDS - 1)
+    queue.heartbeat(other, SECONDS, {})
+    assert take(queue, other) == []
+    clock.forward(1)
+    (again,) = take(queue, other)
+    assert (again.shard.id, again.shard.epoch) == (lease.shard.id, 2)
+
+
+def test_a_worker_that_lives_on_when_the_clock_goes_back_keeps_what_it_holds(queue: Queue, clock: HandClock) -> None:
+    queue.submit(job_spec(shards=1))
+    clock.forward(HOUR)
+    worker = new_worker(queue)
+    (lease,) = take(queue, worker)
+    clock.forward(-HOUR)
+    for _ in range(3):
+        assert take(queue, new_worker(queue)) == []
+        clock.forward(SECONDS / 2)
+        assert queue.heartbeat(worker, SECONDS, {lease.shard.id: 1}).lost == ()
+    assert queue.commit([Finished(lease.shard.id, lease.shard.epoch)]) == {lease.shard.id}

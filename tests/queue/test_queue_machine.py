@@ -143,6 +143,29 @@ class QueueMachine(RuleBasedStateMachine):
             done = False
         assert done == self.pure.change(job, verb)
 
+    @rule(which=place, priority=st.integers(0, 2))
+    def prioritize(self, which: int, priority: int) -> None:
+        job = pick(self.pure.jobs, which)
+        try:
+            self.queue.set_priority(job, priority, "ada")
+            done = True
+        except ConflictError:
+            done = False
+        assert done == self.pure.prioritize(job, priority)
+
+    @rule(which=place)
+    def drain(self, which: int) -> None:
+        worker = pick(self.pure.workers, which)
+        self.queue.drain_worker(worker, "root")
+        self.pure.drain(worker)
+
+    @rule(which=place, died=st.booleans())
+    def lose(self, which: int, died: bool) -> None:
+        """Its launcher says that it is gone."""
+        worker = pick(self.pure.workers, which)
+        self.queue.lose_worker(worker, died=died, reason="gone", actor="scheduler")
+        self.pure.lose(worker, died=died)
+
     @rule(which=place)
     def stop(self, which: int) -> None:
         worker = pick(self.pure.workers, which)

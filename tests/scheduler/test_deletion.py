@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ndif_batch.archive.group import MANIFEST
 from ndif_batch.client import Client, JobHandle
 from ndif_batch.errors import NotFoundError
 from ndif_batch.queue.records import EventKind, JobState
@@ -103,3 +104,21 @@ def test_the_janitor_removes_what_dead_writers_left_an_hour_after_the_end_and_on
     fresh = leave_behind(complete, timedelta(0))
     scheduler.tick()
     assert all(path.exists() for path in fresh)
+
+
+def test_the_janitor_finishes_an_archive_whose_last_worker_died_before_it_could(client: Client, room: Make) -> None:
+    complete = submit(client)
+    with working(client, ToyEngine()) as here:
+        here.run()
+    manifest = complete.record.store / MANIFEST
+    whole = manifest.read_bytes()
+    manifest.unlink()
+    scheduler = room()
+    scheduler.wait(3000)
+    scheduler.tick()
+    assert not manifest.exists()
+    scheduler.wait(700)
+    scheduler.tick()
+    scheduler.scheduler.janitor.wait()
+    assert manifest.read_bytes() == whole
+    assert complete.results().verify() == []

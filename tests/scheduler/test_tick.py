@@ -213,6 +213,19 @@ def test_a_pilot_that_its_launcher_has_forgotten_lives_as_long_as_its_worker_spe
     assert here.pilot(name).reason == "its launcher does not know it any more"
 
 
+def test_a_pilot_that_dies_while_it_loads_its_model_unseen_does_not_count_as_alive(client: Client, room: Make) -> None:
+    submit(client)
+    here = room()
+    name, _ = here.running()
+    here.tick()
+    del here.cluster.pilots[name]
+    here.wait(29)
+    assert here.tick().ended == ()
+    here.wait(2)
+    assert here.tick().ended == (name,)
+    assert here.queue.workers()[0].state is WorkerState.LOST
+
+
 def test_a_pilot_whose_worker_is_silent_is_cancelled_and_replaced(client: Client, room: Make) -> None:
     submit(client)
     here = room()
