@@ -118,6 +118,7 @@ TRESPASSES = {
     "client/handle.py": ("import httpx", "Requests have one door"),
     "scheduler/loop.py": ("import uvicorn", "The server's libraries have one door"),
     "trace/look.py": ("import nnsight", "nnsight has one door"),
+    "client/prompts.py": ("import PIL", "Pillow has one door"),
     "trace/tree.py": ("import ndif_batch.graph.passes.dead", "Graph passes stand above the graph"),
 }
 

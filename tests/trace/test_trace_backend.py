@@ -112,7 +112,7 @@ def test_submit_sorts_axes_constants_and_options(t: Trace, backend: Noted) -> No
         ({"layer": 1}, "parameter 'prompt' has no value"),
         ({"grid": {"layer": range(2)}, "layer": 1}, "parameter 'layer' is given twice"),
         ({"grid": {"layr": range(2)}}, "no parameter 'layr'"),
-        ({"grid": {"prompt": "abc"}, "layer": 1, "position": 0, "scale": 1, "direction": 1}, "one text, not several"),
+        ({"grid": {"prompt": "abc"}, "layer": 1, "position": 0, "scale": 1, "direction": 1}, "are one, not several"),
     ],
 )
 def test_a_wrong_submission_is_refused_before_anything_is_sent(
