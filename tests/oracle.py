@@ -88,7 +88,7 @@ class Oracle:
         handles = []
         paths = {plain_site(node) for node in self.graph.nodes if node.run == run}
         inside = {path for path in paths if path.rpartition(".")[2] in ATTENTION}
-        native = self.model.config._attn_implementation
+        native = self.model.config._attn_implementation if inside else None
         if inside:
             AttentionInterface.register("oracle", self.attention(run))
             AttentionMaskInterface.register("oracle", eager_mask)

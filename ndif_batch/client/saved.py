@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -24,7 +24,7 @@ class SavedRef(TensorRef):
     """The array ``save`` of job number ``job``, whole. The digest is of all that decides its content."""
 
     job: int
-    save: str
+    save: str = field()  # nnsight gives every object an attribute `save`, which would be its default
     shape: tuple[int, ...]
     dtype: str
 

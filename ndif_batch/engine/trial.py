@@ -105,7 +105,9 @@ def _tasks(model: LoadedModel, items: Sequence[Given]) -> Iterator[Task]:
     end = max((site for site in by_order.values() if site.refused is None), key=lambda site: site.order)
     for place in sorted({0, len(outputs) // 2, len(outputs) - 1}):
         site, later = by_order[outputs[place]], by_order[outputs[min(place + 1, len(outputs) - 1)]]
-        graphs = _graph(site, [later, end]), _graph(site, [end], part=True), _graph(site, [later], part=True)
+        graphs = [_graph(site, [later, end])]
+        if not items:
+            graphs += [_graph(site, [one], part=True) for one in (later, end) if _is_by_token(one)]
         for prompt, length in _beginnings(sites, items, _hidden(site).shape[1]):
             for position in (0, length // 2, length - 1):
                 for number, graph in enumerate(graphs):
@@ -119,6 +121,11 @@ def _beginnings(sites: SiteMap, items: Sequence[Given], places: int | None) -> I
             yield tuple((5 * token + length) % sites.vocabulary for token in range(length)), length
         else:
             yield item.inputs, places or 1
+
+
+def _is_by_token(site: Site) -> bool:
+    value = site.value[0] if isinstance(site.value, tuple) and site.value else site.value
+    return isinstance(value, SiteTensor) and value.token_axes == (1,)
 
 
 def _hidden(site: Site) -> SiteTensor:

@@ -21,6 +21,8 @@ LENGTHS = (7, 11)
 
 SHAPES_ONLY = "ndif_batch_shapes"
 
+TWO_LENGTHS = "attention is between tokens of the encoder and of the decoder, which are not equally many"
+
 
 @dataclass(frozen=True, slots=True)
 class Touch:
@@ -68,7 +70,7 @@ def _with_attention(own: Iterable[Touch], inside: Iterable[Touch]) -> Iterator[T
     after: dict[str, list[Touch]] = {}
     last = ""
     for touch in inside:
-        if touch.path.rpartition(".")[2] in ATTENTION:
+        if _is_inside(touch.path):
             after.setdefault(last, []).append(touch)
         else:
             last = touch.path
@@ -80,8 +82,12 @@ def _with_attention(own: Iterable[Touch], inside: Iterable[Touch]) -> Iterator[T
 def _site_map(model: PreTrainedModel, short: list[Touch], long: list[Touch]) -> SiteMap:
     config = model.config.get_text_config()
     head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    start = decoder_start(model)
+    sites = _join(short, long)
+    if start is not None:
+        sites = {path: replace(one, refused=TWO_LENGTHS) if _is_inside(path) else one for path, one in sites.items()}
     return SiteMap(
-        sites=_join(short, long),
+        sites=sites,
         modules=tuple(name for name, _ in model.named_modules() if name),
         weights={
             name: (tuple(weight.shape), dtype_name(weight.dtype))
@@ -90,8 +96,12 @@ def _site_map(model: PreTrainedModel, short: list[Touch], long: list[Touch]) -> 
         vocabulary=config.vocab_size,
         max_tokens=_longest_prompt(config),
         head=None if head is None else next((n for n, module in model.named_modules() if module is head), None),
-        decoder_start=decoder_start(model),
+        decoder_start=start,
     )
+
+
+def _is_inside(path: str) -> bool:
+    return path.rpartition(".")[2] in ATTENTION
 
 
 def _longest_prompt(config: Any) -> int:

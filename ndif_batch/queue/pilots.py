@@ -23,12 +23,14 @@ _KINDS = {move.targets[0]: kind for kind, move in PILOT.items()}
 def lead(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Take or renew the lease ``name`` for ``holder``; False while another one's has not run out.
 
-    One that is far longer than ``seconds`` is from a time when the clock was ahead.
+    One that is far longer than ``seconds`` is from a time when the clock was ahead; who asks for none ends no other.
     """
     until = tx.now + timedelta(seconds=seconds)
     if tx.insert_new(leader, {"name": name, "holder": holder, "until": until}) is not None:
         return True
-    free = or_(leader.c.holder == holder, leader.c.until <= tx.now, leader.c.until > until + timedelta(seconds=seconds))
+    free = or_(leader.c.holder == holder, leader.c.until <= tx.now)
+    if seconds:
+        free = or_(free, leader.c.until > until + timedelta(seconds=seconds))
     taken = update(leader).where(leader.c.name == name, free).values(holder=holder, until=until)
     return tx.connection.scalar(taken.returning(leader.c.name)) is not None
 

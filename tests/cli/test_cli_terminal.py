@@ -45,12 +45,19 @@ class Terminal:
         return self.shown
 
 
+def heed_interrupts() -> None:
+    """As in a terminal: who runs the tests in the background ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
     screen, inner = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-m", "ndif_batch.cli.main", *arguments]
-    with subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=inner, stdout=inner, stderr=inner, env=environment, preexec_fn=heed_interrupts
+    ) as process:
         os.close(inner)
         yield Terminal(process, screen)
     os.close(screen)

@@ -1,5 +1,6 @@
 """What is planned without weights, against what the engine then does."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -50,7 +51,7 @@ def patching(layers: list[str], head: str) -> list[Task]:
 def test_passes_and_tokens_are_those_that_then_happen(name: str, batch_tokens: int) -> None:
     loaded = family(name).loaded
     layout = assumed_layout(loaded.sites, packed=name != "gptj", causal=True)
-    assert layout.moments == loaded.layout.moments
+    assert layout.moments == replace(loaded.layout.moments, tails=())
     assert layout.arrangement == loaded.layout.arrangement
     tasks = patching(blocks(loaded), str(loaded.sites.head))
     efforts = Forecaster(AssumedModel(loaded.sites, layout), batch_tokens).forecast(tasks).efforts

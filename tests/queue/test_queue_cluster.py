@@ -55,6 +55,12 @@ def test_one_holder_leads_until_its_lease_runs_out(queue: Queue, clock: HandCloc
     assert not queue.acquire_leader("scheduler", "a", 30)
 
 
+def test_who_resigns_ends_the_lead_of_no_other(queue: Queue) -> None:
+    assert queue.acquire_leader("scheduler", "a", 30)
+    assert not queue.acquire_leader("scheduler", "b", 0)
+    assert not queue.acquire_leader("scheduler", "b", 30)
+
+
 def test_who_led_while_the_clock_was_ahead_does_not_lead_for_ever(queue: Queue, clock: HandClock) -> None:
     clock.forward(3600)
     assert queue.acquire_leader("scheduler", "a", 30)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +41,7 @@ st.register_type_strategy(str, TEXT)
 st.register_type_strategy(float, FLOATS)
 st.register_type_strategy(datetime, TIMES)
 st.register_type_strategy(Path, WORDS.map(Path))
+st.register_type_strategy(Mapping, lambda kind: st.dictionaries(*map(st.from_type, get_args(kind)), max_size=3))
 
 FAILURES = st.lists(st.from_type(TaskFailure), max_size=3)
 FINISHED = st.lists(st.builds(Finished, failures=FAILURES), max_size=3)
