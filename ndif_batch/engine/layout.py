@@ -20,8 +20,8 @@ from ndif_batch.engine.given import Given, stacked
 from ndif_batch.engine.pack import Lanes, Pack
 from ndif_batch.engine.places import number_run_by_run, watching_numbers
 from ndif_batch.engine.rows import on_one_axis
-from ndif_batch.graph.sites import ATTENTION, SiteMap, SiteTensor, SiteValue, tensors_of
-from ndif_batch.models.probe import decoder_inputs, entry_device, floating_dtype, watching
+from ndif_batch.graph.sites import SiteMap, SiteTensor, SiteValue, tensors_of
+from ndif_batch.models.probe import decoder_inputs, entry_device, floating_dtype, is_inside, watching
 
 LENGTHS = (5, 9, 5, 2)
 """Prompt lengths of the packed trial: two equal ones share a block, the others do not."""
@@ -144,7 +144,7 @@ def measure_layout(
         model.set_attn_implementation(native)
         reason = _first_line(error)
     closed = "no site is inside attention"
-    if any(_is_inside(path) for path in sites.sites):
+    if any(is_inside(path) for path in sites.sites):
         try:
             return _in_rows(model, sites, reason, twin or model, whole, rowed.NAME)
         except Exception as error:  # noqa: BLE001  as above
@@ -157,13 +157,9 @@ def measure_layout(
         return Layout(Arrangement.ALONE, f"{reason}; in rows: {_first_line(error)}"), sites
 
 
-def _is_inside(path: str) -> bool:
-    return path.rpartition(".")[2] in ATTENTION
-
-
 def _refused_inside(sites: SiteMap, reason: str) -> SiteMap:
     """The sites of which those inside attention are refused."""
-    found = {path: replace(site, refused=reason) if _is_inside(path) else site for path, site in sites.sites.items()}
+    found = {path: replace(site, refused=reason) if is_inside(path) else site for path, site in sites.sites.items()}
     return replace(sites, sites=found)
 
 
@@ -200,7 +196,7 @@ def _packed(
 def _with_inside(alone: Values, model: PreTrainedModel, run: Sequence[int], *, packed: bool) -> Values:
     """The values of a run alone, and those inside attention, which the model's own did not show."""
     values = _values(model, Pack.of(Lanes.of([run]), in_rows=not packed), packed=packed)
-    return {**alone, **{path: value for path, value in values.items() if _is_inside(path)}}
+    return {**alone, **{path: value for path, value in values.items() if is_inside(path)}}
 
 
 def _in_rows(

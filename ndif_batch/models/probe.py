@@ -70,7 +70,7 @@ def _with_attention(own: Iterable[Touch], inside: Iterable[Touch]) -> Iterator[T
     after: dict[str, list[Touch]] = {}
     last = ""
     for touch in inside:
-        if _is_inside(touch.path):
+        if is_inside(touch.path):
             after.setdefault(last, []).append(touch)
         else:
             last = touch.path
@@ -85,7 +85,7 @@ def _site_map(model: PreTrainedModel, short: list[Touch], long: list[Touch]) -> 
     start = decoder_start(model)
     sites = _join(short, long)
     if start is not None:
-        sites = {path: replace(one, refused=TWO_LENGTHS) if _is_inside(path) else one for path, one in sites.items()}
+        sites = {path: replace(one, refused=TWO_LENGTHS) if is_inside(path) else one for path, one in sites.items()}
     return SiteMap(
         sites=sites,
         modules=tuple(name for name, _ in model.named_modules() if name),
@@ -100,7 +100,8 @@ def _site_map(model: PreTrainedModel, short: list[Touch], long: list[Touch]) -> 
     )
 
 
-def _is_inside(path: str) -> bool:
+def is_inside(path: str) -> bool:
+    """Whether a site is one inside attention."""
     return path.rpartition(".")[2] in ATTENTION
 
 
@@ -249,16 +250,17 @@ def watching(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[Non
 def _trail(model: PreTrainedModel, tokens: int) -> list[Touch]:
     ids = torch.arange(tokens, device=entry_device(model))[None] % model.config.get_text_config().vocab_size
     trail: list[Touch] = []
-    with watching(model, lambda path, value: trail.append(Touch(path, _outline(value)))), torch.no_grad():
+    with watching(model, lambda path, value: trail.append(Touch(path, outline(value)))), torch.no_grad():
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **decoder_inputs(model, ids))
     return trail
 
 
-def _outline(value: Any) -> Any:
+def outline(value: Any) -> Any:
+    """Shape and dtype of every tensor of a value; items that are no tensors are ``None``."""
     if isinstance(value, torch.Tensor):
         return tuple(value.shape), dtype_name(value.dtype)
     if type(value) in (tuple, list):
-        return [_outline(item) for item in value]
+        return [outline(item) for item in value]
     return None
 
 

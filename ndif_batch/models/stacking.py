@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ndif_batch.errors import ModelError
 from ndif_batch.graph.abstract import ITEM_BYTES
 from ndif_batch.graph.sites import Site, SiteMap, SiteTensor, SiteValue
-from ndif_batch.models.probe import dtype_name, entry_device, floating_dtype, shapes_of_attention, watching
+from ndif_batch.models.probe import dtype_name, entry_device, floating_dtype, outline, shapes_of_attention, watching
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
@@ -66,17 +66,9 @@ def _placed(module: nn.Module, example: Tensors) -> Tensors:
 
 def _trail(module: nn.Module, inputs: Tensors) -> list[tuple[str, Any]]:
     trail: list[tuple[str, Any]] = []
-    with watching(module, lambda path, value: trail.append((path, _outline(value)))), torch.no_grad():
+    with watching(module, lambda path, value: trail.append((path, outline(value)))), torch.no_grad():
         module(**inputs)
     return [(path, value) for path, value in trail if path.endswith((".input", ".output"))]
-
-
-def _outline(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return tuple(value.shape), dtype_name(value.dtype)
-    if type(value) in (tuple, list):
-        return [_outline(item) for item in value]
-    return None
 
 
 def _sites(one: list[tuple[str, Any]], two: Mapping[str, Any]) -> dict[str, Site]:

@@ -27,7 +27,7 @@ SEEDS = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seeds=SEEDS, others=st.lists(st.integers(0, 10**6), max_size=2), batch_tokens=st.sampled_from([1, 9, 20, 60, 2048])
 )

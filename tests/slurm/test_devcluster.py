@@ -66,7 +66,7 @@ def test_down_leaves_no_process_and_no_port_even_with_jobs_and_a_dead_node(clust
     assert processes_of(cluster.folder)
     cluster("kill-node", "n0")
     cluster("down")
-    until(lambda: not processes_of(cluster.folder), "the end of all processes")
+    until(lambda: not processes_of(cluster.folder), "the end of all processes", seconds=5)
     assert all(map(is_free, range(cluster.port, cluster.port + 3)))
     assert cluster.tried("status").returncode == 1
     cluster("down")
